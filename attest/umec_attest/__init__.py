@@ -1,0 +1,1 @@
+"""Remote attestation: wire formats, appraisal, enrolment, the agent and the service."""

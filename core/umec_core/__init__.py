@@ -1,0 +1,1 @@
+"""What every area stands on: errors, settings, store, log, tokens, server."""

@@ -1,0 +1,1 @@
+"""Application images: signing, verification, registry gateway, promotion, admission facts."""

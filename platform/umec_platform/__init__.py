@@ -1,0 +1,1 @@
+"""The MEC host: services, applications, rules, netd, the CLI and the composition."""

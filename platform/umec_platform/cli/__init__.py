@@ -1,0 +1,1 @@
+"""The command line `umec`: a module for each noun, imported when it is used."""

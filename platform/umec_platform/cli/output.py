@@ -1,0 +1,53 @@
+"""What commands say: readable text or one JSON object, and refusals with their code."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from umec_core.errors import UmecError
+
+__all__ = ["emit", "fail", "refusals"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+REFUSED_EXIT = 1
+
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def emit(value: Mapping[str, Any], *, as_json: bool, human: str | None = None) -> None:
+    """Print a result: one line of JSON with `--json`, else `human`, else a line for each member."""
+    if as_json:
+        typer.echo(json.dumps(value, ensure_ascii=False))
+    elif human is not None:
+        typer.echo(human)
+    else:
+        for name, member in value.items():
+            typer.echo(f"{name}: {member if isinstance(member, str) else json.dumps(member, ensure_ascii=False)}")
+
+
+def fail(error: UmecError) -> NoReturn:
+    """Print code, detail and advice to standard error and end with exit status 1."""
+    _errors.print(f"[bold red]refused[/] [bold]{error.code}[/]:", end=" ")
+    _errors.print(error.detail, markup=False)
+    if error.advice is not None:
+        _errors.print(f"  what to do: {error.advice}", markup=False)
+    raise typer.Exit(REFUSED_EXIT) from error
+
+
+def refusals(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn every `UmecError` of a command into its message and a non-zero exit status."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UmecError as error:
+            fail(error)
+
+    return wrapped
