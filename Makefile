@@ -1,0 +1,31 @@
+# Every target sets the machine up first; that takes no time when it is.
+.PHONY: bootstrap demo test vectors check fmt bench lock
+
+bootstrap:
+	@scripts/bootstrap
+
+demo: bootstrap  ## the main job, end to end
+	@.venv/bin/umec demo
+
+test: bootstrap check  ## what must pass before anything lands
+	@.venv/bin/pytest -m "not vectors"
+
+vectors: bootstrap  ## the extra target: logs, quotes and bundles written by others
+	@.venv/bin/pytest -m vectors tests/vectors
+
+check: bootstrap  ## format, lint, types, import contracts
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+fmt: bootstrap
+	@.venv/bin/ruff format --quiet .
+	@.venv/bin/ruff check --quiet --fix .
+
+bench: bootstrap
+	@for script in benchmarks/*.py; do .venv/bin/python $$script; done
+
+lock: bootstrap  ## renew requirements.lock: hashes, and no host
+	@.tools/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --all-extras \
+	  --python-version 3.11 --upgrade pyproject.toml -o requirements.lock

@@ -1,0 +1,45 @@
+"""`umec`: one command, a sub-command for each noun, and every one of them answers `--help` and `--json`."""
+
+import importlib
+from typing import Final
+
+import typer
+
+__all__ = ["build", "main"]
+
+NOUNS: Final = {
+    "node": "Nodes: tickets, enrolment, attestation, standing.",
+    "evidence": "Evidence of a node, collected or judged offline.",
+    "bootlog": "Boot logs: events, replayed PCRs, facts.",
+    "image": "Application images: build, sign, verify, promote.",
+    "nodeimage": "Node images: predicted PCR values.",
+    "policy": "Cedar policies: check, test, explain.",
+    "app": "Applications: packages and instances.",
+    "tenant": "Tenants of a MEC host.",
+    "host": "MEC hosts.",
+    "service": "MEC services.",
+    "audit": "The audit log.",
+}
+COMMANDS: Final = ("up", "netd", "demo", "token")
+
+
+def build() -> typer.Typer:
+    """Return the command with all nouns; what is heavy is imported inside the commands, when they run."""
+    root = typer.Typer(
+        name="umec",
+        help="µMEC: a secure edge platform for city-street computers.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    for noun, summary in NOUNS.items():
+        module = importlib.import_module(f"umec_platform.cli.{noun}")
+        root.add_typer(module.app, name=noun, help=summary, no_args_is_help=True)
+    for command in COMMANDS:
+        module = importlib.import_module(f"umec_platform.cli.{command}")
+        root.command(name=command)(getattr(module, command))
+    return root
+
+
+def main() -> None:
+    """Run the command line."""
+    build()()
