@@ -1,0 +1,81 @@
+"""Settings of a site on one machine."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Builder", "NetdSettings", "SiteSettings", "default_state"]
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def default_state() -> Path:
+    """Return where state lives: /var/lib/umec for root, else the user's own state folder (XDG base directories)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/umec")
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "umec"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Builder(_Strict):
+    """Who may build images: the identity in a signing certificate, and who vouched for it. Both match exactly."""
+
+    client_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    tenant: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class NetdSettings(_Strict):
+    """A `umec netd` that this machine starts: one MEC host."""
+
+    node: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    """A named network namespace to run in; none is the machine's own."""
+    access: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,14}$")]
+    """The interface on the side of the users' devices."""
+    access_address: str
+    """Its address with the prefix length."""
+    pool: str = "10.64.0.0/16"
+    """Where tenants' subnets come from."""
+
+
+class SiteSettings(_Strict):
+    """Everything `umec up` can be told; the defaults serve one machine on loopback."""
+
+    state: Path = Field(default_factory=default_state)
+    host: str = "127.0.0.1"
+    names: tuple[str, ...] = ("localhost",)
+    """Further names of the listeners, for their certificate."""
+    management_port: Port = 8443
+    mp1_port: Port = 8444
+    registry_port: Port = 5443
+    round_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
+    feed_age_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    reference_signers: tuple[Path, ...] = ()
+    """PEM public keys whose reference sets are believed. Without one, no node can become trusted."""
+    ek_roots: Path | None = None
+    """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
+    builders: tuple[Builder, ...] = ()
+    policies: Path | None = None
+    """A folder of policy sets that replace the built-in ones."""
+    netd: tuple[NetdSettings, ...] = ()
+
+    @property
+    def management(self) -> str:
+        """The management listener's URL, which is also the issuer of tokens."""
+        return f"https://{self.host}:{self.management_port}"
+
+    @property
+    def mp1(self) -> str:
+        """The Mp1 listener's URL."""
+        return f"https://{self.host}:{self.mp1_port}"
+
+    @property
+    def registry(self) -> str:
+        """The registry listener's URL."""
+        return f"https://{self.host}:{self.registry_port}"
