@@ -1,0 +1,71 @@
+"""PCR values as they travel in JSON, and digests over our own structures."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from umec_attest.errors import PcrValuesInvalid
+from umec_attest.tpm.algorithms import HashAlgorithm
+from umec_attest.tpm.pcr import PCR_COUNT
+
+__all__ = ["PcrValues", "canonical_digest", "parse_pcr_values", "pcr_values_to_json"]
+
+PcrValues = Mapping[HashAlgorithm, Mapping[int, bytes]]
+"""Bank -> PCR index -> value."""
+
+
+def parse_pcr_values(value: object) -> dict[HashAlgorithm, dict[int, bytes]]:
+    """Parse {"sha256": {"0": hex, …}, …}.
+
+    Errors: `PcrValuesInvalid` for another shape, an unknown bank or PCR, anything but plain hex, or a value that is not
+    as long as the bank's digest.
+    """
+    if not isinstance(value, dict) or not value:
+        raise PcrValuesInvalid("PCR values must be an object with at least one bank")
+    return dict(_parse_bank(label, bank) for label, bank in value.items())
+
+
+def _parse_bank(label: object, bank: object) -> tuple[HashAlgorithm, dict[int, bytes]]:
+    try:
+        algorithm = HashAlgorithm.from_label(label) if isinstance(label, str) else None
+    except KeyError:
+        algorithm = None
+    if algorithm is None or not isinstance(bank, dict):
+        raise PcrValuesInvalid("each PCR bank must be named after its hash and hold an object")
+    return algorithm, {_parse_index(index): _parse_digest(text, algorithm) for index, text in bank.items()}
+
+
+def _parse_index(index: object) -> int:
+    if isinstance(index, str) and index in _INDICES:
+        return _INDICES[index]
+    raise PcrValuesInvalid(f"a PCR index must be a decimal number below {PCR_COUNT}")
+
+
+def _parse_digest(text: object, algorithm: HashAlgorithm) -> bytes:
+    if not isinstance(text, str) or len(text) != 2 * algorithm.digest_size:
+        raise PcrValuesInvalid(f"a {algorithm.label} PCR value must be {2 * algorithm.digest_size} hex digits")
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        raise PcrValuesInvalid("a PCR value must be hex") from None
+    if len(value) != algorithm.digest_size:  # fromhex skips white space
+        raise PcrValuesInvalid("a PCR value must be hex without spaces")
+    return value
+
+
+def pcr_values_to_json(values: PcrValues) -> dict[str, dict[str, str]]:
+    """Return {"sha256": {"0": hex, …}, …}."""
+    return {
+        algorithm.label: {str(index): value.hex() for index, value in sorted(bank.items())}
+        for algorithm, bank in values.items()
+    }
+
+
+def canonical_digest(value: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of a JSON object with sorted keys and no white space: equal objects, equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+_INDICES = {str(index): index for index in range(PCR_COUNT)}

@@ -1,0 +1,308 @@
+"""The error tree of attestation.
+
+    AttestError
+    ├── TpmInvalid              tpm-invalid               bytes that are no TPM structure of the kind they claim to be
+    ├── QuoteRefused            quote-*, pcr-*            a quote that does not prove what was asked for
+    ├── SignatureRefused        signature-*, key-weak     a signature, or a key, that proves nothing
+    ├── EnrolmentRefused        ek-*, ak-*, certify-*, …  a key that is not what enrolment demands
+    ├── BootLogRefused          bootlog-*                 a boot log that cannot be believed
+    ├── ReferenceRefused        reference-*               a reference set that may not be used
+    └── ImageFolderInvalid      image-folder-invalid      a node image whose PCR values cannot be predicted
+
+Each class is one reason with one stable code; the classes between are for those who handle a group.
+"""
+
+from umec_core.errors import Kind, UmecError
+
+__all__ = [
+    "AkAttributes",
+    "AttestError",
+    "BootLogEmpty",
+    "BootLogInvalid",
+    "BootLogRefused",
+    "BootLogReplayMismatch",
+    "BootLogTooLarge",
+    "CertifyNameMismatch",
+    "CertifyNonceMismatch",
+    "CertifyTypeMismatch",
+    "EkCertificateExpired",
+    "EkCertificateInvalid",
+    "EkCertificateMismatch",
+    "EkCertificatePath",
+    "EkProfile",
+    "EkTrustMissing",
+    "EnrolmentRefused",
+    "ImageFolderInvalid",
+    "KeyWeak",
+    "NodeKeyAttributes",
+    "PcrDigestMismatch",
+    "PcrSelectionMismatch",
+    "PcrValuesInvalid",
+    "QuoteNonceMismatch",
+    "QuoteRefused",
+    "QuoteSignerMismatch",
+    "QuoteTypeMismatch",
+    "ReferenceEmpty",
+    "ReferenceExpired",
+    "ReferenceInvalid",
+    "ReferenceNotYetValid",
+    "ReferenceRefused",
+    "ReferenceRollback",
+    "ReferenceSignature",
+    "SignatureInvalid",
+    "SignatureRefused",
+    "SignatureSchemeRefused",
+    "TpmInvalid",
+]
+
+
+class AttestError(UmecError):
+    """Anything that attestation refuses."""
+
+    code = "attest-error"
+
+
+class TpmInvalid(AttestError):
+    """Bytes that are no TPM structure of the kind they claim to be."""
+
+    code = "tpm-invalid"
+    kind = Kind.INVALID
+
+
+# --- quotes ---------------------------------------------------------------------------------------------------------
+
+
+class QuoteRefused(AttestError):
+    """A quote that does not prove what was asked for."""
+
+    code = "quote-refused"
+
+
+class QuoteTypeMismatch(QuoteRefused):
+    """The TPM signed something, but it is no quote."""
+
+    code = "quote-type-mismatch"
+
+
+class QuoteSignerMismatch(QuoteRefused):
+    """The qualified signer is not the attestation key under its parent."""
+
+    code = "quote-signer-mismatch"
+
+
+class QuoteNonceMismatch(QuoteRefused):
+    """The quote answers another challenge."""
+
+    code = "quote-nonce-mismatch"
+
+
+class PcrSelectionMismatch(QuoteRefused):
+    """The signed PCR selection is not the requested one."""
+
+    code = "pcr-selection-mismatch"
+
+
+class PcrValuesInvalid(QuoteRefused):
+    """The PCR values sent along are not those that the selection names, or of a wrong size."""
+
+    code = "pcr-values-invalid"
+    kind = Kind.INVALID
+
+
+class PcrDigestMismatch(QuoteRefused):
+    """The PCR values sent along are not those that the TPM signed."""
+
+    code = "pcr-digest-mismatch"
+
+
+# --- signatures -----------------------------------------------------------------------------------------------------
+
+
+class SignatureRefused(AttestError):
+    """A signature that proves nothing."""
+
+    code = "signature-refused"
+
+
+class SignatureSchemeRefused(SignatureRefused):
+    """The scheme or its hash does not fit the key, or is not allowed."""
+
+    code = "signature-scheme-refused"
+
+
+class SignatureInvalid(SignatureRefused):
+    """The signature does not verify."""
+
+    code = "signature-invalid"
+
+
+class KeyWeak(SignatureRefused):
+    """A key that is too weak, or of a kind that is not allowed."""
+
+    code = "key-weak"
+
+
+# --- enrolment ------------------------------------------------------------------------------------------------------
+
+
+class EnrolmentRefused(AttestError):
+    """A key that is not what enrolment demands."""
+
+    code = "enrolment-refused"
+
+
+class EkProfile(EnrolmentRefused):
+    """An endorsement key that does not follow the template of the EK credential profile."""
+
+    code = "ek-profile"
+
+
+class EkCertificateInvalid(EnrolmentRefused):
+    """An EK certificate, or one of its chain, that is malformed or of another kind."""
+
+    code = "ek-certificate-invalid"
+
+
+class EkCertificatePath(EnrolmentRefused):
+    """An EK certificate that no configured root vouches for."""
+
+    code = "ek-certificate-path"
+
+
+class EkCertificateExpired(EnrolmentRefused):
+    """A certificate of the path is not valid now."""
+
+    code = "ek-certificate-expired"
+
+
+class EkCertificateMismatch(EnrolmentRefused):
+    """The EK certificate is about another key."""
+
+    code = "ek-certificate-mismatch"
+
+
+class EkTrustMissing(EnrolmentRefused):
+    """Neither a certificate nor an allow-list vouches for the endorsement key."""
+
+    code = "ek-trust-missing"
+
+
+class AkAttributes(EnrolmentRefused):
+    """An attestation key that could sign something else than what its TPM says, or that lives elsewhere."""
+
+    code = "ak-attributes"
+
+
+class NodeKeyAttributes(EnrolmentRefused):
+    """A node key that could leave its TPM, or that cannot do its work."""
+
+    code = "node-key-attributes"
+
+
+class CertifyTypeMismatch(EnrolmentRefused):
+    """The TPM signed something, but it certifies no key."""
+
+    code = "certify-type-mismatch"
+
+
+class CertifyNonceMismatch(EnrolmentRefused):
+    """The certification answers another enrolment."""
+
+    code = "certify-nonce-mismatch"
+
+
+class CertifyNameMismatch(EnrolmentRefused):
+    """The certification is about another key, or by another signer."""
+
+    code = "certify-name-mismatch"
+
+
+# --- boot logs ------------------------------------------------------------------------------------------------------
+
+
+class BootLogRefused(AttestError):
+    """A boot log that cannot be believed."""
+
+    code = "bootlog-refused"
+
+
+class BootLogInvalid(BootLogRefused):
+    """A log that is not well-formed."""
+
+    code = "bootlog-invalid"
+    kind = Kind.INVALID
+
+
+class BootLogTooLarge(BootLogInvalid):
+    """A log beyond the limits."""
+
+    code = "bootlog-too-large"
+    kind = Kind.TOO_LARGE
+
+
+class BootLogEmpty(BootLogInvalid):
+    """A log without a measurement: it proves nothing, so it is not a good one."""
+
+    code = "bootlog-empty"
+
+
+class BootLogReplayMismatch(BootLogRefused):
+    """A log whose replay does not give the quoted PCR values."""
+
+    code = "bootlog-replay-mismatch"
+
+
+# --- reference sets -------------------------------------------------------------------------------------------------
+
+
+class ReferenceRefused(AttestError):
+    """A reference set that may not be used."""
+
+    code = "reference-refused"
+
+
+class ReferenceInvalid(ReferenceRefused):
+    """A statement that is no reference set."""
+
+    code = "reference-invalid"
+    kind = Kind.INVALID
+
+
+class ReferenceSignature(ReferenceRefused):
+    """A reference set that no pinned signer signed."""
+
+    code = "reference-signature"
+
+
+class ReferenceEmpty(ReferenceRefused):
+    """A reference set that expects nothing."""
+
+    code = "reference-empty"
+
+
+class ReferenceExpired(ReferenceRefused):
+    """A reference set whose time is over."""
+
+    code = "reference-expired"
+
+
+class ReferenceNotYetValid(ReferenceRefused):
+    """A reference set issued in the future."""
+
+    code = "reference-not-yet-valid"
+
+
+class ReferenceRollback(ReferenceRefused):
+    """A reference set older than one that was in use already."""
+
+    code = "reference-rollback"
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+class ImageFolderInvalid(AttestError):
+    """A node image folder from which no PCR value can be predicted."""
+
+    code = "image-folder-invalid"
+    kind = Kind.INVALID

@@ -1,0 +1,93 @@
+"""Algorithm identifiers (TPM 2.0 Part 2, 6.3) and what we need to know of each."""
+
+import hashlib
+from enum import IntEnum, unique
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+__all__ = [
+    "ALG_AES",
+    "ALG_CFB",
+    "ALG_ECC",
+    "ALG_NULL",
+    "ALG_RSA",
+    "CURVES",
+    "MAX_DIGEST_SIZE",
+    "SIGNING_HASHES",
+    "HashAlgorithm",
+]
+
+ALG_RSA: Final = 0x0001
+ALG_AES: Final = 0x0006
+ALG_NULL: Final = 0x0010
+ALG_ECC: Final = 0x0023
+ALG_CFB: Final = 0x0043
+
+MAX_DIGEST_SIZE: Final = 64
+"""SHA-512 is the largest hash of a TPM."""
+
+CURVES: Final[dict[int, ec.EllipticCurve]] = {
+    0x0003: ec.SECP256R1(),
+    0x0004: ec.SECP384R1(),
+    0x0005: ec.SECP521R1(),
+}
+"""TPM_ECC_CURVE (Part 2, 6.4) for the NIST curves."""
+
+
+@unique
+class HashAlgorithm(IntEnum):
+    """A hash of a PCR bank, a Name or a signature."""
+
+    SHA1 = 0x0004
+    SHA256 = 0x000B
+    SHA384 = 0x000C
+    SHA512 = 0x000D
+    SM3_256 = 0x0012
+    SHA3_256 = 0x0027
+    SHA3_384 = 0x0028
+    SHA3_512 = 0x0029
+
+    @property
+    def label(self) -> str:
+        """The name as DESIGN and JSON write it: "sha256"."""
+        return self.name.lower()
+
+    @property
+    def digest_size(self) -> int:
+        """Size of a digest in bytes."""
+        return _SIZES[self]
+
+    def digest(self, data: bytes) -> bytes:
+        """Hash `data`.
+
+        Errors: `ValueError` for SM3, which not every OpenSSL has.
+        """
+        return hashlib.new(_HASHLIB_NAMES[self], data, usedforsecurity=True).digest()
+
+    @classmethod
+    def from_label(cls, label: str) -> "HashAlgorithm":
+        """Return the algorithm of a label such as "sha256"; `KeyError` if there is none."""
+        return _BY_LABEL[label]
+
+
+_SIZES: Final = {
+    HashAlgorithm.SHA1: 20,
+    HashAlgorithm.SHA256: 32,
+    HashAlgorithm.SHA384: 48,
+    HashAlgorithm.SHA512: 64,
+    HashAlgorithm.SM3_256: 32,
+    HashAlgorithm.SHA3_256: 32,
+    HashAlgorithm.SHA3_384: 48,
+    HashAlgorithm.SHA3_512: 64,
+}
+_HASHLIB_NAMES: Final = {member: "sm3" if member.name == "SM3_256" else member.label for member in HashAlgorithm}
+_BY_LABEL: Final = {member.label: member for member in HashAlgorithm}
+
+SIGNING_HASHES: Final[dict[HashAlgorithm, hashes.HashAlgorithm]] = {
+    HashAlgorithm.SHA256: hashes.SHA256(),
+    HashAlgorithm.SHA384: hashes.SHA384(),
+    HashAlgorithm.SHA512: hashes.SHA512(),
+}
+"""Hashes that a signature, a Name or a PCR bank that we believe may use. SHA-1 is not among them, and never will be."""
