@@ -1,0 +1,1 @@
+"""The one process that touches nftables, Unbound, namespaces and runc: typed requests in, kernel state out."""

@@ -1,0 +1,134 @@
+"""Talk to netd from the platform: one connection a call, refusals come back as errors with netd's own code."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from umec_platform.netd.errors import MessageTooLarge, NetdUnreachable, RemoteRefusal
+from umec_platform.netd.messages import (
+    MAX_LINE,
+    DnsDelete,
+    DnsPut,
+    DnsRule,
+    InstanceSpec,
+    InstanceStart,
+    InstanceStop,
+    Reply,
+    Standing,
+    Status,
+    Sync,
+    Tenant,
+    TenantPut,
+    TrafficDelete,
+    TrafficPut,
+    TrafficRule,
+)
+
+__all__ = ["NetdClient"]
+
+TIMEOUT: Final = 60.0
+"""Seconds: unpacking a large image on a small node takes a while, everything else milliseconds."""
+
+Result = dict[str, Any]
+
+
+class NetdClient:
+    """The operations of netd, each returning its `result` or raising `RemoteRefusal` / `NetdUnreachable`."""
+
+    def __init__(self, path: Path | str, *, timeout: float = TIMEOUT) -> None:
+        self._path = str(path)
+        self._timeout = timeout
+
+    async def status(self) -> Result:
+        """Return what is in force: standing, lease, tenants, instances, numbers of rules, what the host can do."""
+        return await self.call(Status(id=_new_id()))
+
+    async def standing(self, statement: str) -> Result:
+        """Relay a signed standing statement that is restricted to this netd's node."""
+        return await self.call(Standing(id=_new_id(), statement=statement))
+
+    async def put_tenant(self, tenant: str, *, subnet: str | None = None) -> Result:
+        """Make a tenant's network: `{tenant, subnet, gateway}`."""
+        return await self.call(TenantPut(id=_new_id(), tenant=tenant, subnet=subnet))
+
+    async def put_traffic(self, rule: TrafficRule) -> Result:
+        """Add or replace a traffic rule; it is in the kernel when this returns."""
+        return await self.call(TrafficPut(id=_new_id(), rule=rule))
+
+    async def delete_traffic(self, tenant: str, rule: str) -> Result:
+        """Remove a traffic rule: its live flows end too."""
+        return await self.call(TrafficDelete(id=_new_id(), tenant=tenant, rule=rule))
+
+    async def put_dns(self, rule: DnsRule) -> Result:
+        """Add or replace a name; it is served when this returns."""
+        return await self.call(DnsPut(id=_new_id(), rule=rule))
+
+    async def delete_dns(self, tenant: str, rule: str) -> Result:
+        """Remove a name."""
+        return await self.call(DnsDelete(id=_new_id(), tenant=tenant, rule=rule))
+
+    async def start_instance(self, spec: InstanceSpec) -> Result:
+        """Start an instance: `{instance, address, pid}`."""
+        return await self.call(InstanceStart(id=_new_id(), spec=spec))
+
+    async def stop_instance(self, instance: str) -> Result:
+        """Stop an instance; its rules and names go with it."""
+        return await self.call(InstanceStop(id=_new_id(), instance=instance))
+
+    async def sync(
+        self,
+        *,
+        tenants: Sequence[Tenant],
+        traffic: Sequence[TrafficRule],
+        dns: Sequence[DnsRule],
+        instances: Sequence[str] | None = None,
+    ) -> Result:
+        """Set the whole desired state; see `messages.Sync` for the result."""
+        return await self.call(
+            Sync(
+                id=_new_id(),
+                tenants=list(tenants),
+                traffic=list(traffic),
+                dns=list(dns),
+                instances=None if instances is None else list(instances),
+            )
+        )
+
+    async def call(self, request: BaseModel) -> Result:
+        """Send one request and return its result."""
+        line = request.model_dump_json().encode() + b"\n"
+        if len(line) > MAX_LINE:
+            raise MessageTooLarge(f"{len(line)} octets are more than the {MAX_LINE} that netd reads")
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._exchange(line)
+            reply = Reply.model_validate_json(answer)
+        except (OSError, TimeoutError, ValueError) as error:
+            if isinstance(error, ValidationError):
+                raise NetdUnreachable("the answer of netd is not one that we understand") from error
+            raise NetdUnreachable(
+                f"netd does not answer at {self._path}: {error}", advice="is `umec netd` running?"
+            ) from error
+        if reply.ok and reply.result is not None:
+            return reply.result
+        raise RemoteRefusal(reply.code or NetdUnreachable.code, reply.kind, reply.detail or "no reason given")
+
+    async def _exchange(self, line: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE)
+        try:
+            writer.write(line)
+            await writer.drain()
+            answer = await reader.readline()
+        finally:
+            writer.close()
+        if not answer.endswith(b"\n"):
+            raise ConnectionResetError("the connection ended before the answer")
+        return answer
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
