@@ -1,0 +1,205 @@
+"""Proofs of possession by an application's key (DPoP, RFC 9449): made by clients, verified once by servers.
+
+DpopInvalid      dpop-invalid       a proof is not one for this request, this token and this time
+DpopReplayed     dpop-replayed      a proof was used before
+ReplayCacheFull  replay-cache-full  too many tokens are remembered to remember one more
+"""
+
+import hashlib
+import heapq
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+
+from umec_core.errors import Unauthenticated, Unavailable
+from umec_core.jose import (
+    SKEW,
+    JwkInvalid,
+    JwtInvalid,
+    KeySet,
+    base64url_encode,
+    claim_text,
+    claim_time,
+    peek_header,
+    public_jwk,
+    public_key,
+    sign_jwt,
+    thumbprint,
+    verify_jwt,
+)
+
+__all__ = [
+    "DpopInvalid",
+    "DpopReplayed",
+    "ReplayCache",
+    "ReplayCacheFull",
+    "VerifiedProof",
+    "make_proof",
+    "verify_proof",
+]
+
+PROOF_TYPE: Final = "dpop+jwt"
+
+PROOF_HEADERS: Final = frozenset({"alg", "typ", "jwk"})
+
+MAX_PROOF: Final = 4096
+"""Characters; a proof with an ES256 key has about 600."""
+
+MAX_JTI: Final = 128
+"""Characters of the identifier of a proof: enough for any UUID or hash."""
+
+PROOF_LIFE: Final = timedelta(seconds=60)
+"""How long after its `iat` a proof is accepted."""
+
+REMEMBERED: Final = 2**18
+"""Entries of a replay cache: what 3,500 calls a second need within the life of a proof; about 40 MB when full."""
+
+
+class DpopInvalid(Unauthenticated):
+    """A proof is not one for this request, this token and this time."""
+
+    code = "dpop-invalid"
+
+
+class DpopReplayed(Unauthenticated):
+    """A proof was used before."""
+
+    code = "dpop-replayed"
+
+
+class ReplayCacheFull(Unavailable):
+    """Too many tokens are remembered to remember one more: refusing is the only safe answer."""
+
+    code = "replay-cache-full"
+
+
+class ReplayCache:
+    """Remembers what was used until it is no longer valid anyway: in this process, bounded, closed when full."""
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self._limit = limit
+        self._until: dict[bytes, float] = {}
+        self._order: list[tuple[float, bytes]] = []
+
+    def add(self, issuer: str, jti: str, *, until: datetime, now: datetime) -> bool:
+        """Remember (issuer, jti) until that time; returns False if it was remembered already.
+
+        Call it only after the signature was verified, or anybody can burn another's identifiers. Raises
+        `ReplayCacheFull`.
+        """
+        present = now.timestamp()
+        while self._order and self._order[0][0] < present:
+            del self._until[heapq.heappop(self._order)[1]]
+        key = hashlib.sha256(f"{len(issuer)}|{issuer}|{jti}".encode()).digest()
+        if key in self._until:
+            return False
+        if len(self._until) >= self._limit:
+            raise ReplayCacheFull("too many tokens are remembered", advice="try again in a minute")
+        self._until[key] = until.timestamp()
+        heapq.heappush(self._order, (until.timestamp(), key))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedProof:
+    """A proof that was good for one request; `thumbprint` names the key that made it."""
+
+    thumbprint: str
+    jti: str
+    issued_at: datetime
+
+
+def make_proof(
+    key: EllipticCurvePrivateKey,
+    method: str,
+    url: str,
+    *,
+    now: datetime,
+    access_token: str | None = None,
+    nonce: str | None = None,
+) -> str:
+    """Return a proof for one request (RFC 9449, section 4.2); the query of the URL is not part of it."""
+    claims: dict[str, Any] = {
+        "jti": secrets.token_urlsafe(18),
+        "htm": method.upper(),
+        "htu": url.split("#", 1)[0].split("?", 1)[0],
+        "iat": int(now.timestamp()),
+    }
+    if access_token is not None:
+        claims["ath"] = _token_hash(access_token)
+    if nonce is not None:
+        claims["nonce"] = nonce
+    return sign_jwt(claims, key, typ=PROOF_TYPE, extra_header={"jwk": public_jwk(key)})
+
+
+def verify_proof(
+    proof: str, *, method: str, url: str, now: datetime, replay: ReplayCache, access_token: str | None = None
+) -> VerifiedProof:
+    """Return what a proof proves; raises `DpopInvalid` or `DpopReplayed` (RFC 9449, section 4.3).
+
+    1. It is one JWT of bounded size, of type dpop+jwt, signed with ES256 by the public key in its header, and no member
+    of the header is unknown. 2. It is for this method and URL. 3. It was made within the last minute. 4. It is for this
+    access token, or for none if there is none. 5. It was not used before. Whether its key is the one of the token is
+    for the caller to compare.
+    """
+    try:
+        if len(proof) > MAX_PROOF:
+            raise DpopInvalid(f"the proof is longer than {MAX_PROOF} characters")
+        key = _proof_key(proof)
+        claims = verify_jwt(proof, KeySet([key]), typ=PROOF_TYPE, headers=PROOF_HEADERS)  # 1
+        jti = claim_text(claims, "jti", longest=MAX_JTI)
+        issued = _check_claims(claims, method, url, now)  # 2, 3
+    except (JwtInvalid, JwkInvalid) as error:
+        raise DpopInvalid(f"the proof is not valid: {error.detail}") from error
+    if claims.get("ath") != (None if access_token is None else _token_hash(access_token)):  # 4
+        raise DpopInvalid("the proof is for another access token")
+    owner = thumbprint(key)
+    if not replay.add(owner, jti, until=issued + PROOF_LIFE + SKEW, now=now):  # 5
+        raise DpopReplayed("the proof was used before", advice="make a new proof for every request")
+    return VerifiedProof(thumbprint=owner, jti=jti, issued_at=issued)
+
+
+def _proof_key(proof: str) -> EllipticCurvePublicKey:
+    header = peek_header(proof)
+    jwk = header.get("jwk")
+    if not isinstance(jwk, Mapping):
+        raise DpopInvalid("the proof carries no key")
+    return public_key(jwk)
+
+
+def _check_claims(claims: Mapping[str, Any], method: str, url: str, now: datetime) -> datetime:
+    if claim_text(claims, "htm") != method.upper():
+        raise DpopInvalid("the proof is for another method")
+    if _target(claim_text(claims, "htu", longest=2048)) != _target(url):
+        raise DpopInvalid("the proof is for another URL")
+    issued, present = claim_time(claims, "iat"), now.timestamp()
+    if not present - PROOF_LIFE.total_seconds() <= issued <= present + SKEW.total_seconds():
+        raise DpopInvalid(
+            "the proof is not of the last minute", advice="make a new proof for every request; check the clock"
+        )
+    if "exp" in claims and claim_time(claims, "exp") <= present:
+        raise DpopInvalid("the time of the proof is over")
+    if "nbf" in claims and claim_time(claims, "nbf") > present + SKEW.total_seconds():
+        raise DpopInvalid("the time of the proof has not come")
+    return datetime.fromtimestamp(issued, now.tzinfo)
+
+
+def _target(url: str) -> tuple[str, str, int | None, str]:
+    """Return what is compared of a URL: scheme, host, port and path, the default port spelt out (RFC 9449, 4.3)."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise DpopInvalid("the proof is for something that is no URL") from error
+    if parts.username is not None or parts.password is not None:
+        raise DpopInvalid("the proof is for a URL with a user")
+    return parts.scheme, parts.hostname or "", port or {"https": 443, "http": 80}.get(parts.scheme), parts.path or "/"
+
+
+def _token_hash(token: str) -> str:
+    return base64url_encode(hashlib.sha256(token.encode()).digest())
