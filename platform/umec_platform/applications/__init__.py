@@ -1,0 +1,1 @@
+"""Application support (MEC 011): readiness, termination, time, registrations."""

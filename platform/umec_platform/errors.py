@@ -1,0 +1,232 @@
+"""What the MEC host refuses.
+
+PlatformError
+├── AppdInvalid, PackageInvalid, RuleInvalid, QueryInvalid      malformed
+├── TenantForeign, InstanceForeign                              known, and not allowed
+├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile   refused
+├── NoTenant, NoHost, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription, NoTransport       not found
+├── AlreadyThere, GrantOverlaps, PackageState, InstanceState, ConfirmationState                                conflict
+├── EtagDiffers                                                 precondition
+└── HostSilent                                                  unavailable
+"""
+
+from umec_core.errors import Conflict, Forbidden, Invalid, Kind, NotFound, Refused, UmecError, Unavailable
+
+__all__ = [
+    "AddressForeign",
+    "AlreadyThere",
+    "AppdInvalid",
+    "ConfirmationState",
+    "EtagDiffers",
+    "GrantOverlaps",
+    "HostFallen",
+    "HostSilent",
+    "InstanceForeign",
+    "InstanceState",
+    "NameForeign",
+    "NoHost",
+    "NoInstance",
+    "NoOperation",
+    "NoPackage",
+    "NoRule",
+    "NoService",
+    "NoSubscription",
+    "NoTenant",
+    "NoTransport",
+    "PackageInvalid",
+    "PackageState",
+    "PermissionUnknown",
+    "PlatformError",
+    "QueryInvalid",
+    "RuleFixed",
+    "RuleInvalid",
+    "RuleUnsupported",
+    "ScopeMissing",
+    "StoppedMeanwhile",
+    "TenantForeign",
+]
+
+
+class PlatformError(UmecError):
+    """Something that the MEC host refuses."""
+
+
+class AppdInvalid(PlatformError, Invalid):
+    """An application descriptor does not follow MEC 010-2."""
+
+    code = "appd-invalid"
+
+
+class PackageInvalid(PlatformError, Invalid):
+    """An application package is not a readable archive with one descriptor."""
+
+    code = "package-invalid"
+
+
+class RuleInvalid(PlatformError, Invalid):
+    """A traffic or DNS rule is malformed."""
+
+    code = "rule-invalid"
+
+
+class QueryInvalid(PlatformError, Invalid):
+    """A query parameter is unknown, malformed or excluded by another one (MEC 009)."""
+
+    code = "query-invalid"
+
+
+class ScopeMissing(PlatformError, Forbidden):
+    """The token lacks every scope that would allow this."""
+
+    code = "token-scope"
+
+
+class TenantForeign(PlatformError, Forbidden):
+    """The caller acts for another tenant."""
+
+    code = "tenant-foreign"
+
+
+class InstanceForeign(PlatformError, Forbidden):
+    """The caller is another application instance than the one of the resource."""
+
+    code = "instance-foreign"
+
+
+class RuleUnsupported(PlatformError, Refused):
+    """The data plane cannot enforce what the rule asks for, so it is not pretended."""
+
+    code = "rule-unsupported"
+
+
+class AddressForeign(PlatformError, Refused):
+    """A rule touches addresses that are not the tenant's."""
+
+    code = "address-not-of-tenant"
+
+
+class NameForeign(PlatformError, Refused):
+    """A DNS rule is about a name that is not the tenant's."""
+
+    code = "name-not-of-tenant"
+
+
+class RuleFixed(PlatformError, Refused):
+    """A rule was admitted with its descriptor: an application changes its state and nothing else."""
+
+    code = "rule-fixed"
+
+
+class PermissionUnknown(PlatformError, Refused):
+    """A descriptor asks for a permission that no application can have."""
+
+    code = "permission-not-grantable"
+
+
+class HostFallen(PlatformError, Refused):
+    """The node of the host is not trusted at this moment."""
+
+    code = "host-not-trusted"
+
+
+class StoppedMeanwhile(PlatformError, Refused):
+    """What an operation was about went away while it ran."""
+
+    code = "operation-overtaken"
+
+
+class NoTenant(PlatformError, NotFound):
+    """There is no such tenant."""
+
+    code = "tenant-unknown"
+
+
+class NoHost(PlatformError, NotFound):
+    """There is no such host."""
+
+    code = "host-unknown"
+
+
+class NoPackage(PlatformError, NotFound):
+    """There is no such package for this caller."""
+
+    code = "package-unknown"
+
+
+class NoInstance(PlatformError, NotFound):
+    """There is no such application instance for this caller."""
+
+    code = "instance-unknown"
+
+
+class NoOperation(PlatformError, NotFound):
+    """There is no such operation occurrence for this caller."""
+
+    code = "operation-unknown"
+
+
+class NoService(PlatformError, NotFound):
+    """There is no such service for this caller."""
+
+    code = "service-unknown"
+
+
+class NoRule(PlatformError, NotFound):
+    """The instance has no such rule."""
+
+    code = "rule-unknown"
+
+
+class NoSubscription(PlatformError, NotFound):
+    """The instance has no such subscription."""
+
+    code = "subscription-unknown"
+
+
+class NoTransport(PlatformError, NotFound):
+    """The platform offers no such transport."""
+
+    code = "transport-unknown"
+
+
+class AlreadyThere(PlatformError, Conflict):
+    """The identifier is taken."""
+
+    code = "already-exists"
+
+
+class GrantOverlaps(PlatformError, Conflict):
+    """An address range or a name is already granted to another tenant."""
+
+    code = "grant-overlaps"
+
+
+class PackageState(PlatformError, Conflict):
+    """The package is not in a state that allows this."""
+
+    code = "package-state"
+
+
+class InstanceState(PlatformError, Conflict):
+    """The instance is not in a state that allows this."""
+
+    code = "instance-state"
+
+
+class ConfirmationState(PlatformError, Conflict):
+    """The platform does not wait for this confirmation."""
+
+    code = "confirmation-not-expected"
+
+
+class EtagDiffers(PlatformError):
+    """The resource is not the one that If-Match names."""
+
+    code = "etag-differs"
+    kind = Kind.PRECONDITION
+
+
+class HostSilent(PlatformError, Unavailable):
+    """The host does not answer."""
+
+    code = "host-silent"

@@ -1,0 +1,1 @@
+"""MEC hosts, each with its node and its netd."""

@@ -1,0 +1,1 @@
+"""Application instances and their life cycle (MEC 010-2)."""

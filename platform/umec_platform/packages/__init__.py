@@ -1,0 +1,1 @@
+"""Application descriptors and packages (MEC 010-2)."""

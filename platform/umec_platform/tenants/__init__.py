@@ -1,0 +1,1 @@
+"""Who shares the host: tenants and what is granted to them."""
