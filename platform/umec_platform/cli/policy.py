@@ -1,0 +1,129 @@
+"""`umec policy`: check, test and explain Cedar policies."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umec_core.errors import Invalid
+from umec_platform.cli.output import emit, refusals
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from umec_policies import PolicySet
+    from umec_policies.cases import Case, Outcome
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+Folder = Annotated[Path | None, typer.Argument(help="A folder with schema.cedarschema and *.cedar.")]
+Default = Annotated[str | None, typer.Option("--default", help="Instead of a folder: a set that comes with µMEC.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+@refusals
+def check(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - a CLI flag
+    """Parse policies and schema, and validate the ones against the other."""
+    _, policies = _load(folder, default)
+    human = f"{len(policies.ids)} policies fit their schema; digest {policies.digest}"
+    emit({"ok": True, "digest": policies.digest, "policies": policies.ids}, as_json=as_json, human=human)
+
+
+@app.command(name="test")
+@refusals
+def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - a CLI flag
+    """Run the tests beside the policies (*.test.json); fails if there are none, or one does not hold."""
+    from umec_policies.cases import run_case  # noqa: PLC0415 - nothing heavy before it is needed
+    from umec_policies.errors import PolicyTestsFailed  # noqa: PLC0415
+
+    place, policies = _load(folder, default)
+    outcomes = [run_case(policies, case) for _, case in _cases(place)]
+    if not outcomes:
+        raise PolicyTestsFailed(f"there is no test in {place}: nothing was shown")
+    failed = [outcome for outcome in outcomes if outcome.faults()]
+    undecided = sorted(set(policies.ids) - {name for outcome in outcomes for name in outcome.decision.policies})
+    emit(
+        {
+            "ok": not failed,
+            "digest": policies.digest,
+            "tests": [_outcome(outcome) for outcome in outcomes],
+            "never_decided": undecided,
+        },
+        as_json=as_json,
+        human="\n".join([*(_line(outcome) for outcome in outcomes), *(f"     never decided: {n}" for n in undecided)]),
+    )
+    if failed:
+        raise PolicyTestsFailed(f"{len(failed)} of {len(outcomes)} tests do not hold: {failed[0].case.name}")
+
+
+@app.command()
+@refusals
+def explain(
+    name: Annotated[str, typer.Option("--test", help="The name of a test: its request is explained.")],
+    folder: Folder = None,
+    default: Default = None,
+    as_json: AsJson = False,  # noqa: FBT002 - a CLI flag
+) -> None:
+    """Say how a decision comes out, which policies make it, and which single facts would turn it around."""
+    from umec_policies.explain import explain as explain_request  # noqa: PLC0415 - nothing heavy before it is needed
+
+    place, policies = _load(folder, default)
+    found = [case for _, case in _cases(place) if case.name == name]
+    if not found:
+        raise Invalid(f"there is no test {name!r} in {place}", advice="`umec policy test` lists the tests")
+    explained = explain_request(policies, found[0].request)
+    decision = explained.decision
+    value = {
+        "allowed": decision.allowed,
+        "policies": decision.policies,
+        "errors": decision.errors,
+        "facts": dict(found[0].request.facts),
+        "facts_digest": decision.facts_digest,
+        "policy_digest": decision.policy_digest,
+        "verdicts": [{"policy": v.policy, "effect": v.effect, "decided": v.decided} for v in explained.verdicts],
+        "turned_by": explained.pivots,
+    }
+    human = [
+        f"{'allowed' if decision.allowed else 'denied'} by {', '.join(decision.policies) or 'no policy'}",
+        *(f"  fact {fact} = {content!r}" for fact, content in found[0].request.facts.items()),
+        *(f"  {v.effect:6} {v.policy}{' <- decided' if v.decided else ''}" for v in explained.verdicts),
+        f"turned around by: {', '.join(explained.pivots) or 'no single fact'}",
+    ]
+    emit(value, as_json=as_json, human="\n".join(human))
+
+
+def _load(folder: Path | None, default: str | None) -> "tuple[Path | Traversable, PolicySet]":
+    from umec_policies.files import default_folder, load_folder  # noqa: PLC0415 - nothing heavy before it is needed
+
+    if (folder is None) is (default is None):
+        raise Invalid("give either a folder or --default NAME")
+    place: Path | Traversable
+    if folder is not None:
+        place = folder
+    elif default is not None:
+        place = default_folder(default)
+    return place, load_folder(place)
+
+
+def _cases(place: "Path | Traversable") -> "list[tuple[str, Case]]":
+    from umec_policies.cases import read_cases  # noqa: PLC0415 - nothing heavy before it is needed
+
+    return [(name, case) for name, cases in read_cases(place) for case in cases]
+
+
+def _outcome(outcome: "Outcome") -> dict[str, Any]:
+    return {
+        "name": outcome.case.name,
+        "ok": not outcome.faults(),
+        "allowed": outcome.decision.allowed,
+        "policies": outcome.decision.policies,
+        "faults": outcome.faults(),
+    }
+
+
+def _line(outcome: "Outcome") -> str:
+    faults = "; ".join(outcome.faults())
+    return f"FAIL {outcome.case.name}: {faults}" if faults else f"ok   {outcome.case.name}"

@@ -1,0 +1,139 @@
+"""The engine fails closed: each fault refuses, and the same set without the fault decides."""
+
+import pytest
+
+from umec_policies import Entity, FactsInvalid, PolicyDenied, PolicyInvalid, PolicySet, Request
+
+SCHEMA = """
+entity Node; entity Site;
+type Facts = {issuer: String, subject: String, good: Bool, count: Long, names: Set<String>};
+action "enter" appliesTo {principal: Node, resource: Site, context: Facts};
+"""
+ALLOW = '@id("allow-good") permit (principal, action == Action::"enter", resource) when { context.good };\n'
+FORBID = '@id("forbid-many") forbid (principal, action, resource) when { context.count > 3 };\n'
+OVERFLOW = '@id("forbid-big") forbid (principal, action, resource) when { context.count * 4611686018427387904 > 0 };\n'
+FACTS = {"issuer": "gate", "subject": "n1", "good": True, "count": 0, "names": ("a", "b")}
+
+
+def ask(**facts):
+    return Request(Entity("Node", "n1"), "enter", Entity("Site", "s1"), {**FACTS, **facts})
+
+
+def test_a_good_request_is_allowed_and_the_policy_named():
+    policies = PolicySet(ALLOW + FORBID, SCHEMA)
+    decision = policies.require(ask())
+    assert decision.policies == ("allow-good",)
+    assert decision.policy_digest == policies.digest
+    assert policies.ids == ("allow-good", "forbid-many")
+
+
+def test_a_forbid_that_errors_denies():
+    policies = PolicySet(ALLOW + OVERFLOW, SCHEMA)
+    assert policies.decide(ask(count=0)).allowed
+    decision = policies.decide(ask(count=4))
+    assert not decision.allowed
+    assert decision.policies == ()
+    assert "overflow" in decision.errors[0]
+    with pytest.raises(PolicyDenied) as refusal:
+        policies.require(ask(count=4))
+    assert refusal.value.code == "policy-denied"
+    assert refusal.value.errors
+
+
+def test_a_denial_names_the_forbid():
+    with pytest.raises(PolicyDenied) as refusal:
+        PolicySet(ALLOW + FORBID, SCHEMA).require(ask(count=4))
+    assert refusal.value.policies == ("forbid-many",)
+    assert "forbid-many" in refusal.value.detail
+
+
+def test_nobody_s_permission_is_a_denial():
+    with pytest.raises(PolicyDenied) as refusal:
+        PolicySet(ALLOW + FORBID, SCHEMA).require(ask(good=False))
+    assert refusal.value.policies == ()
+
+
+@pytest.mark.parametrize(
+    ("policies", "schema"),
+    [
+        ("", SCHEMA),
+        ("// nothing\n", SCHEMA),
+        (ALLOW, ""),
+        (ALLOW, "entity"),
+        (ALLOW, SCHEMA.replace("good: Bool", "good?: Bool")),
+        (ALLOW, SCHEMA.replace("good: Bool", '"good"?: Bool')),
+        (ALLOW + ALLOW, SCHEMA),
+        (ALLOW.replace('@id("allow-good") ', ""), SCHEMA),
+        (ALLOW.replace("allow-good", "Allow Good"), SCHEMA),
+        (ALLOW.replace("context.good", "context.evil"), SCHEMA),
+        (ALLOW.replace("context.good", "context.count"), SCHEMA),
+        (ALLOW.replace("permit (principal", "permit (principal == ?principal"), SCHEMA),
+        (ALLOW[:-5], SCHEMA),
+    ],
+    ids=[
+        "empty", "only-a-comment", "no-schema", "broken-schema", "optional-attribute", "optional-quoted-attribute",
+        "same-id-twice", "no-id", "bad-id", "unknown-attribute", "wrong-type", "template", "broken-policy",
+    ],
+)  # fmt: skip
+def test_a_set_that_could_decide_wrongly_is_refused(policies, schema):
+    with pytest.raises(PolicyInvalid) as refusal:
+        PolicySet(policies, schema)
+    assert refusal.value.code == "policy-invalid"
+    assert PolicySet(ALLOW, SCHEMA).decide(ask()).allowed
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"issuer": ""},
+        {"subject": ""},
+        {"count": 1.0},
+        {"count": 2**63},
+        {"good": None},
+        {"names": ["a"]},
+        {"names": ("a", 1)},
+        {"good": {"__entity": {"type": "Node", "id": "n1"}}},
+        {"issuer": "\ud800"},
+        {"issuer": "x" * 5000},
+    ],
+)
+def test_facts_are_flat_typed_and_named(facts):
+    with pytest.raises(FactsInvalid) as refusal:
+        PolicySet(ALLOW, SCHEMA).decide(ask(**facts))
+    assert refusal.value.code == "facts-invalid"
+
+
+def test_missing_issuer_is_refused():
+    facts = {name: fact for name, fact in FACTS.items() if name != "issuer"}
+    with pytest.raises(FactsInvalid):
+        PolicySet(ALLOW, SCHEMA).decide(Request(Entity("Node", "n1"), "enter", Entity("Site", "s1"), facts))
+
+
+@pytest.mark.parametrize("facts", [{"extra": True}, {"good": 1}, {"count": True}, {"names": "a"}])
+def test_facts_outside_the_schema_deny(facts):
+    decision = PolicySet(ALLOW, SCHEMA).decide(ask(**facts))
+    assert not decision.allowed
+    assert decision.errors
+
+
+def test_unknown_actions_and_types_deny():
+    policies = PolicySet(ALLOW, SCHEMA)
+    assert not policies.decide(Request(Entity("Node", "n1"), "leave", Entity("Site", "s1"), FACTS)).allowed
+    assert not policies.decide(Request(Entity("Ghost", "n1"), "enter", Entity("Site", "s1"), FACTS)).allowed
+
+
+def test_cached_decisions_are_the_same_and_apart_by_every_input():
+    policies = PolicySet(ALLOW + FORBID, SCHEMA)
+    first = policies.decide(ask())
+    assert policies.decide(ask()) is first
+    assert policies.decide(ask(names=("b", "a"))) is first
+    assert policies.decide(ask(count=4)).facts_digest != first.facts_digest
+    other = policies.decide(Request(Entity("Node", "n2"), "enter", Entity("Site", "s1"), FACTS))
+    assert other.facts_digest != first.facts_digest
+
+
+def test_the_digest_covers_policies_and_schema():
+    base = PolicySet(ALLOW, SCHEMA).digest
+    assert PolicySet(ALLOW, SCHEMA).digest == base
+    assert PolicySet(ALLOW + FORBID, SCHEMA).digest != base
+    assert PolicySet(ALLOW, SCHEMA + "entity Other;").digest != base
