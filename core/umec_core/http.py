@@ -1,0 +1,206 @@
+# ruff: noqa: A005 - always imported as umec_core.http
+"""The HTTP edge that every service shares: problems, limits, health, metrics, and who asks.
+
+create_app(title, routers, ready=…)     a FastAPI application that fails closed and shows no internals
+require(verifier, "scope", …)           a dependency: the verified Principal, or 401 / 403 as problem+json
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from umec_core import metrics
+from umec_core.edge import BodyTooLarge, Edge
+from umec_core.errors import Invalid, Kind, UmecError
+from umec_core.problems import MEDIA_TYPE, problem_details
+
+if TYPE_CHECKING:
+    from umec_core.principal import Principal
+    from umec_core.tokens import TokenVerifier
+
+__all__ = ["MAX_BODY", "BodyTooLarge", "client_certificate", "create_app", "problem_response", "require"]
+
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of a request body, unless an application says otherwise: our largest ordinary body is an AppD."""
+
+MAX_FAULTS: Final = 20
+"""Faults of an input that a problem lists."""
+
+MAX_NAME: Final = 64
+"""Characters of a member's name that a problem repeats."""
+
+Ready = Callable[[], Awaitable[None]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class _Challenge(Exception):
+    """A refusal by `require`, with the header that tells the client how to do better."""
+
+    def __init__(self, error: UmecError, authenticate: str) -> None:
+        super().__init__(error.detail)
+        self.error = error
+        self.authenticate = authenticate
+
+
+def create_app(
+    title: str,
+    routers: Sequence[APIRouter],
+    *,
+    ready: Ready | None = None,
+    lifespan: Lifespan | None = None,
+    max_body: int = MAX_BODY,
+) -> FastAPI:
+    """Return the application of one listener.
+
+    Errors are problem+json with a stable `code`; an input that does not validate is 400 `invalid-input` and is not
+    repeated; an unforeseen error is 500 `internal-error` without a trace. `/healthz` says that the process answers,
+    `/readyz` that `ready()` does not raise, `/metrics` what was counted. Bodies over `max_body` bytes are refused
+    while they are read.
+    """
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_exception_handler(UmecError, _on_umec_error)
+    app.add_exception_handler(_Challenge, _on_challenge)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Edge, name=title, max_body=max_body)
+    app.include_router(_probes(ready))
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+def problem_response(error: UmecError, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return an error as problem+json."""
+    body = problem_details(error)
+    return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=headers)
+
+
+def client_certificate(request: Request) -> bytes | None:
+    """Return the DER of the certificate that the TLS peer proved, or None where it showed none."""
+    certificate = request.scope.get("state", {}).get("client_certificate")
+    return certificate if isinstance(certificate, bytes) else None
+
+
+def require(verifier: "TokenVerifier", *scopes: str) -> Callable[[Request], Awaitable["Principal"]]:
+    """Return a dependency that lets in who shows a good access token with all of `scopes`.
+
+    Others get 401 (`token-…`, `dpop-…`, `standing-…`) or 403 (`token-scope`) as problem+json with WWW-Authenticate
+    (RFC 6750, RFC 9449, RFC 9728).
+    """
+
+    async def authenticated(request: Request) -> "Principal":
+        try:
+            principal = await _verify(verifier, request, scopes)
+        except UmecError as error:
+            metrics.CHECKS.labels(request.app.title, error.code).inc()
+            if error.kind not in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
+                raise
+            raise _Challenge(error, _www_authenticate(verifier, request, error, scopes)) from error
+        metrics.CHECKS.labels(request.app.title, "good").inc()
+        return principal
+
+    return authenticated
+
+
+async def _verify(verifier: "TokenVerifier", request: Request, scopes: Sequence[str]) -> "Principal":
+    from umec_core.tokens import Presented, TokenMissing, TokenScope  # noqa: PLC0415 - tokens needs no web framework
+
+    values = request.headers.getlist("authorization")
+    if not values:
+        raise TokenMissing("the request carries no access token")
+    scheme, _, token = values[0].partition(" ")
+    if len(values) > 1 or scheme.lower() not in {"bearer", "dpop"} or not token:
+        raise TokenMissing("the request does not carry exactly one Authorization: DPoP or Bearer")
+    proofs = request.headers.getlist("dpop")
+    if len(proofs) > 1:
+        raise TokenMissing("the request carries more than one DPoP proof")
+    presented = Presented(
+        scheme=scheme.lower(),
+        token=token.strip(),
+        proof=proofs[0] if proofs else None,
+        method=request.method,
+        url=str(request.url),
+        client_certificate=client_certificate(request),
+    )
+    principal = await verifier.verify(presented)
+    if missing := [scope for scope in scopes if scope not in principal.scopes]:
+        raise TokenScope(f"the token lacks the scope {' '.join(missing)}")
+    return principal
+
+
+def _www_authenticate(verifier: "TokenVerifier", request: Request, error: UmecError, scopes: Sequence[str]) -> str:
+    """Return the challenges: DPoP (which also fits certificate-bound tokens) and Bearer, with what was wrong."""
+    parameters = [f'resource_metadata="{verifier.resource_metadata}"'] if verifier.resource_metadata else []
+    if "authorization" in request.headers:
+        reason = "insufficient_scope" if error.kind is Kind.FORBIDDEN else "invalid_token"
+        parameters.append(f'error="{reason}"')
+    if scopes:
+        parameters.append(f'scope="{" ".join(scopes)}"')
+    dpop = ", ".join(['algs="ES256"', *parameters])
+    return f"DPoP {dpop}, Bearer {', '.join(parameters)}".rstrip()
+
+
+def _on_umec_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, UmecError)  # noqa: S101 - registered for this type only
+    return problem_response(error)
+
+
+def _on_challenge(_request: Request, challenge: Exception) -> Response:
+    assert isinstance(challenge, _Challenge)  # noqa: S101 - registered for this type only
+    return problem_response(challenge.error, {"WWW-Authenticate": challenge.authenticate})
+
+
+def _on_invalid(_request: Request, error: Exception) -> Response:
+    """Name the faults by place and kind. What was sent is not repeated: it may be a secret in the wrong member."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
+    faults = [f"{_place(fault)}: {fault['type']}" for fault in error.errors()[:MAX_FAULTS]]
+    return problem_response(Invalid("; ".join(faults) or "the request does not validate"))
+
+
+def _place(fault: Any) -> str:  # noqa: ANN401 - pydantic gives dictionaries without a type
+    return ".".join(str(step)[:MAX_NAME] for step in fault["loc"])
+
+
+def _on_http_error(_request: Request, error: Exception) -> Response:
+    """Answer a refusal of the framework itself (404, 405, 415 …): the code is the phrase of the status."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
+    if isinstance(error.__cause__, UmecError):
+        return problem_response(error.__cause__)
+    status = HTTPStatus(error.status_code)
+    code = "invalid-input" if status == HTTPStatus.BAD_REQUEST else status.phrase.lower().replace(" ", "-")
+    body = {
+        "type": f"urn:umec:problem:{code}",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": status.description or status.phrase,
+        "code": code,
+    }
+    headers = dict(error.headers or {})
+    return JSONResponse(body, status_code=int(status), media_type=MEDIA_TYPE, headers=headers)
+
+
+def _probes(ready: Ready | None) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        if ready is not None:
+            await ready()
+        return {"status": "ready"}
+
+    @router.get("/metrics")
+    async def show_metrics() -> Response:
+        content, media_type = metrics.render()
+        return Response(content, headers={"content-type": media_type})
+
+    return router

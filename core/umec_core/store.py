@@ -1,0 +1,227 @@
+"""Rows: one database for each service, SQLite by default and PostgreSQL by URL, the same models and migrations.
+
+    Store.open(url, migrations=folder)    brings the schema to the newest revision (Alembic, folder/versions/*.py)
+    async with store.read() as session    a consistent snapshot
+    await store.write(work)               runs `work(session)` in a transaction and returns its result after COMMIT
+
+On SQLite all writes go through one group-commit writer (`umec_core.writer`). On PostgreSQL each is a transaction of its
+own; what has to be numbered without gaps in the order of commits takes `serialise` first.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import BigInteger, Connection, Dialect, Integer, TypeDecorator, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from umec_core.errors import UmecError
+from umec_core.writer import StoreClosed, Writer
+
+__all__ = ["RowId", "Store", "StoreClosed", "StoreUrlInvalid", "Timestamp", "serialise"]
+
+T = TypeVar("T")
+
+SQLITE: Final = "sqlite+aiosqlite"
+POSTGRESQL: Final = "postgresql+asyncpg"
+
+BUSY_MS: Final = 10_000
+"""How long a statement waits for another process that holds the lock (a backup, a second service by mistake)."""
+
+READERS: Final = 8
+"""Connections that read at the same time: each is a thread on SQLite."""
+
+RowId: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""The type of a numbered primary key: SQLite numbers rows by itself only when the type is spelled INTEGER."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class StoreUrlInvalid(UmecError):
+    """The URL of a database is none that this store can open."""
+
+    code = "store-url-invalid"
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An aware datetime, stored as microseconds since 1970 in UTC: exact, comparable and the same on both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """Return what the database keeps; a naive datetime raises TypeError."""
+        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return the aware datetime in UTC."""
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+class _Writes(Protocol):
+    async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T: ...
+    async def close(self) -> None: ...
+
+
+class Store:
+    """One open database."""
+
+    def __init__(self, reader: AsyncEngine, writer: AsyncEngine, writes: _Writes) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._writes = writes
+        self._sessions = async_sessionmaker(reader, expire_on_commit=False)
+
+    @classmethod
+    async def open(cls, url: str, *, migrations: Path) -> "Store":
+        """Open a database and bring its schema to the newest revision under `migrations/versions`.
+
+        The URL is `sqlite+aiosqlite:///PATH` (the file is made with mode 0600, in a folder of mode 0700) or
+        `postgresql+asyncpg://…`. Raises `StoreUrlInvalid`.
+        """
+        parsed = _parse_url(url)
+        if parsed.drivername == SQLITE:
+            _make_file(Path(str(parsed.database)))
+            writer = _sqlite_engine(parsed, begin="BEGIN IMMEDIATE", size=1)
+            reader = _sqlite_engine(parsed, begin="BEGIN", size=READERS)
+        else:
+            writer = reader = create_async_engine(parsed, pool_size=READERS, pool_pre_ping=True)
+        try:
+            await _migrate(writer, migrations)
+        except BaseException:
+            await writer.dispose()
+            await reader.dispose()
+            raise
+        writes: _Writes = Writer(writer) if parsed.drivername == SQLITE else _Transactions(writer)
+        return cls(reader, writer, writes)
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """Open a session to read with; whatever it changes is undone."""
+        async with self._sessions() as session:
+            yield session
+
+    async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Run `work(session)` in a transaction; return its result after COMMIT, or raise what it raised, undone.
+
+        A work touches rows and nothing else: on SQLite all others wait for it.
+        """
+        return await self._writes.write(work)
+
+    async def close(self) -> None:
+        """Finish the writes that were handed in and close every connection."""
+        await self._writes.close()
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+
+async def serialise(session: AsyncSession, name: str) -> None:
+    """Let only one transaction at a time go on from here, until its end.
+
+    Numbers that are given out after this call become visible in their order, without gaps. SQLite has one writer and
+    needs nothing; on PostgreSQL it is an advisory lock of the transaction.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        await session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+class _Transactions:
+    """Writes of a database with many writers: each work is a transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self._closed = False
+
+    async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        async with self._sessions.begin() as session:
+            return await work(session)
+
+    async def close(self) -> None:
+        self._closed = True
+
+
+def _parse_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreUrlInvalid("the URL of the database is malformed") from error
+    if parsed.drivername not in {SQLITE, POSTGRESQL}:
+        raise StoreUrlInvalid(f"the URL names {parsed.drivername!r}, expected {SQLITE} or {POSTGRESQL}")
+    if parsed.drivername == SQLITE and parsed.database in {None, "", ":memory:"}:
+        raise StoreUrlInvalid("a SQLite database is a file here: readers and the writer have connections of their own")
+    return parsed
+
+
+def _make_file(path: Path) -> None:
+    """Make the database file before SQLite does; its journal files take over the mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+
+
+def _sqlite_engine(url: URL, *, begin: str, size: int) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=size, max_overflow=0)
+
+    def connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection has no type
+        connection.isolation_level = None  # transactions begin and end where SQLAlchemy says, not where sqlite3 guesses
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")  # a verdict that was answered survives a power cut
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "connect", connect)
+    event.listen(engine.sync_engine, "begin", start)
+    return engine
+
+
+_migrating: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()
+
+
+async def _migrate(engine: AsyncEngine, folder: Path) -> None:
+    """Bring a database to the head revision. Alembic's `op` is one global for the process, hence one at a time."""
+    lock = _migrating.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    async with lock, engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('umec-migrations'))"))
+        await connection.run_sync(_upgrade, folder)
+
+
+def _upgrade(connection: Connection, folder: Path) -> None:
+    script = ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
+
+    def steps(revision: Any, _context: MigrationContext) -> Any:  # noqa: ANN401 - Alembic's own types are private
+        return script._upgrade_revs("head", revision)  # noqa: SLF001 - what alembic.command.upgrade calls too
+
+    with _quiet_proxy(MigrationContext.configure(connection, opts={"fn": steps, "script": script})) as context:
+        context.run_migrations()
+
+
+@contextlib.contextmanager
+def _quiet_proxy(context: MigrationContext) -> Iterator[MigrationContext]:
+    """Point `alembic.op` at this migration, and away from it again even when a step fails."""
+    operations = Operations(context)
+    operations._install_proxy()  # noqa: SLF001 - Operations.context leaves it after errors
+    try:
+        yield context
+    finally:
+        operations._remove_proxy()  # noqa: SLF001
