@@ -14,13 +14,15 @@ NOUNS: Final = {
     "image": "Application images: build, sign, verify, promote.",
     "nodeimage": "Node images: predicted PCR values.",
     "policy": "Cedar policies: check, test, explain.",
+    "client": "OAuth 2.0 clients of the authorization server.",
     "app": "Applications: packages and instances.",
     "tenant": "Tenants of a MEC host.",
     "host": "MEC hosts.",
     "service": "MEC services.",
     "audit": "The audit log.",
 }
-COMMANDS: Final = ("up", "netd", "demo", "token")
+COMMANDS: Final = {"up": "up", "netd": "netd", "demo": "demo", "token": "access"}
+"""Commands without a noun, and the module of each."""
 
 
 def build() -> typer.Typer:
@@ -34,8 +36,8 @@ def build() -> typer.Typer:
     for noun, summary in NOUNS.items():
         module = importlib.import_module(f"umec_platform.cli.{noun}")
         root.add_typer(module.app, name=noun, help=summary, no_args_is_help=True)
-    for command in COMMANDS:
-        module = importlib.import_module(f"umec_platform.cli.{command}")
+    for command, name in COMMANDS.items():
+        module = importlib.import_module(f"umec_platform.cli.{name}")
         root.command(name=command)(getattr(module, command))
     return root
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -32,7 +33,15 @@ def emit(value: Mapping[str, Any], *, as_json: bool, human: str | None = None) -
 
 
 def fail(error: UmecError) -> NoReturn:
-    """Print code, detail and advice to standard error and end with exit status 1."""
+    """Say code, detail and advice, and end with exit status 1.
+
+    With `--json` they are one object on standard output, where a script looks for the result; else text on standard
+    error.
+    """
+    if "--json" in sys.argv:
+        refusal = {"refused": True, "code": error.code, "detail": error.detail, "advice": error.advice}
+        typer.echo(json.dumps(refusal, ensure_ascii=False))
+        raise typer.Exit(REFUSED_EXIT) from error
     _errors.print(f"[bold red]refused[/] [bold]{error.code}[/]:", end=" ")
     _errors.print(error.detail, markup=False)
     if error.advice is not None:

@@ -1,0 +1,91 @@
+"""`umec audit`: the log of every service, fetched and checked."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from umec_core.errors import Invalid
+from umec_platform.cli.output import emit, refusals
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+SERVICES: Final = {
+    "attest": ("attest/v1", "attest:admin"),
+    "identity": ("identity/v1", "identity:clients"),
+    "platform": ("platform/v1", "platform:admin"),
+}
+"""Where a service's log is, and the scope that shows it."""
+
+
+class AuditFileInvalid(Invalid):
+    """A file is not an exported audit log."""
+
+    code = "audit-file-invalid"
+
+
+@app.command()
+@refusals
+def fetch(
+    service: Annotated[str, typer.Argument(help="attest, identity or platform.")],
+    credential: Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")],
+    out: Annotated[Path, typer.Option(help="Where to write the log.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fetch a service's audit log with its signed checkpoint."""
+    from umec_platform.cli.remote import connected
+
+    if service not in SERVICES:
+        raise AuditFileInvalid(f"no service {service!r}", advice=f"one of {', '.join(SERVICES)}")
+    path, scope = SERVICES[service]
+
+    async def get() -> bytes:
+        async with connected(credential) as client:
+            base = f"{client.credential.issuer}/{path}"
+            return (await client.request("GET", f"{base}/audit", resource=base, scopes=(scope,))).content
+
+    export = asyncio.run(get())
+    out.write_bytes(export)
+    entries = len(json.loads(export)["entries"])
+    emit(
+        {"service": service, "entries": entries, "file": str(out)}, as_json=as_json, human=f"{entries} entries in {out}"
+    )
+
+
+@app.command()
+@refusals
+def verify(
+    file: Annotated[Path, typer.Argument(help="A log that `umec audit fetch` wrote.")],
+    key: Annotated[Path, typer.Option(help="The service's checkpoint key (PEM, public).")],
+    previous: Annotated[
+        Path | None, typer.Option(help="An older log of the same service: it must be a beginning of this one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check that no entry is missing, moved or rewritten, and that the checkpoint signs just these entries."""
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    from umec_core.audit import verify_export
+
+    document = _read(file)
+    public = load_pem_public_key(key.read_bytes())
+    earlier = None if previous is None else str(_read(previous)["checkpoint"])
+    verify_export(document, public, previous_checkpoint=earlier)
+    entries = len(document["entries"])
+    emit(
+        {"ok": True, "entries": entries}, as_json=as_json, human=f"{entries} entries: none missing, moved or rewritten"
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise AuditFileInvalid(f"{file}: {error}") from error
+    if not isinstance(document, dict) or not {"origin", "entries", "checkpoint"} <= document.keys():
+        raise AuditFileInvalid(f"{file} is not an exported audit log")
+    return document
