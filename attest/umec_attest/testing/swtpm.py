@@ -18,7 +18,7 @@ from typing import Final, Self
 from umec_attest.testing.authority import EndorsementAuthority
 from umec_attest.testing.errors import HarnessFailed
 
-__all__ = ["SoftwareTpm"]
+__all__ = ["SoftwareTpm", "power_cycle"]
 
 SETUP_SECONDS: Final = 60
 """Making a TPM takes 0.7 s; a loaded machine gets time."""
@@ -28,7 +28,7 @@ REPLY_BYTES: Final = 4096
 
 CMD_INIT: Final = 0x02
 """Control channel of swtpm (tpm_ioctl.h): PTM_INIT, which is what the power button does to a TPM."""
-CMD_SHUTDOWN: Final = 0x03
+TCTI_PREFIX: Final = "swtpm:path="
 TPM2_STARTUP_CLEAR: Final = bytes.fromhex("80010000000c000001440000")
 TPM2_SHUTDOWN_CLEAR: Final = bytes.fromhex("80010000000c000001450000")
 
@@ -51,7 +51,7 @@ class SoftwareTpm:
     @property
     def tcti(self) -> str:
         """The connection string for tpm2-tss: `swtpm:path=…`."""
-        return f"swtpm:path={self._socket_directory / 'tpm'}"
+        return f"{TCTI_PREFIX}{self._socket_directory / 'tpm'}"
 
     @property
     def authority(self) -> EndorsementAuthority:
@@ -91,7 +91,7 @@ class SoftwareTpm:
         if self._process is None:
             return
         if self._process.poll() is None:
-            self._command(TPM2_SHUTDOWN_CLEAR)
+            _command(self._socket_directory / "tpm", TPM2_SHUTDOWN_CLEAR)
         self.kill()
 
     def kill(self) -> None:
@@ -104,10 +104,7 @@ class SoftwareTpm:
 
     def power_cycle(self, *, orderly: bool = True) -> None:
         """Switch it off and on while its sockets stay: PCRs are zero again and resetCount has grown."""
-        if orderly:
-            self._command(TPM2_SHUTDOWN_CLEAR)
-        self._control(struct.pack(">II", CMD_INIT, 0))
-        self._command(TPM2_STARTUP_CLEAR)
+        power_cycle(self.tcti, orderly=orderly)
 
     def discard(self) -> None:
         """Remove the sockets, and the state if it is temporary. Stop it first."""
@@ -174,20 +171,36 @@ class SoftwareTpm:
         log = sockets / "log"
         raise HarnessFailed(f"swtpm did not start: {log.read_text() if log.exists() else 'it said nothing'}")
 
-    def _command(self, command: bytes) -> None:
-        with _connected(self._socket_directory / "tpm") as connection:
-            connection.sendall(command)
-            answer = connection.recv(REPLY_BYTES)
-        code = struct.unpack_from(">I", answer, 6)[0] if len(answer) >= 10 else None
-        if code != 0:
-            raise HarnessFailed(f"the software TPM answered {answer.hex()} to {command.hex()}")
 
-    def _control(self, command: bytes) -> None:
-        with _connected(self._socket_directory / "tpm.ctrl") as connection:
-            connection.sendall(command)
-            answer = connection.recv(REPLY_BYTES)
-        if answer[:4] != bytes(4):
-            raise HarnessFailed(f"the control channel of the software TPM answered {answer.hex()} to {command.hex()}")
+def power_cycle(tcti: str, *, orderly: bool = True) -> None:
+    """Switch a software TPM off and on that listens at `swtpm:path=…` with its control socket beside it.
+
+    `orderly` says TPM2_Shutdown first, as an operating system does. Raises HarnessFailed.
+    """
+    path = Path(tcti.removeprefix(TCTI_PREFIX))
+    if not tcti.startswith(TCTI_PREFIX):
+        raise HarnessFailed(f"only a software TPM ({TCTI_PREFIX}…) can be switched off and on from here, not {tcti!r}")
+    if orderly:
+        _command(path, TPM2_SHUTDOWN_CLEAR)
+    answer = _asked(path.with_name(f"{path.name}.ctrl"), struct.pack(">II", CMD_INIT, 0))
+    if answer[:4] != bytes(4):
+        raise HarnessFailed(f"the control channel of the software TPM answered {answer.hex()}")
+    _command(path, TPM2_STARTUP_CLEAR)
+
+
+def _command(path: Path, command: bytes) -> None:
+    answer = _asked(path, command)
+    if len(answer) < 10 or answer[6:10] != bytes(4):
+        raise HarnessFailed(f"the software TPM answered {answer.hex()} to {command.hex()}")
+
+
+def _asked(path: Path, request: bytes) -> bytes:
+    try:
+        with _connected(path) as connection:
+            connection.sendall(request)
+            return connection.recv(REPLY_BYTES)
+    except OSError as error:
+        raise HarnessFailed(f"the software TPM at {path} does not answer: {error}") from error
 
 
 def _connected(path: Path) -> socket.socket:

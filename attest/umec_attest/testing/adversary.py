@@ -1,0 +1,77 @@
+"""Moves of an adversary who holds the node: each makes evidence that a verifier has to refuse."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from tpm2_pytss import ESAPI
+
+from umec_attest.agent.tpm import PcrQuote
+from umec_attest.testing.eventlog import split_log
+from umec_attest.testing.firmware import extend
+from umec_attest.testing.node import SoftwareNode
+from umec_attest.testing.swtpm import SoftwareTpm
+
+__all__ = [
+    "drop_event",
+    "extend_pcr",
+    "flip_byte",
+    "quote_relabelled",
+    "replayed",
+    "retype_event",
+    "swap_events",
+    "truncate_log",
+]
+
+
+def extend_pcr(tpm: SoftwareTpm | str, pcr: int, what: bytes = b"something that no image has") -> None:
+    """Measure something more, as a changed stage or a program started later would."""
+    with ESAPI(tpm if isinstance(tpm, str) else tpm.tcti) as esys:
+        extend(esys, pcr, hashlib.sha256(what).digest())
+
+
+def quote_relabelled(
+    node: SoftwareNode, nonce: bytes, pcrs: Sequence[int], substitutes: Mapping[int, int], *, good: Mapping[int, bytes]
+) -> PcrQuote:
+    """Quote resettable PCRs (say 16) filled at will in place of asked ones, and present them under the asked numbers.
+
+    `substitutes` says which PCR is quoted instead of which; `good` has the values that the verifier wants to see.
+    """
+    made = node.quote(nonce, [substitutes.get(index, index) for index in pcrs])
+    values = {index: good.get(index, made.pcrs[substitutes.get(index, index)]) for index in pcrs}
+    return PcrQuote(made.quote, values)
+
+
+def replayed(evidence: Mapping[str, object], challenge: Mapping[str, object]) -> dict[str, object]:
+    """Present old evidence as the answer to a new challenge."""
+    return {**evidence, "challenge": challenge["challenge"]}
+
+
+def truncate_log(log: bytes, events: int = 1) -> bytes:
+    """Leave out the last events of a boot log."""
+    return b"".join(split_log(log)[:-events])
+
+
+def drop_event(log: bytes, index: int) -> bytes:
+    """Leave out one event (the Spec ID event is 0)."""
+    parts = split_log(log)
+    return b"".join(parts[:index] + parts[index + 1 :])
+
+
+def swap_events(log: bytes, first: int, second: int) -> bytes:
+    """Exchange two events."""
+    parts = split_log(log)
+    parts[first], parts[second] = parts[second], parts[first]
+    return b"".join(parts)
+
+
+def retype_event(log: bytes, index: int, kind: int) -> bytes:
+    """Give an event another type; its digest, and so the replay, stays the same."""
+    parts = split_log(log)
+    parts[index] = parts[index][:4] + kind.to_bytes(4, "little") + parts[index][8:]
+    return b"".join(parts)
+
+
+def flip_byte(value: bytes, at: int) -> bytes:
+    """Change one bit of a byte; negative positions count from the end."""
+    at %= len(value)
+    return value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
