@@ -1,0 +1,58 @@
+"""The signing authority put together: its state directory, its log, its routes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter
+
+from umec_core.clock import Clock
+from umec_core.store import Store
+from umec_core.tokens import KeySource
+from umec_images.authority.endpoints import authority_router
+from umec_images.authority.identity import IdentityVerifier
+from umec_images.authority.log import SigstoreLog
+from umec_images.authority.material import AuthorityMaterial, load_or_create
+
+__all__ = ["MIGRATIONS", "SigningAuthority"]
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningAuthority:
+    """A running authority."""
+
+    material: AuthorityMaterial
+    router: APIRouter
+    store: Store
+
+    @classmethod
+    async def open(
+        cls, state: Path, *, url: str, issuer: str, keys: KeySource, clock: Clock, database: str | None = None
+    ) -> "SigningAuthority":
+        """Open the authority at the public address `url` that believes identity tokens of `issuer`.
+
+        `state` keeps its keys, and its database unless one is named by SQLAlchemy URL.
+        """
+        material = load_or_create(state, now=clock())
+        store = await Store.open(database or f"sqlite+aiosqlite:///{state / 'log.db'}", migrations=MIGRATIONS)
+        try:
+            log = await SigstoreLog.open(store, material.log_key, origin=_origin(url))
+        except BaseException:
+            await store.close()
+            raise
+        identities = IdentityVerifier(issuer=issuer, keys=keys, clock=clock)
+        router = authority_router(
+            material=material, identities=identities, log=log, url=url, issuer=issuer, clock=clock
+        )
+        return cls(material, router, store)
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self.store.close()
+
+
+def _origin(url: str) -> str:
+    """Name the log as checkpoints do: its address without the scheme."""
+    return f"{url.partition('://')[2]}/sigstore/rekor"
