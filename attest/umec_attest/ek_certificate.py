@@ -114,7 +114,7 @@ def _climb(
         if issuer is None:
             raise EkCertificatePath(
                 f"no configured root vouches for {current.issuer.rfc4514_string()}",
-                advice="Add the vendor's root after checking where it comes from, or send the intermediate certificates.",
+                advice="Add the vendor's root, after checking where it comes from, or send the intermediates.",
             )
         _check_authority(issuer, below, now)
         left.remove(issuer)

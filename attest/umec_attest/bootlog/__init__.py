@@ -1,0 +1,24 @@
+"""Boot logs (TCG PC Client Platform Firmware Profile, 10): parse, replay, and only then extract facts.
+
+bytes -> RawBootLog       parse_boot_log       well-formed, nothing believed
+      -> ReplayedLog      verify_boot_log      its digests give the PCR values of a verified quote
+      -> BootFacts        extract_facts        each from an event whose digest covers its data
+"""
+
+from umec_attest.bootlog.facts import BootFacts, claimed_facts, extract_facts
+from umec_attest.bootlog.findings import Finding
+from umec_attest.bootlog.parse import RawBootLog, RawEvent, parse_boot_log
+from umec_attest.bootlog.replay import ReplayedLog, replay, verify_boot_log
+
+__all__ = [
+    "BootFacts",
+    "Finding",
+    "RawBootLog",
+    "RawEvent",
+    "ReplayedLog",
+    "claimed_facts",
+    "extract_facts",
+    "parse_boot_log",
+    "replay",
+    "verify_boot_log",
+]
