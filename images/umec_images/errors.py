@@ -1,0 +1,120 @@
+"""Errors about images, what they prove, and what that is worth.
+
+ImageError
+├── TrustedRootInvalid    trusted-root-invalid
+├── ImageUnsigned         image-unsigned            nothing attached proves anything about this digest
+├── SignatureInvalid      image-signature-invalid   a bundle does not prove its statement
+├── IdentityRefused       image-identity            it does, and somebody else made it
+├── StatementInvalid      statement-invalid         what was signed is no statement that we read
+├── DigestMismatch        digest-mismatch           bytes or statement are about another digest
+├── PromotionMissing      promotion-missing         no summary promotes the digest at all
+├── PromotionStage        promotion-stage           it was promoted, to another stage
+├── PromotionSignature    promotion-signature       a summary that the promotion key has not signed
+├── PromotionExists       promotion-exists
+├── PromotionDenied       promotion-denied          names the deciding policies
+└── AdmissionDenied       admission-denied          names the deciding policies
+"""
+
+from umec_core.errors import Conflict, Forbidden, Invalid, Refused, UmecError
+
+__all__ = [
+    "AdmissionDenied",
+    "DigestMismatch",
+    "IdentityRefused",
+    "ImageError",
+    "ImageUnsigned",
+    "PromotionDenied",
+    "PromotionExists",
+    "PromotionMissing",
+    "PromotionSignature",
+    "PromotionStage",
+    "SignatureInvalid",
+    "StatementInvalid",
+    "TrustedRootInvalid",
+]
+
+
+class ImageError(UmecError):
+    """Something about an image."""
+
+    code = "image-error"
+
+
+class TrustedRootInvalid(ImageError, Invalid):
+    """The trusted root is malformed or incomplete: nothing is verified with it."""
+
+    code = "trusted-root-invalid"
+
+
+class ImageUnsigned(ImageError, Refused):
+    """Nothing attached to the image proves anything about its digest."""
+
+    code = "image-unsigned"
+
+
+class SignatureInvalid(ImageError, Refused):
+    """A bundle does not prove its statement: signature, certificate, log, time or trust is wrong."""
+
+    code = "image-signature-invalid"
+
+
+class IdentityRefused(ImageError, Refused):
+    """The signature is good, and was made by an identity that is not trusted for this."""
+
+    code = "image-identity"
+
+
+class StatementInvalid(ImageError, Invalid):
+    """What was signed is not a statement that we read."""
+
+    code = "statement-invalid"
+
+
+class DigestMismatch(ImageError, Refused):
+    """Bytes, or a statement, are about another digest than the one asked for."""
+
+    code = "digest-mismatch"
+
+
+class PromotionMissing(ImageError, Refused):
+    """No summary promotes the digest."""
+
+    code = "promotion-missing"
+
+
+class PromotionStage(ImageError, Refused):
+    """The digest was promoted, to another stage than the one it is wanted for."""
+
+    code = "promotion-stage"
+
+
+class PromotionSignature(ImageError, Refused):
+    """A verification summary is there that no promotion key has signed."""
+
+    code = "promotion-signature"
+
+
+class PromotionExists(ImageError, Conflict):
+    """The digest is at that stage already."""
+
+    code = "promotion-exists"
+
+
+class _Denied(ImageError, Forbidden):
+    """A policy decided: `policies` are the ids of those that did (empty: none permitted it)."""
+
+    def __init__(self, detail: str, *, policies: tuple[str, ...]) -> None:
+        super().__init__(detail)
+        self.policies = policies
+
+
+class PromotionDenied(_Denied):
+    """The policies do not allow the promotion."""
+
+    code = "promotion-denied"
+
+
+class AdmissionDenied(_Denied):
+    """The policies do not admit the image."""
+
+    code = "admission-denied"

@@ -1,0 +1,95 @@
+"""Log entries of the kind `intoto` 0.0.2 (Rekor v1, before `dsse`), which the library refuses.
+
+1. the log's promise, proof and checkpoint are good for the entry as it is          (library)
+2. the certificate is good at every verified time; the library takes the time stamps, and does not know that such an
+   entry has an integration time, so it gets the bundle without it
+3. the signature over the PAE is the certificate's key's
+4. the log entry is about this payload, this signature and this certificate
+"""
+
+import base64
+import hashlib
+import json
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from sigstore.models import Bundle
+from sigstore_models.bundle import v1
+
+from umec_core.dsse import pre_authentication_encoding
+from umec_images.errors import SignatureInvalid
+from umec_images.verify.library import verify_certificate, verify_log_entry
+from umec_images.verify.trust import TrustRoot
+
+__all__ = ["is_intoto", "verify"]
+
+KIND: Final = ("intoto", "0.0.2")
+
+
+def is_intoto(bundle: v1.Bundle) -> bool:
+    """Say whether the log entry of a bundle is of this kind."""
+    entries = bundle.verification_material.tlog_entries
+    return len(entries) == 1 and (entries[0].kind_version.kind, entries[0].kind_version.version) == KIND
+
+
+def verify(bundle: v1.Bundle, verified: Bundle, root: TrustRoot, times: tuple[datetime, ...]) -> None:
+    """Return if the bundle's certificate signed its envelope; raises SignatureInvalid, or what the library does."""
+    envelope = bundle.dsse_envelope
+    if envelope is None:
+        raise SignatureInvalid("the bundle holds no DSSE envelope")
+    verify_log_entry(verified.log_entry, root.logs(times))  # 1
+    verify_certificate(root.verifier(times), _without_integration_time(bundle), times)  # 2
+    key = verified.signing_certificate.public_key()
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
+        raise SignatureInvalid("the certificate's key is not P-256")
+    signature = envelope.signatures[0].sig
+    try:
+        key.verify(
+            signature, pre_authentication_encoding(envelope.payload_type, envelope.payload), ECDSA(SHA256())
+        )  # 3
+    except InvalidSignature as error:
+        raise SignatureInvalid("the signature was not made by the certificate's key") from error
+    entry = verified.log_entry._inner  # noqa: SLF001 - the entry as it was parsed
+    _about(json.loads(entry.canonicalized_body), envelope.payload, envelope.payload_type, signature, verified)  # 4
+
+
+def _without_integration_time(bundle: v1.Bundle) -> Bundle:
+    material = bundle.verification_material
+    entry = material.tlog_entries[0].model_copy(update={"integrated_time": None, "inclusion_promise": None})
+    return Bundle(
+        bundle.model_copy(update={"verification_material": material.model_copy(update={"tlog_entries": [entry]})})
+    )
+
+
+def _about(body: dict[str, object], payload: bytes, payload_type: str, signature: bytes, verified: Bundle) -> None:
+    match body:
+        case {
+            "kind": "intoto",
+            "apiVersion": "0.0.2",
+            "spec": {
+                "content": {
+                    "envelope": {
+                        "payloadType": str(logged_type),
+                        "signatures": [{"sig": str(logged_signature), "publicKey": str(logged_key)}],
+                    },
+                    "payloadHash": {"algorithm": "sha256", "value": str(logged_hash)},
+                }
+            },
+        }:
+            # This kind of entry holds signature and payload in base64 of their base64.
+            twice = base64.b64encode(base64.b64encode(signature)).decode()
+            logged_certificate = x509.load_pem_x509_certificate(base64.b64decode(logged_key, validate=True))
+            same = (
+                logged_type == payload_type
+                and logged_signature == twice
+                and logged_certificate == verified.signing_certificate
+                and logged_hash == hashlib.sha256(payload).hexdigest()
+            )
+        case _:
+            same = False
+    if not same:
+        raise SignatureInvalid("the log entry is not about this envelope")

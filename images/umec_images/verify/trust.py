@@ -1,0 +1,137 @@
+"""The trusted root of a Sigstore instance, and what of it was valid when a signature was made.
+
+sigstore-python enforces `validFor.end` only for time stamping authorities, and there as an exclusive bound. TimeRange
+is a closed interval, and it binds all four: certificate authorities, logs, CT logs, time stamping authorities. So a
+signature is verified against a root that holds nothing but what was valid at its verified times.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from cryptography import x509
+from pydantic import ValidationError
+from sigstore.models import TrustedRoot
+from sigstore.verify import Verifier
+from sigstore_models.trustroot import v1
+
+from umec_images.errors import SignatureInvalid, TrustedRootInvalid
+
+__all__ = ["MAX_ROOT", "TimeAuthority", "TrustRoot"]
+
+MAX_ROOT: Final = 4 * 1024 * 1024
+"""Bytes of a trusted root; the public good instance's has 10 KB."""
+CACHED_ROOTS: Final = 64
+"""Distinct sets of valid keys, thus rotations within the life of the signatures that we meet."""
+RESOLUTION: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAuthority:
+    """A time stamping authority: its chain from the signing certificate to the root, trusted from start to end."""
+
+    chain: tuple[x509.Certificate, ...]
+    start: datetime
+    end: datetime | None
+
+    def trusted_at(self, time: datetime) -> bool:
+        """Say whether the closed interval of trust holds a time."""
+        return self.start <= time and (self.end is None or time <= self.end)
+
+
+class TrustRoot:
+    """A trusted root: `digest` is the SHA-256 (hex) of the JSON it was made from."""
+
+    __slots__ = ("_at", "_root", "digest", "time_authorities")
+
+    def __init__(self, trusted_root_json: bytes) -> None:
+        """Parse trusted_root.json; raises TrustedRootInvalid."""
+        if len(trusted_root_json) > MAX_ROOT:
+            raise TrustedRootInvalid(f"a trusted root has at most {MAX_ROOT} bytes")
+        self.digest = hashlib.sha256(trusted_root_json).hexdigest()
+        try:
+            self._root = v1.TrustedRoot.from_json(trusted_root_json)
+            TrustedRoot(self._root)
+            self.time_authorities = tuple(_time_authority(each) for each in self._root.timestamp_authorities)
+        except TrustedRootInvalid:
+            raise
+        except (ValidationError, ValueError, TypeError, RecursionError) as error:
+            raise TrustedRootInvalid(f"the trusted root is malformed: {str(error)[:500]}") from error
+        except Exception as error:  # the library's own errors have no common root that it documents
+            raise TrustedRootInvalid(f"the trusted root is not usable: {type(error).__name__}: {error}") from error
+        for each in (*self._root.certificate_authorities, *self._root.timestamp_authorities):
+            _required(each.valid_for)
+        for log in (*self._root.tlogs, *self._root.ctlogs):
+            _required(log.public_key.valid_for)
+        self._at = lru_cache(CACHED_ROOTS)(self._restricted)
+
+    def verifier(self, times: Sequence[datetime]) -> Verifier:
+        """Return a verifier that trusts what was valid at all these times; SignatureInvalid if that is nothing."""
+        kept = self._kept(times)
+        if not all(kept):
+            missing = [
+                name for name, part in zip(("certificate authority", "log", "CT log"), kept, strict=True) if not part
+            ]
+            raise SignatureInvalid(f"when this was signed, no {' and no '.join(missing)} was trusted")
+        return self._at(kept)[0]
+
+    def logs(self, times: Sequence[datetime]) -> TrustedRoot:
+        """Return the root as of these times for a signature by a managed key, which needs the log only."""
+        kept = self._kept(times)
+        if not kept[1]:
+            raise SignatureInvalid("when this was signed, no log was trusted")
+        return TrustedRoot(self._root.model_copy(update={"tlogs": [self._root.tlogs[index] for index in kept[1]]}))
+
+    def _kept(self, times: Sequence[datetime]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        if not times:
+            raise SignatureInvalid("there is no verified time of signing")
+        return (
+            _valid([authority.valid_for for authority in self._root.certificate_authorities], times),
+            _valid([log.public_key.valid_for for log in self._root.tlogs], times),
+            _valid([log.public_key.valid_for for log in self._root.ctlogs], times),
+        )
+
+    def _restricted(
+        self, kept: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    ) -> tuple[Verifier, TrustedRoot]:
+        authorities, logs, ct_logs = kept
+        update = {
+            "certificate_authorities": [self._root.certificate_authorities[index] for index in authorities],
+            "tlogs": [self._root.tlogs[index] for index in logs],
+            "ctlogs": [self._root.ctlogs[index] for index in ct_logs],
+            "timestamp_authorities": [_closed(each) for each in self._root.timestamp_authorities],
+        }
+        root = TrustedRoot(self._root.model_copy(update=update))
+        return Verifier(trusted_root=root), root
+
+
+def _valid(periods: Sequence[Any], times: Sequence[datetime]) -> tuple[int, ...]:
+    return tuple(
+        index
+        for index, period in enumerate(periods)
+        if all(period.start <= time and (period.end is None or time <= period.end) for time in times)
+    )
+
+
+def _closed(authority: v1.CertificateAuthority) -> v1.CertificateAuthority:
+    """Return the authority with an end that the library's exclusive comparison reads as the closed one it is."""
+    period = authority.valid_for
+    if period is None or period.end is None:
+        return authority
+    return authority.model_copy(update={"valid_for": period.model_copy(update={"end": period.end + RESOLUTION})})
+
+
+def _required(period: object) -> None:
+    if period is None:
+        raise TrustedRootInvalid("an authority or a key in the trusted root has no validFor: nobody could retire it")
+
+
+def _time_authority(authority: v1.CertificateAuthority) -> TimeAuthority:
+    chain = tuple(x509.load_der_x509_certificate(each.raw_bytes) for each in authority.cert_chain.certificates)
+    _required(authority.valid_for)
+    if len(chain) < 2:
+        raise TrustedRootInvalid("a time stamping authority needs its signing certificate and its root")
+    return TimeAuthority(chain, authority.valid_for.start, authority.valid_for.end)
