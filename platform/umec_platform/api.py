@@ -1,0 +1,110 @@
+"""What all endpoints of the MEC host share: who may, which resource state, and the conventions of MEC 009."""
+
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from umec_core.principal import Principal
+from umec_platform.errors import InstanceForeign, QueryInvalid, ScopeMissing, TenantForeign
+
+__all__ = [
+    "ADMIN",
+    "TENANT",
+    "Who",
+    "acting_tenant",
+    "any_scope",
+    "entity",
+    "if_match",
+    "only_parameters",
+    "own_instance",
+    "rfc3339",
+    "same_tenant",
+    "seconds",
+]
+
+ADMIN: Final = "platform:admin"
+TENANT: Final = "platform:tenant"
+
+Who = Callable[[Request], Awaitable[Principal]]
+"""A dependency of FastAPI that returns the verified caller (`umec_core.http.require`)."""
+
+
+def any_scope(principal: Principal, *scopes: str) -> None:
+    """Raise `ScopeMissing` unless the caller holds at least one of the scopes."""
+    if principal.scopes.isdisjoint(scopes):
+        raise ScopeMissing(f"the token needs one of the scopes {', '.join(scopes)}")
+
+
+def acting_tenant(principal: Principal, asked: str | None) -> str | None:
+    """Return the tenant that the caller acts for; None is an operator that names none.
+
+    1. A token of a tenant acts for that tenant only. 2. A token without a tenant needs the operator's scope.
+    Raises `ScopeMissing` or `TenantForeign`.
+    """
+    any_scope(principal, ADMIN, TENANT)
+    if principal.tenant is not None:  # 1
+        if asked not in {None, principal.tenant}:
+            raise TenantForeign("the token is of another tenant")
+        return principal.tenant
+    any_scope(principal, ADMIN)  # 2
+    return asked
+
+
+def same_tenant(principal: Principal) -> str:
+    """Return the tenant of an application's token; raises `TenantForeign` if it has none."""
+    if principal.tenant is None:
+        raise TenantForeign("the token is of no tenant")
+    return principal.tenant
+
+
+def own_instance(principal: Principal, instance: str) -> None:
+    """Raise `InstanceForeign` unless the caller is this application instance."""
+    if principal.instance is None or principal.instance != instance:
+        raise InstanceForeign("the token is of another application instance")
+
+
+def only_parameters(request: Request, known: Collection[str] = ()) -> None:
+    """Raise `QueryInvalid` for a query parameter that is unknown or repeated (MEC 009)."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if any(name not in known for name in names):
+        advice = f"Known: {', '.join(sorted(known))}." if known else "None is known here."
+        raise QueryInvalid("a query parameter is unknown here", advice=advice)
+    if len(set(names)) != len(names):
+        raise QueryInvalid("a query parameter appears more than once")
+
+
+def if_match(request: Request) -> str | None:
+    """Return the entity tag that a change is conditional on, or None; raises `QueryInvalid` for a list of them."""
+    values = request.headers.getlist("if-match")
+    if len(values) > 1 or (values and "," in values[0]):
+        raise QueryInvalid("If-Match with one entity tag is understood here")
+    return values[0].strip() if values else None
+
+
+def entity(
+    document: Any,  # noqa: ANN401 - any JSON
+    *,
+    version: int | None = None,
+    status: int = 200,
+    location: str | None = None,
+) -> JSONResponse:
+    """Return a resource with its entity tag and, where it was made or is found elsewhere, its location."""
+    headers = {}
+    if version is not None:
+        headers["ETag"] = f'"{version}"'
+    if location is not None:
+        headers["Location"] = location
+    return JSONResponse(document, status_code=status, headers=headers)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a time as RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds(moment: datetime) -> dict[str, int]:
+    """Return a time as the TimeStamp of MEC standards."""
+    return {"seconds": int(moment.timestamp()), "nanoSeconds": moment.microsecond * 1000}

@@ -1,0 +1,128 @@
+"""What a host should hold right now, read from the rows and put into netd's words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_core.errors import UmecError
+from umec_platform.effects import RuleKey
+from umec_platform.hosts.standing import consequence
+from umec_platform.hosts.store import HostRow, NetworkRow
+from umec_platform.instances.store import InstanceRow
+from umec_platform.netd.messages import DnsRule as NetdDnsRule
+from umec_platform.netd.messages import Tenant
+from umec_platform.netd.messages import TrafficRule as NetdTrafficRule
+from umec_platform.rules.confine import Confines
+from umec_platform.rules.schemas import DnsRule, TrafficRule
+from umec_platform.rules.store import RuleRow
+from umec_platform.rules.translate import to_netd_dns, to_netd_traffic
+from umec_platform.tenants.store import TenantRow
+
+__all__ = ["Desired", "confines_of", "desired_rule", "desired_state"]
+
+
+@dataclass(slots=True)
+class Desired:
+    """The whole desired state of a host. `refused` are active rules that no longer lie within their tenant."""
+
+    tenants: list[Tenant] = field(default_factory=list)
+    traffic: list[NetdTrafficRule] = field(default_factory=list)
+    dns: list[NetdDnsRule] = field(default_factory=list)
+    instances: list[str] = field(default_factory=list)
+    keys: dict[str, RuleKey] = field(default_factory=dict)
+    """From netd's name of a rule to ours."""
+    refused: dict[RuleKey, UmecError] = field(default_factory=dict)
+
+
+async def desired_state(session: AsyncSession, host: str) -> Desired:
+    """Return the whole desired state of a host. On a fallen node that is networks and instances, and no rule."""
+    state = Desired()
+    row = await session.get(HostRow, host)
+    if row is None:
+        return state
+    networks = list(await session.scalars(select(NetworkRow).where(NetworkRow.host == host)))
+    state.tenants = [Tenant(tenant=network.tenant, subnet=network.subnet) for network in networks]
+    instances = list(await session.scalars(select(InstanceRow).where(InstanceRow.host == host)))
+    state.instances = [instance.id for instance in instances]
+    if not consequence(row.standing).rules:
+        return state
+    confines = await _all_confines(session, networks, instances)
+    rules = await session.scalars(
+        select(RuleRow).where(RuleRow.host == host, RuleRow.active).order_by(RuleRow.instance, RuleRow.rule)
+    )
+    for rule in rules:
+        if rule.instance in confines:
+            _add(state, rule, confines[rule.instance])
+    return state
+
+
+async def desired_rule(session: AsyncSession, key: RuleKey) -> NetdTrafficRule | NetdDnsRule | None:
+    """Return one rule in netd's words, or None if the host should not hold it; raises as the translation does."""
+    rule = await session.get(RuleRow, (key.instance, key.kind, key.rule))
+    if rule is None or not rule.active:
+        return None
+    host = await session.get(HostRow, rule.host)
+    if host is None or not consequence(host.standing).rules:
+        return None
+    confines = await confines_of(session, key.instance)
+    return None if confines is None else _translate(rule, confines)
+
+
+async def confines_of(session: AsyncSession, instance: str) -> Confines | None:
+    """Return what the rules of an instance may touch, or None while it has no address."""
+    row = await session.get(InstanceRow, instance)
+    if row is None or row.host is None or row.address is None:
+        return None
+    networks = await session.scalars(
+        select(NetworkRow).where(NetworkRow.host == row.host, NetworkRow.tenant == row.tenant)
+    )
+    instances = await session.scalars(
+        select(InstanceRow).where(InstanceRow.host == row.host, InstanceRow.tenant == row.tenant)
+    )
+    return (await _all_confines(session, list(networks), list(instances))).get(instance)
+
+
+async def _all_confines(
+    session: AsyncSession, networks: Iterable[NetworkRow], instances: Iterable[InstanceRow]
+) -> dict[str, Confines]:
+    """Return what the rules of each instance that has an address may touch."""
+    subnets = {network.tenant: ip_network(network.subnet) for network in networks}
+    placed = [(row, ip_address(row.address)) for row in instances if row.address is not None]
+    tenants = {row.id: row for row in await session.scalars(select(TenantRow).where(TenantRow.id.in_(subnets)))}
+    found = {}
+    for row, address in placed:
+        tenant = tenants.get(row.tenant)
+        if tenant is None or address.version != 4:
+            continue
+        found[row.id] = Confines(
+            tenant=row.tenant,
+            instance=row.id,
+            own=address,
+            siblings=frozenset(other for sibling, other in placed if sibling.tenant == row.tenant),
+            networks=(subnets[row.tenant], *(ip_network(text) for text in tenant.addresses)),
+            domains=tuple(tenant.domains),
+        )
+    return found
+
+
+def _add(state: Desired, row: RuleRow, confines: Confines) -> None:
+    key = RuleKey(row.instance, row.kind, row.rule)
+    try:
+        rule = _translate(row, confines)
+    except UmecError as error:
+        state.refused[key] = error
+        return
+    state.keys[rule.id] = key
+    if isinstance(rule, NetdTrafficRule):
+        state.traffic.append(rule)
+    else:
+        state.dns.append(rule)
+
+
+def _translate(row: RuleRow, confines: Confines) -> NetdTrafficRule | NetdDnsRule:
+    if row.kind == "traffic":
+        return to_netd_traffic(TrafficRule.model_validate(row.document), confines)
+    return to_netd_dns(DnsRule.model_validate(row.document), confines)

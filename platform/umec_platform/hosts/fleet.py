@@ -1,0 +1,94 @@
+"""All hosts at once: a worker for each, made when the host appears, and the way from the outbox to them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from umec_platform.effects import Ledger, RuleKey
+from umec_platform.errors import HostSilent
+from umec_platform.hosts.ports import Connect, HostDriver, StandingSource
+from umec_platform.hosts.store import HostRow
+from umec_platform.hosts.worker import HostWorker
+
+__all__ = ["Fleet"]
+
+PATIENCE: Final = 2.0
+"""Seconds that a caller waits for a rule to take effect; after that it is told what is desired, and it follows."""
+
+
+class Fleet:
+    """The workers of all hosts."""
+
+    def __init__(self, ledger: Ledger, connect: Connect, source: StandingSource | None) -> None:
+        self._ledger = ledger
+        self._connect = connect
+        self._source = source
+        self._workers: dict[str, HostWorker] = {}
+        self._drivers: dict[str, HostDriver] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled; every host is brought to its desired state first."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                async with self._ledger.store.read() as session:
+                    rows = list(await session.scalars(select(HostRow)))
+                for row in rows:
+                    self._employ(row)
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._workers.clear()
+
+    async def handle(self, payload: dict[str, Any]) -> None:
+        """Take a row of the outbox (topic HOST): remember that a host, or a rule of it, has to be looked at.
+
+        That is enough: were this process to die now, every host would be looked at when it starts again.
+        """
+        worker = self._workers.get(payload["host"])
+        if worker is None:
+            async with self._ledger.store.read() as session:
+                row = await session.get(HostRow, payload["host"])
+            if row is not None:
+                self._employ(row)
+            return
+        rule = payload.get("rule")
+        worker.look_at(None if rule is None else RuleKey(*rule))
+
+    @contextlib.asynccontextmanager
+    async def settled(self, host: str, rule: RuleKey) -> AsyncIterator[None]:
+        """Leave the block when the host has taken the rule that was written in it; raises the host's refusal."""
+        worker = self._workers.get(host)
+        if worker is None:
+            yield
+            return
+        async with worker.settled(rule, seconds=PATIENCE):
+            yield
+
+    async def relay(self, host: str) -> None:
+        """Hand the newest standing to a host now; raises what either side raises, and `HostSilent` if it is unknown."""
+        worker = self._workers.get(host)
+        if worker is None:
+            raise HostSilent(f"nobody works for host {host} yet")
+        await worker.relay()
+
+    async def driver(self, host: str) -> HostDriver:
+        """Return the operations of a host; raises `HostSilent` if there is no such host."""
+        if host not in self._drivers:
+            async with self._ledger.store.read() as session:
+                row = await session.get(HostRow, host)
+            if row is None:
+                raise HostSilent(f"there is no host {host}")
+            self._drivers[host] = self._connect(row.netd)
+        return self._drivers[host]
+
+    def _employ(self, row: HostRow) -> None:
+        if self._tasks is None or row.id in self._workers:
+            return
+        driver = self._drivers.setdefault(row.id, self._connect(row.netd))
+        worker = HostWorker(row.id, row.node, driver=driver, ledger=self._ledger, source=self._source)
+        self._workers[row.id] = worker
+        self._tasks.create_task(worker.run(), name=f"host {row.id}")

@@ -1,0 +1,69 @@
+"""What the platform needs of a host and of the verifier: `netd.client.NetdClient` and `OAuthClient` are both."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from umec_platform.netd.messages import DnsRule, InstanceSpec, Tenant, TrafficRule
+
+__all__ = ["Connect", "HostDriver", "StandingSource"]
+
+Result = dict[str, Any]
+
+
+class HostDriver(Protocol):
+    """The operations of one host's netd; each returns its result or raises with netd's code."""
+
+    async def standing(self, statement: str) -> Result:
+        """Relay a signed standing statement about the host's node."""
+        ...
+
+    async def put_tenant(self, tenant: str, *, subnet: str | None = None) -> Result:
+        """Make a tenant's network: `{tenant, subnet, gateway}`."""
+        ...
+
+    async def put_traffic(self, rule: TrafficRule) -> Result:
+        """Add or replace a traffic rule."""
+        ...
+
+    async def delete_traffic(self, tenant: str, rule: str) -> Result:
+        """Remove a traffic rule."""
+        ...
+
+    async def put_dns(self, rule: DnsRule) -> Result:
+        """Add or replace a name."""
+        ...
+
+    async def delete_dns(self, tenant: str, rule: str) -> Result:
+        """Remove a name."""
+        ...
+
+    async def start_instance(self, spec: InstanceSpec) -> Result:
+        """Start an instance: `{instance, address, pid}`."""
+        ...
+
+    async def stop_instance(self, instance: str) -> Result:
+        """Stop an instance."""
+        ...
+
+    async def sync(
+        self,
+        *,
+        tenants: Sequence[Tenant],
+        traffic: Sequence[TrafficRule],
+        dns: Sequence[DnsRule],
+        instances: Sequence[str] | None = None,
+    ) -> Result:
+        """Set the whole desired state; what is refused is listed in the result."""
+        ...
+
+
+Connect = Callable[[str], HostDriver]
+"""From the socket of a netd to its operations."""
+
+
+class StandingSource(Protocol):
+    """Where signed standing statements come from."""
+
+    async def standings(self, *, after: int, wait: float, node: str | None) -> str:
+        """Return the JWS of the verifier's feed."""
+        ...

@@ -1,0 +1,380 @@
+"""Runs the operations on instances. Each step may be done twice, so an operation that a crash cut off is run again.
+
+Instantiate: 1. the node stands well now, by the verifier's own feed; 2. the image is admitted; 3. its files are here;
+4. the tenant has its network on the host, and the host its lease; 5. the instance has a key of its own and is a client
+of the authorization server with the scopes of its descriptor; 6. the platform signs its decision; 7. the host starts
+the instance; 8. instance and rules (inactive until the application asks for them) are written down. If a step fails,
+what the earlier ones made is taken back, and the operation says why.
+Terminate: 1. the host stops the instance; 2. its client goes; 3. its services, subscriptions and rules go.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any, Final
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_core.errors import UmecError
+from umec_core.jose import private_jwk, public_jwk
+from umec_core.standing import Standing, StandingView
+from umec_platform.effects import Ledger
+from umec_platform.errors import HostFallen, HostSilent, StoppedMeanwhile
+from umec_platform.hosts.fleet import Fleet
+from umec_platform.hosts.store import HostRow, NetworkRow
+from umec_platform.instances.decision import Decision, sign_decision
+from umec_platform.instances.ports import Admitted, Admitter, ClientRegistrar, NewClient, Puller
+from umec_platform.instances.service import (
+    COMPLETED,
+    FAILED,
+    INSTANTIATE,
+    INSTANTIATED,
+    NOT_INSTANTIATED,
+    PROCESSING,
+    STARTING,
+    forget_instance,
+)
+from umec_platform.instances.store import InstanceRow, OperationRow
+from umec_platform.netd.messages import InstanceSpec
+from umec_platform.packages.appd import AppD
+from umec_platform.packages.store import PackageRow
+from umec_platform.rules.confine import Confines
+from umec_platform.rules.schemas import DnsRule, TrafficRule
+from umec_platform.rules.store import RuleRow
+from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule, to_netd_dns, to_netd_traffic
+from umec_platform.tenants.store import TenantRow
+
+__all__ = ["LifeCycle", "Site"]
+
+log = structlog.get_logger("umec.lifecycle")
+
+CREDENTIAL: Final = "client.json"
+"""The file under /run/umec from which an application learns who it is and where its platform answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What an application has to know of its site, and what signs decisions. URLs have no final slash."""
+
+    issuer: str
+    mp1: str
+    ca: str
+    decision_issuer: str
+    decision_key: EllipticCurvePrivateKey
+
+    @property
+    def token_endpoint(self) -> str:
+        """Where applications get their tokens."""
+        return f"{self.issuer}/oauth2/token"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What an operation is about, as it was when it began."""
+
+    operation: str
+    kind: str
+    instance: InstanceRow
+    package: PackageRow
+    host: HostRow
+    tenant: TenantRow
+
+    @property
+    def appd(self) -> AppD:
+        return AppD.model_validate(self.package.appd)
+
+
+class LifeCycle:
+    """Runs operations, each in a task of its own."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        fleet: Fleet,
+        *,
+        site: Site,
+        view: StandingView,
+        admitter: Admitter,
+        puller: Puller,
+        registrar: ClientRegistrar,
+        new_key: Callable[[], EllipticCurvePrivateKey] = lambda: generate_private_key(SECP256R1()),
+    ) -> None:
+        self._ledger = ledger
+        self._fleet = fleet
+        self._site = site
+        self._view = view
+        self._admitter = admitter
+        self._puller = puller
+        self._registrar = registrar
+        self._new_key = new_key
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled; operations that were cut off are run again first."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                async with self._ledger.store.read() as session:
+                    unfinished = select(OperationRow.id).where(OperationRow.state.in_([STARTING, PROCESSING]))
+                    orders = list(await session.scalars(unfinished))
+                for order in orders:
+                    self._begin(order)
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._running.clear()
+
+    async def handle(self, payload: dict[str, Any]) -> None:
+        """Take a row of the outbox (topic OPERATION): begin, and leave the rest to the operation's own state."""
+        self._begin(payload["operation"])
+
+    def _begin(self, operation: str) -> None:
+        if self._tasks is not None and operation not in self._running:
+            self._running[operation] = self._tasks.create_task(self._guard(operation), name=f"operation {operation}")
+
+    async def _guard(self, operation: str) -> None:
+        try:
+            await self.perform(operation)
+        except Exception:
+            log.exception("an operation could not be written down", operation=operation)
+        finally:
+            self._running.pop(operation, None)
+
+    async def perform(self, operation: str) -> None:
+        """Run one operation to its end; what it comes to is in its row. One that has ended is left alone."""
+        job = await self._ledger.write(lambda session: self._job(session, operation))
+        if job is None:
+            return
+        try:
+            await (self._instantiate(job) if job.kind == INSTANTIATE else self._terminate(job))
+        except Exception as error:
+            if not isinstance(error, UmecError):
+                log.exception("an operation met an unforeseen error", operation=operation)
+            await self._fail(job, error)
+
+    async def _job(self, session: AsyncSession, operation: str) -> _Job | None:
+        order = await session.get(OperationRow, operation)
+        if order is None or order.state not in {STARTING, PROCESSING}:
+            return None
+        order.state, order.entered_at = PROCESSING, self._ledger.clock()
+        instance = await session.get_one(InstanceRow, order.instance)
+        return _Job(
+            operation=order.id,
+            kind=order.operation,
+            instance=instance,
+            package=await session.get_one(PackageRow, instance.package),
+            host=await session.get_one(HostRow, instance.host),
+            tenant=await session.get_one(TenantRow, instance.tenant),
+        )
+
+    async def _instantiate(self, job: _Job) -> None:
+        appd, now = job.appd, self._ledger.clock()
+        standing = self._view.current(job.host.node, now)  # 1
+        if standing.standing is not Standing.TRUSTED:
+            raise HostFallen(f"node {job.host.node} is {standing.standing.value}: it starts nothing new")
+        admitted = await self._admitter.admit(  # 2
+            tenant=job.tenant.id, repository=appd.image.repository, digest=appd.image.digest, now=now
+        )
+        blobs = await self._puller.pull(admitted.repository, admitted.digest)  # 3
+        subnet = await self._place(job)  # 4
+        key = self._new_key()
+        await self._registrar.register(  # 5
+            NewClient(
+                client_id=job.instance.id,
+                tenant=job.tenant.id,
+                node=job.host.node,
+                jwk=public_jwk(key),
+                scopes=appd.requested_permissions,
+            )
+        )
+        spec = self._spec(job, admitted, str(blobs), key)  # 6
+        driver = await self._fleet.driver(job.host.id)
+        await driver.stop_instance(job.instance.id)
+        started = await driver.start_instance(spec)  # 7
+        await self._ledger.write(  # 8
+            lambda session: self._started(session, job, str(started["address"]), subnet, admitted)
+        )
+
+    async def _place(self, job: _Job) -> str:
+        """Give the tenant its network on the host and the host its lease; returns the subnet."""
+        driver = await self._fleet.driver(job.host.id)
+        async with self._ledger.store.read() as session:
+            known = await session.get(NetworkRow, (job.host.id, job.tenant.id))
+        await self._fleet.relay(job.host.id)
+        network = await driver.put_tenant(job.tenant.id, subnet=None if known is None else known.subnet)
+        subnet = str(ip_network(network["subnet"]))
+        if known is None:
+
+            async def work(session: AsyncSession) -> None:
+                await session.merge(NetworkRow(host=job.host.id, tenant=job.tenant.id, subnet=subnet))
+
+            await self._ledger.write(work)
+        return subnet
+
+    def _spec(self, job: _Job, admitted: Admitted, blobs: str, key: EllipticCurvePrivateKey) -> InstanceSpec:
+        decision = Decision(
+            issuer=self._site.decision_issuer,
+            tenant=job.tenant.id,
+            node=job.host.node,
+            instance=job.instance.id,
+            appd_sha256=str(job.package.appd_sha256),
+            admitted=admitted,
+        )
+        credential = {
+            "issuer": self._site.issuer,
+            "client_id": job.instance.id,
+            "private_jwk": private_jwk(key),
+            "token_endpoint": self._site.token_endpoint,
+            "mp1": self._site.mp1,
+            "ca": self._site.ca,
+        }
+        return InstanceSpec(
+            instance=job.instance.id,
+            tenant=job.tenant.id,
+            decision=sign_decision(decision, self._site.decision_key, self._ledger.clock()),
+            repository=admitted.repository,
+            digest=admitted.digest,
+            blobs=blobs,
+            secrets={CREDENTIAL: base64.b64encode(json.dumps(credential).encode()).decode()},
+        )
+
+    async def _started(self, session: AsyncSession, job: _Job, address: str, subnet: str, admitted: Admitted) -> None:
+        now = self._ledger.clock()
+        row = await session.get_one(InstanceRow, job.instance.id)
+        if row.busy != job.operation:
+            raise StoppedMeanwhile("the instance went away while it was started")
+        await forget_instance(session, row.id)
+        await session.flush()
+        row.state, row.address, row.ready, row.busy = INSTANTIATED, address, False, None
+        row.version += 1
+        confines = await _confines(session, job, address, subnet)
+        for rule in _rules(job, confines):
+            session.add(rule)
+        await self._end(session, job, COMPLETED, now)
+        facts = {
+            "tenant": job.tenant.id,
+            "node": job.host.node,
+            "address": address,
+            "appd_sha256": job.package.appd_sha256,
+            "digest": admitted.digest,
+            "policy_sha256": admitted.policy_sha256,
+            "policies": list(admitted.policies),
+        }
+        await self._ledger.record(
+            session, actor="platform", action="instance.started", subject=row.id, facts=facts, now=now
+        )
+
+    async def _terminate(self, job: _Job) -> None:
+        driver = await self._fleet.driver(job.host.id)
+        await driver.stop_instance(job.instance.id)  # 1
+        await self._registrar.remove(job.instance.id)  # 2
+        now = self._ledger.clock()
+
+        async def work(session: AsyncSession) -> None:
+            await forget_instance(session, job.instance.id)  # 3
+            await self._free(session, job)
+            await self._end(session, job, COMPLETED, now)
+            await self._ledger.record(
+                session, actor="platform", action="instance.stopped", subject=job.instance.id, now=now
+            )
+            await self._ledger.look_at(session, job.host.id, now)
+
+        await self._ledger.write(work)
+
+    async def _fail(self, job: _Job, error: Exception) -> None:
+        if job.kind == INSTANTIATE:
+            await self._take_back(job)
+        known = error if isinstance(error, UmecError) else HostSilent(f"an unforeseen {type(error).__name__}")
+        now = self._ledger.clock()
+
+        async def work(session: AsyncSession) -> None:
+            row = await session.get_one(InstanceRow, job.instance.id)
+            if job.kind == INSTANTIATE:
+                await self._free(session, job)
+            elif row.busy == job.operation:
+                row.busy = None
+                row.version += 1
+            await self._end(session, job, FAILED, now, known)
+            action = f"instance.{job.kind.lower()}"
+            await self._ledger.record(
+                session, actor="platform", action=action, subject=row.id, code=known.code, now=now
+            )
+
+        await self._ledger.write(work)
+
+    async def _take_back(self, job: _Job) -> None:
+        """Stop and unregister what a failed start may have made; a host or server that is silent now stays as it is."""
+        try:
+            driver = await self._fleet.driver(job.host.id)
+            await driver.stop_instance(job.instance.id)
+        except UmecError as error:
+            log.warning("a failed start could not be stopped", instance=job.instance.id, code=error.code)
+        try:
+            await self._registrar.remove(job.instance.id)
+        except UmecError as error:
+            log.warning("the client of a failed start stays", instance=job.instance.id, code=error.code)
+
+    @staticmethod
+    async def _free(session: AsyncSession, job: _Job) -> None:
+        row = await session.get_one(InstanceRow, job.instance.id)
+        row.state, row.host, row.address, row.ready, row.busy = NOT_INSTANTIATED, None, None, False, None
+        row.version += 1
+
+    @staticmethod
+    async def _end(session: AsyncSession, job: _Job, state: str, now: datetime, error: UmecError | None = None) -> None:
+        order = await session.get_one(OperationRow, job.operation)
+        order.state, order.entered_at = state, now
+        if error is not None:
+            order.code, order.detail = error.code, error.detail
+
+
+async def _confines(session: AsyncSession, job: _Job, address: str, subnet: str) -> Confines:
+    own = IPv4Address(address)
+    siblings = await session.scalars(
+        select(InstanceRow.address).where(
+            InstanceRow.tenant == job.tenant.id, InstanceRow.host == job.host.id, InstanceRow.address.is_not(None)
+        )
+    )
+    return Confines(
+        tenant=job.tenant.id,
+        instance=job.instance.id,
+        own=own,
+        siblings=frozenset({own, *(ip_address(text) for text in siblings if text is not None)}),
+        networks=(ip_network(subnet), *(ip_network(text) for text in job.tenant.addresses)),
+        domains=tuple(job.tenant.domains),
+    )
+
+
+def _rules(job: _Job, confines: Confines) -> list[RuleRow]:
+    """Return the rules of the descriptor, settled and inactive; raises if one does not lie within the tenant."""
+    rows = []
+    for traffic in job.appd.app_traffic_rule:
+        to_netd_traffic(traffic, confines)
+        settled = settle_traffic_rule(traffic, confines.own)
+        rule = TrafficRule.model_validate({**settled.wire(), "state": "INACTIVE"})
+        rows.append(_rule(job, "traffic", rule.traffic_rule_id, rule.wire()))
+    for name in job.appd.app_dns_rule:
+        to_netd_dns(name, confines)
+        record = DnsRule.model_validate({**settle_dns_rule(name, confines.own).wire(), "state": "INACTIVE"})
+        rows.append(_rule(job, "dns", record.dns_rule_id, record.wire()))
+    return rows
+
+
+def _rule(job: _Job, kind: str, rule: str, document: dict[str, Any]) -> RuleRow:
+    return RuleRow(
+        instance=job.instance.id,
+        kind=kind,
+        rule=rule,
+        tenant=job.tenant.id,
+        host=job.host.id,
+        document=document,
+        active=False,
+        version=1,
+    )

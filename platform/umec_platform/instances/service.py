@@ -1,0 +1,235 @@
+"""Instances and the operations on them: what is asked for is written down here; `lifecycle` does it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_platform.effects import Ledger
+from umec_platform.errors import HostFallen, InstanceState, NoHost, NoInstance, NoOperation, NoPackage, PackageState
+from umec_platform.hosts.standing import consequence
+from umec_platform.hosts.store import HostRow
+from umec_platform.instances.store import InstanceRow, OperationRow
+from umec_platform.packages.service import ONBOARDED
+from umec_platform.packages.store import PackageRow
+from umec_platform.rules.store import RuleRow
+from umec_platform.services.store import ServiceRow, SubscriptionRow
+
+__all__ = [
+    "COMPLETED",
+    "FAILED",
+    "INSTANTIATE",
+    "INSTANTIATED",
+    "NOT_INSTANTIATED",
+    "PROCESSING",
+    "STARTING",
+    "TERMINATE",
+    "Instances",
+    "find_instance",
+    "forget_instance",
+]
+
+NOT_INSTANTIATED: Final = "NOT_INSTANTIATED"
+INSTANTIATED: Final = "INSTANTIATED"
+INSTANTIATE: Final = "INSTANTIATE"
+TERMINATE: Final = "TERMINATE"
+STARTING: Final = "STARTING"
+PROCESSING: Final = "PROCESSING"
+COMPLETED: Final = "COMPLETED"
+FAILED: Final = "FAILED"
+
+
+async def find_instance(session: AsyncSession, instance: str, tenant: str | None) -> InstanceRow:
+    """Return an instance that the caller may see (`tenant` None is an operator); raises `NoInstance`."""
+    row = await session.get(InstanceRow, instance)
+    if row is None or tenant not in {None, row.tenant}:
+        raise NoInstance("there is no such application instance")
+    return row
+
+
+async def forget_instance(session: AsyncSession, instance: str) -> None:
+    """Remove services, subscriptions and rules of an instance: nothing of it outlives its termination."""
+    for kind in (ServiceRow, SubscriptionRow, RuleRow):
+        for row in await session.scalars(select(kind).where(kind.instance == instance)):
+            await session.delete(row)
+
+
+class Instances:
+    """Makes, lists and removes instances, and takes orders to instantiate and terminate them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def create(
+        self, actor: str, *, tenant: str | None, app_d_id: str, name: str | None, description: str | None
+    ) -> InstanceRow:
+        """Make an instance of an onboarded package; raises `NoPackage` or `PackageState`.
+
+        An operator (tenant None) names a descriptor that only one tenant has onboarded.
+        """
+        now = self._ledger.clock()
+
+        async def work(session: AsyncSession) -> InstanceRow:
+            package = await _package_of(session, app_d_id, tenant)
+            row = InstanceRow(
+                id=str(uuid4()),
+                tenant=package.tenant,
+                package=package.id,
+                name=name,
+                description=description,
+                state=NOT_INSTANTIATED,
+                ready=False,
+                version=1,
+                created_at=now,
+            )
+            session.add(row)
+            facts = {"tenant": row.tenant, "package": package.id, "appd_sha256": package.appd_sha256}
+            await self._ledger.record(
+                session, actor=actor, action="instance.create", subject=row.id, facts=facts, now=now
+            )
+            return row
+
+        return await self._ledger.write(work)
+
+    async def instantiate(self, actor: str, instance: str, tenant: str | None, host: str | None) -> OperationRow:
+        """Order an instance to be started on a host, or on one that can take it; returns the operation.
+
+        Raises `NoInstance`, `InstanceState`, `NoHost` or `HostFallen`.
+        """
+        now = self._ledger.clock()
+
+        async def work(session: AsyncSession) -> OperationRow:
+            row = await _idle(session, instance, tenant, NOT_INSTANTIATED)
+            chosen = await _choose_host(session, host)
+            row.host = chosen.id
+            return await self._order(session, actor, row, INSTANTIATE, {"host": chosen.id}, now)
+
+        return await self._ledger.write(work)
+
+    async def terminate(
+        self, actor: str, instance: str, tenant: str | None, parameters: dict[str, Any]
+    ) -> OperationRow:
+        """Order an instance to be stopped; returns the operation. Raises `NoInstance` or `InstanceState`."""
+        now = self._ledger.clock()
+
+        async def work(session: AsyncSession) -> OperationRow:
+            row = await _idle(session, instance, tenant, INSTANTIATED)
+            return await self._order(session, actor, row, TERMINATE, parameters, now)
+
+        return await self._ledger.write(work)
+
+    async def remove(self, actor: str, instance: str, tenant: str | None) -> None:
+        """Remove an instance that is not instantiated; raises `NoInstance` or `InstanceState`."""
+        now = self._ledger.clock()
+
+        async def work(session: AsyncSession) -> None:
+            row = await _idle(session, instance, tenant, NOT_INSTANTIATED)
+            await forget_instance(session, row.id)
+            await session.flush()
+            await session.delete(row)
+            await self._ledger.record(session, actor=actor, action="instance.remove", subject=instance, now=now)
+
+        await self._ledger.write(work)
+
+    async def get(self, instance: str, tenant: str | None) -> tuple[InstanceRow, PackageRow]:
+        """Return an instance with its package; raises `NoInstance`."""
+        async with self._ledger.store.read() as session:
+            row = await find_instance(session, instance, tenant)
+            return row, await session.get_one(PackageRow, row.package)
+
+    async def list(self, tenant: str | None) -> Sequence[tuple[InstanceRow, PackageRow]]:
+        """Return the instances of a tenant (None: of all) with their packages, oldest first."""
+        async with self._ledger.store.read() as session:
+            query = select(InstanceRow, PackageRow).join(PackageRow, InstanceRow.package == PackageRow.id)
+            if tenant is not None:
+                query = query.where(InstanceRow.tenant == tenant)
+            rows = await session.execute(query.order_by(InstanceRow.created_at, InstanceRow.id))
+            return [(row[0], row[1]) for row in rows]
+
+    async def operation(self, operation: str, tenant: str | None) -> OperationRow:
+        """Return an operation; raises `NoOperation`."""
+        async with self._ledger.store.read() as session:
+            row = await session.get(OperationRow, operation)
+            if row is None or tenant not in {None, row.tenant}:
+                raise NoOperation("there is no such operation")
+            return row
+
+    async def operations(self, tenant: str | None) -> Sequence[OperationRow]:
+        """Return the operations of a tenant (None: of all), oldest first."""
+        async with self._ledger.store.read() as session:
+            query = select(OperationRow).order_by(OperationRow.started_at, OperationRow.id)
+            if tenant is not None:
+                query = query.where(OperationRow.tenant == tenant)
+            return list(await session.scalars(query))
+
+    async def _order(
+        self,
+        session: AsyncSession,
+        actor: str,
+        row: InstanceRow,
+        operation: str,
+        parameters: dict[str, Any],
+        now: datetime,
+    ) -> OperationRow:
+        order = OperationRow(
+            id=str(uuid4()),
+            tenant=row.tenant,
+            instance=row.id,
+            operation=operation,
+            state=STARTING,
+            parameters=parameters,
+            confirmed=False,
+            started_at=now,
+            entered_at=now,
+        )
+        row.busy = order.id
+        row.version += 1
+        session.add(order)
+        facts = {"operation": order.id, **parameters}
+        action = f"instance.{operation.lower()}"
+        await self._ledger.record(session, actor=actor, action=action, subject=row.id, facts=facts, now=now)
+        await self._ledger.run_operation(session, order.id, now)
+        return order
+
+
+async def _package_of(session: AsyncSession, app_d_id: str, tenant: str | None) -> PackageRow:
+    query = select(PackageRow).where(PackageRow.app_d_id == app_d_id, PackageRow.state == ONBOARDED)
+    if tenant is not None:
+        query = query.where(PackageRow.tenant == tenant)
+    found = list(await session.scalars(query))
+    if not found:
+        raise NoPackage("no onboarded package has this appDId", advice="`umec app onboard` makes one.")
+    if len(found) > 1:
+        raise PackageState("packages of several tenants have this appDId", advice="Name the tenant.")
+    if not found[0].enabled:
+        raise PackageState("the package is disabled")
+    return found[0]
+
+
+async def _idle(session: AsyncSession, instance: str, tenant: str | None, state: str) -> InstanceRow:
+    row = await find_instance(session, instance, tenant)
+    if row.busy is not None:
+        raise InstanceState("an operation on the instance is running")
+    if row.state != state:
+        raise InstanceState(f"the instance is {row.state}; only one that is {state} can do this")
+    return row
+
+
+async def _choose_host(session: AsyncSession, host: str | None) -> HostRow:
+    hosts = list(await session.scalars(select(HostRow).order_by(HostRow.id)))
+    if host is not None:
+        hosts = [row for row in hosts if row.id == host]
+    if not hosts:
+        raise NoHost("there is no such host" if host is not None else "there is no host", advice="`umec host add`.")
+    able = [row for row in hosts if consequence(row.standing).admits]
+    if not able:
+        raise HostFallen(
+            f"node {hosts[0].node} is {hosts[0].standing or 'not known to the verifier'}"
+            if len(hosts) == 1
+            else "the node of no host is trusted at this moment",
+            advice="`umec node explain` says what is wrong with a node.",
+        )
+    return able[0]

@@ -1,0 +1,78 @@
+"""How a service looks from outside: its state, its locality, its links, and the platform's own token endpoint. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from umec_platform.services.queries import ServiceQuery
+from umec_platform.services.schemas import LocalityType, ServiceInfo, ServiceState
+from umec_platform.services.store import ServiceRow
+
+__all__ = ["MISSED", "Showcase", "shown_state"]
+
+MISSED: Final = 3
+"""Heartbeats that may be missing before a service counts as SUSPENDED."""
+
+
+def shown_state(row: ServiceRow, now: datetime) -> ServiceState:
+    """Return the state to announce: the platform's suspension goes before what the application said."""
+    silent = row.interval is not None and now - row.heard_at > timedelta(seconds=MISSED * row.interval)
+    if row.suspended or row.withdrawn or silent:
+        return ServiceState.SUSPENDED
+    return ServiceState(row.document["state"])
+
+
+@dataclass(frozen=True, slots=True)
+class Showcase:
+    """Shows services to somebody. `base` is the URL of the Mp1 APIs; `host` is where the consumer runs, if it does."""
+
+    base: str
+    token_endpoint: str
+    host: str | None
+    owner: str | None
+
+    def show(self, row: ServiceRow, now: datetime) -> ServiceInfo:
+        """Return the service as MEC 011 shows it."""
+        document = {name: value for name, value in row.document.items() if name not in {"transportId", "_links"}}
+        document["serInstanceId"] = row.id
+        document["state"] = shown_state(row, now).value
+        document["transportInfo"] = self._transport(document["transportInfo"])
+        document["_links"] = {"self": {"href": f"{self.base}/applications/{row.instance}/services/{row.id}"}}
+        document.pop("livenessInterval", None)
+        if row.interval is not None:
+            document["livenessInterval"] = row.interval
+            document["_links"]["liveness"] = {"href": f"{self.base}/services/{row.id}/liveness"}
+        if row.instance != self.owner:
+            document["isLocal"] = self.is_local(row)
+        return ServiceInfo.model_validate(document)
+
+    def is_local(self, row: ServiceRow) -> bool:
+        """Return whether service and consumer share the locality; a consumer outside of all hosts shares the system."""
+        if row.document.get("scopeOfLocality") == LocalityType.MEC_SYSTEM.value:
+            return True
+        return self.host is None or self.host == row.host
+
+    def offers(self, row: ServiceRow, query: ServiceQuery) -> bool:
+        """Return whether the consumer finds this service with this query."""
+        document = row.document
+        local_only = bool(document["consumedLocalOnly"])
+        if row.instance != self.owner and (row.withdrawn or (local_only and not self.is_local(row))):
+            return False
+        wanted = (
+            (query.ids is None or row.id in query.ids)
+            and (query.names is None or row.name in query.names)
+            and (query.category is None or row.category == query.category)
+        )
+        return (
+            wanted
+            and (query.scope is None or document["scopeOfLocality"] == query.scope.value)
+            and (query.consumed_local_only is None or local_only == query.consumed_local_only)
+            and (query.is_local is None or self.is_local(row) == query.is_local)
+        )
+
+    def _transport(self, transport: dict[str, Any]) -> dict[str, Any]:
+        """Write our own token endpoint over whatever an application announced: tokens are asked for here only."""
+        security = dict(transport.get("security") or {})
+        if "oAuth2Info" in security:
+            security["oAuth2Info"] = {**security["oAuth2Info"], "tokenEndpoint": self.token_endpoint}
+        return {**transport, "security": security}
