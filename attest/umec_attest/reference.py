@@ -101,7 +101,8 @@ def verify_reference_set(
     """Return the reference set of a DSSE envelope.
 
     `minimum_version` is that of the newest set for this image that was ever accepted (0: none). Errors:
-    `ReferenceInvalid`, `ReferenceSignature`, `ReferenceEmpty`, `ReferenceNotYetValid`, `ReferenceExpired`, `ReferenceRollback`.
+    `ReferenceInvalid`, `ReferenceSignature`, `ReferenceEmpty`, `ReferenceNotYetValid`, `ReferenceExpired`,
+    `ReferenceRollback`.
     """
     if len(envelope) > MAX_ENVELOPE_SIZE:
         raise ReferenceInvalid(f"an envelope of {len(envelope)} bytes is beyond the limit of {MAX_ENVELOPE_SIZE}")

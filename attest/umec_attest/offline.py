@@ -1,0 +1,166 @@
+"""Evidence that lies in a folder, judged without a service: by anybody who has the AK, the nonce and the references.
+
+What is expected comes from the caller alone. The folder's own `ak.pub` and `nonce.bin` serve `check_consistency` only,
+which proves that the pieces belong together, and nothing about whose they are.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from umec_attest.appraisal import Appraisal, appraise
+from umec_attest.bootlog.parse import parse_boot_log
+from umec_attest.bootlog.replay import ReplayedLog, verify_boot_log
+from umec_attest.digests import PcrValues, parse_pcr_values
+from umec_attest.errors import AttestError, BootLogRefused, PcrValuesInvalid, QuoteSignerMismatch
+from umec_attest.quote import UnanchoredQuote, VerifiedQuote, verify_quote, verify_quote_unanchored
+from umec_attest.reference import ReferenceSet
+from umec_attest.tpm.attest import Quoted, parse_attest
+from umec_attest.tpm.names import Hierarchy, signer_name
+from umec_attest.tpm.pcr import PcrSelection
+from umec_attest.tpm.public import Public, parse_public, parse_tpm2b_public
+from umec_policies import PolicySet
+
+__all__ = [
+    "ConsistentEvidence",
+    "EvidenceIncomplete",
+    "EvidencePieces",
+    "check_consistency",
+    "judge_evidence",
+    "parse_key",
+]
+
+MAX_PCRS_SIZE: Final = 64 * 1024
+"""All banks of 24 values, as JSON, are 12 KB."""
+
+
+class EvidenceIncomplete(AttestError):
+    """A piece without which nothing is proven is missing."""
+
+    code = "evidence-incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class EvidencePieces:
+    """The files of an evidence folder, as bytes; what is not there is None."""
+
+    quote: bytes
+    signature: bytes
+    pcrs: bytes
+    ak: bytes | None = None
+    ak_parent: bytes | None = None
+    nonce: bytes | None = None
+    boot_log: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistentEvidence:
+    """Pieces that fit each other. Only `check_consistency` makes one."""
+
+    quote: UnanchoredQuote
+    log: ReplayedLog | None
+    checked: tuple[str, ...]
+
+
+def parse_key(data: bytes) -> Public:
+    """Parse a TPM2B_PUBLIC or a TPMT_PUBLIC; `TpmInvalid` if it is neither."""
+    if len(data) > 2 and int.from_bytes(data[:2], "big") == len(data) - 2:
+        return parse_tpm2b_public(data)
+    return parse_public(data)
+
+
+def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
+    """Check that quote, signature, PCR values and boot log fit each other, under the folder's own key and nonce.
+
+    Errors: those of `verify_quote` and `verify_boot_log`; `EvidenceIncomplete` without `ak.pub` or `nonce.bin`.
+    """
+    if pieces.ak is None or pieces.nonce is None:
+        raise EvidenceIncomplete("ak.pub and nonce.bin are needed")
+    ak = parse_key(pieces.ak)
+    quote = verify_quote_unanchored(
+        attest=pieces.quote, signature=pieces.signature, ak=ak, nonce=pieces.nonce, pcrs=_pcrs(pieces.pcrs)
+    )
+    checked = ["structure", "nonce", "signature", "pcr-digest"]
+    if pieces.ak_parent is not None:
+        _check_parent(quote, ak, parse_key(pieces.ak_parent))
+        checked.append("signer")
+    log = None
+    if pieces.boot_log is not None:
+        log = verify_boot_log(parse_boot_log(pieces.boot_log), quote)
+        checked.append("boot-log")
+    return ConsistentEvidence(quote, log, tuple(checked))
+
+
+def judge_evidence(
+    pieces: EvidencePieces,
+    *,
+    node: str,
+    ak: Public,
+    ak_parent: Public | None,
+    nonce: bytes,
+    reference: ReferenceSet,
+    policies: PolicySet,
+    now: datetime,
+) -> Appraisal:
+    """Verify and appraise a folder against what the caller knows.
+
+    The PCR selection must be exactly what the reference set lists and ignores. Without `ak_parent` the AK must be a
+    primary key of the endorsement hierarchy. Errors: those of `verify_quote`, `EvidenceIncomplete` without a boot log;
+    a log that does not hold is a finding.
+    """
+    if pieces.boot_log is None:
+        raise EvidenceIncomplete("bootlog.bin is needed: without it nobody knows what was measured")
+    quote = verify_quote(
+        attest=pieces.quote,
+        signature=pieces.signature,
+        ak=ak,
+        ak_parent=Hierarchy.ENDORSEMENT if ak_parent is None else ak_parent,
+        nonce=nonce,
+        selection=_expected_selection(pieces.quote, reference),
+        pcrs=_pcrs(pieces.pcrs),
+    )
+    return appraise(
+        node=node,
+        quote=quote,
+        log=_replay(pieces.boot_log, quote),
+        reference=reference,
+        policies=policies,
+        previous=None,
+        now=now,
+    )
+
+
+def _replay(boot_log: bytes, quote: VerifiedQuote) -> ReplayedLog | BootLogRefused:
+    try:
+        return verify_boot_log(parse_boot_log(boot_log), quote)
+    except BootLogRefused as error:
+        return error
+
+
+def _expected_selection(attest: bytes, reference: ReferenceSet) -> PcrSelection:
+    """Whoever collects chooses the selection; each expected PCR must be in it, and appraisal judges each one that is."""
+    attested = parse_attest(attest).attested
+    if not isinstance(attested, Quoted):
+        return PcrSelection(())  # verify_quote refuses the type
+    quoted = {bank.algorithm: set(bank.pcrs) for bank in attested.selection.banks}
+    for algorithm, bank in reference.pcrs.items():
+        absent = sorted(bank.keys() - quoted.get(algorithm, set()))
+        if absent:
+            raise EvidenceIncomplete(f"PCRs {absent} ({algorithm.label}) of the reference set were not quoted")
+    return attested.selection
+
+
+def _check_parent(quote: UnanchoredQuote, ak: Public, parent: Public) -> None:
+    if quote.qualified_signer != signer_name(ak, parent):
+        raise QuoteSignerMismatch("the qualified signer is not this AK under ak_parent.pub")
+
+
+def _pcrs(text: bytes) -> PcrValues:
+    if len(text) > MAX_PCRS_SIZE:
+        raise PcrValuesInvalid(f"pcrs.json is larger than {MAX_PCRS_SIZE} bytes")
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise PcrValuesInvalid("pcrs.json is no JSON") from None
+    return parse_pcr_values(value)

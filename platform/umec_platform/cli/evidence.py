@@ -1,0 +1,141 @@
+"""`umec evidence`: evidence in a folder, judged offline."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umec_platform.cli.output import emit, refusals
+
+if TYPE_CHECKING:
+    from umec_attest.appraisal import Appraisal
+    from umec_attest.offline import EvidencePieces
+    from umec_policies import PolicySet
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Judge evidence that lies in a folder.", no_args_is_help=True)
+
+STRUCTURAL_VERDICT = "consistent, AK not anchored, no policy"
+
+
+@app.callback()
+def _evidence() -> None:
+    """Judge evidence that lies in a folder."""
+
+
+@app.command()
+@refusals
+def verify(
+    folder: Annotated[Path, typer.Argument(help="quote.bin, signature.bin, pcrs.json, bootlog.bin, …")],
+    ak: Annotated[Path | None, typer.Option(help="The expected AK: TPM2B_PUBLIC or TPMT_PUBLIC.")] = None,
+    ak_parent: Annotated[
+        Path | None, typer.Option(help="Its parent (the EK); without it, the AK is a primary key.")
+    ] = None,
+    nonce: Annotated[str | None, typer.Option(help="The nonce of the challenge, in hex.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="The reference set: a DSSE envelope.")] = None,
+    signer: Annotated[list[Path] | None, typer.Option(help="PEM public key that may sign it (repeatable).")] = None,
+    policy: Annotated[str | None, typer.Option(help='Folder with the policies, or "default".')] = None,
+    node: Annotated[str, typer.Option(help="Whose evidence it is, for the policies.")] = "offline",
+    structural: Annotated[bool, typer.Option("--structural", help="Only whether the pieces fit each other.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Verify evidence; exit status 0 only if everything was checked and held.
+
+    Expected AK, nonce, reference set and policy come from options, never from the folder.
+    """
+    from umec_attest.offline import EvidenceIncomplete, check_consistency
+
+    pieces = _read(folder)
+    if structural:
+        consistent = check_consistency(pieces)
+        result: dict[str, Any] = {"verdict": STRUCTURAL_VERDICT, "findings": [], "trust_vector": {}}
+        emit(result | {"checked": list(consistent.checked)}, as_json=as_json)
+        return
+    expected = {"--ak": ak, "--nonce": nonce, "--reference": reference, "--signer": signer, "--policy": policy}
+    missing = [option for option, value in expected.items() if not value]
+    if ak is None or nonce is None or reference is None or not signer or policy is None:
+        raise EvidenceIncomplete(f"nothing is proven without {', '.join(missing)}")
+    appraisal = _judge(pieces, ak, ak_parent, nonce, reference, signer, policy, node)
+    emit(appraisal.to_json(), as_json=as_json)
+    if appraisal.verdict.value != "affirming":
+        raise typer.Exit(1)
+
+
+def _judge(
+    pieces: "EvidencePieces",
+    ak: Path,
+    ak_parent: Path | None,
+    nonce: str,
+    reference: Path,
+    signers: list[Path],
+    policy: str,
+    node: str,
+) -> "Appraisal":
+    from umec_attest.offline import judge_evidence, parse_key
+    from umec_attest.reference import verify_reference_set
+    from umec_core.clock import system_clock
+    from umec_platform.cli.files import read_file
+
+    now = system_clock()
+    keys = [_load_signer(read_file(path)) for path in signers]
+    expected = verify_reference_set(read_file(reference), signers=keys, now=now, minimum_version=0)
+    return judge_evidence(
+        pieces,
+        node=node,
+        ak=parse_key(read_file(ak)),
+        ak_parent=None if ak_parent is None else parse_key(read_file(ak_parent)),
+        nonce=_hex(nonce),
+        reference=expected,
+        policies=_policies(policy),
+        now=now,
+    )
+
+
+def _read(folder: Path) -> "EvidencePieces":
+    from umec_attest.offline import EvidenceIncomplete, EvidencePieces
+    from umec_platform.cli.files import read_file
+
+    for name in ("ima.bin", "ima.txt"):
+        if (folder / name).exists():
+            raise EvidenceIncomplete(f"{name}: runtime measurements cannot be checked offline yet")
+    needed = {name: folder / file for name, file in _NEEDED.items()}
+    absent = [path.name for path in needed.values() if not path.exists()]
+    if absent:
+        raise EvidenceIncomplete(f"missing in {folder}: {', '.join(absent)}")
+    optional = {name: folder / file for name, file in _OPTIONAL.items() if (folder / file).exists()}
+    return EvidencePieces(**{name: read_file(path) for name, path in (needed | optional).items()})
+
+
+_NEEDED = {"quote": "quote.bin", "signature": "signature.bin", "pcrs": "pcrs.json"}
+_OPTIONAL = {"ak": "ak.pub", "ak_parent": "ak_parent.pub", "nonce": "nonce.bin", "boot_log": "bootlog.bin"}
+
+
+def _hex(text: str) -> bytes:
+    from umec_core.errors import Invalid
+
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise Invalid("the nonce must be hex") from None
+
+
+def _load_signer(pem: bytes) -> Any:  # noqa: ANN401 - cryptography's key, checked below
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    from umec_attest.errors import ReferenceSignature
+
+    try:
+        key = load_pem_public_key(pem)
+    except ValueError:
+        raise ReferenceSignature("a signer is no PEM public key") from None
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ReferenceSignature("a signer must be a P-256 key")
+    return key
+
+
+def _policies(policy: str) -> "PolicySet":
+    from umec_policies import load_default, load_folder
+
+    return load_default("appraisal") if policy == "default" else load_folder(Path(policy))
