@@ -192,8 +192,10 @@ def test_a_stopped_software_tpm_leaves_nothing_behind() -> None:
 
 
 def test_a_named_directory_keeps_the_tpm(tmp_path: Path) -> None:
-    keys = []
+    keys, roots = [], []
     for _ in range(2):
         with SoftwareTpm(tmp_path / "tpm") as device, Tpm(device.tcti) as tpm:
             keys.append(tpm.endorsement_key())
+            roots.append(device.authority.root)
     assert keys[0] == keys[1]
+    assert roots[0] == roots[1]

@@ -1,4 +1,4 @@
-"""Errors of the agent.
+"""Errors of the agent. What a service refuses is `umec_core.client.RemoteRefused`, with the code that it sent.
 
 AgentError
 ├── TpmUnavailable      tpm-unavailable       the TPM does not answer, or restarted in the middle: try again
@@ -6,19 +6,19 @@ AgentError
 ├── AgentStateInvalid   agent-state-invalid   the state directory is missing, incomplete or readable by others
 ├── TicketInvalid       ticket-invalid        a ticket cannot be read
 ├── PlatformUntrusted   platform-untrusted    the platform CA is not the one that the ticket pins
-├── PlatformUnavailable platform-unavailable  a service of the platform does not answer, or not as its contract says
-├── PlatformRefused     (the code it sent)    a service of the platform refused
+├── AnswerInvalid       answer-invalid        a service of the platform answers otherwise than its contract says
+├── AgentBusy           agent-busy            an agent runs already on this state directory
 └── NotAttested         node-not-attested     there is no certificate, because the last round gave none
 """
 
-from umec_core.errors import Forbidden, Invalid, Refused, UmecError, Unavailable
+from umec_core.errors import Conflict, Forbidden, Invalid, Refused, UmecError, Unavailable
 
 __all__ = [
+    "AgentBusy",
     "AgentError",
     "AgentStateInvalid",
+    "AnswerInvalid",
     "NotAttested",
-    "PlatformRefused",
-    "PlatformUnavailable",
     "PlatformUntrusted",
     "TicketInvalid",
     "TpmRefused",
@@ -62,21 +62,16 @@ class PlatformUntrusted(AgentError, Refused):
     code = "platform-untrusted"
 
 
-class PlatformUnavailable(AgentError, Unavailable):
-    """A service of the platform does not answer, or not as its contract says."""
+class AnswerInvalid(AgentError, Unavailable):
+    """A service of the platform answers otherwise than its contract says."""
 
-    code = "platform-unavailable"
+    code = "answer-invalid"
 
 
-class PlatformRefused(AgentError):
-    """A service of the platform refused; `code` is what it sent."""
+class AgentBusy(AgentError, Conflict):
+    """An agent runs already on this state directory."""
 
-    code = "platform-refused"
-
-    def __init__(self, code: str, detail: str, *, status: int, advice: str | None = None) -> None:
-        super().__init__(detail, advice=advice)
-        self.code = code  # type: ignore[misc] # the one error whose reason is somebody else's
-        self.status = status
+    code = "agent-busy"
 
 
 class NotAttested(AgentError, Forbidden):

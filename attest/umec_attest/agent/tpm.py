@@ -15,6 +15,7 @@ All bytes that leave here are TPM wire format (TPM 2.0 Library, Part 2) without 
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,14 +149,15 @@ class PcrQuote:
 class Tpm:
     """A TPM reached through a TCTI such as `device:/dev/tpmrm0`; a context manager.
 
-    It survives that the TPM or its transport restarts: every operation connects anew when it must. It serves one
-    thread at a time. Errors: TpmUnavailable, TpmRefused.
+    It survives that the TPM or its transport restarts: every operation connects anew when it must. Several
+    threads may share it; one at a time is served. Errors: TpmUnavailable, TpmRefused.
     """
 
     def __init__(self, tcti: str) -> None:
         self._tcti = tcti
         self._connection: ESAPI | None = None
         self._parked: dict[bytes, TPMS_CONTEXT] = {}
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
         return self
@@ -167,10 +169,11 @@ class Tpm:
 
     def close(self) -> None:
         """Let go of the TPM; nothing of ours stays in it."""
-        self._parked.clear()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._lock:
+            self._parked.clear()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def endorsement_key(self) -> EndorsementKey:
         """Return the EK, with its certificate and what the TPM has of the chain above it."""
@@ -293,14 +296,15 @@ class Tpm:
 
     def _do(self, work: Callable[[ESAPI], T]) -> T:
         """Do one piece of work; connect if need be, and once more if the connection turns out to be an old one."""
-        fresh = self._connection is None
-        try:
-            return work(self._connected())
-        except TSS2_Exception as error:
-            self.close()
-            if not fresh and _is_transport(error):
-                return self._do(work)
-            raise _translated(error, self._tcti) from error
+        with self._lock:
+            fresh = self._connection is None
+            try:
+                return work(self._connected())
+            except TSS2_Exception as error:
+                self.close()
+                if not fresh and _is_transport(error):
+                    return self._do(work)
+                raise _translated(error, self._tcti) from error
 
     def _connected(self) -> ESAPI:
         if self._connection is None:

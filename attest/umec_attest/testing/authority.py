@@ -57,6 +57,17 @@ class EndorsementAuthority:
         )
         return cls(directory, root, issuer)
 
+    @classmethod
+    def load_or_create(cls, directory: Path) -> "EndorsementAuthority":
+        """Return the authority of a directory, making it where there is none."""
+        if not (directory / "setup.conf").exists():
+            return cls.create(directory)
+        root, issuer = (
+            x509.load_pem_x509_certificate((directory / name).read_bytes())
+            for name in ("rootcert.pem", "issuercert.pem")
+        )
+        return cls(directory, root, issuer)
+
     @property
     def setup_config(self) -> Path:
         """The configuration file for `swtpm_setup`."""

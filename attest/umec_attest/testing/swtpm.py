@@ -124,7 +124,7 @@ class SoftwareTpm:
 
     def _manufacture(self, directory: Path) -> None:
         if self._authority is None:
-            self._authority = EndorsementAuthority.create(directory / "authority")
+            self._authority = EndorsementAuthority.load_or_create(directory / "authority")
         state = directory / "state"
         if state.exists():
             return

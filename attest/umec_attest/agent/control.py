@@ -1,0 +1,187 @@
+"""The agent's door on the node itself: a UNIX socket in the state directory, which only its owner can reach.
+
+One JSON object a line, both ways: {"op": "status"}, {"op": "token", "resource", "scope"},
+{"op": "call", "method", "url", "resource", "scope", "content"?, "headers"?}. Content is base64. An answer has `ok`, and
+`code`, `detail`, `advice` where it is false.
+"""
+
+import asyncio
+import base64
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import httpx
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
+from umec_attest.agent.loop import Agent
+from umec_core.client import RemoteRefused
+from umec_core.errors import Invalid, UmecError
+
+__all__ = ["Call", "Status", "Token", "answer", "ask", "carry_out", "only_agent", "serve_control"]
+
+SOCKET_NAME: Final = "agent.sock"
+LOCK_NAME: Final = "agent.lock"
+MAX_LINE: Final = 4 * 1024 * 1024
+"""Bytes; a request with a body of one megabyte fits."""
+MAX_CONTENT: Final = 1024 * 1024
+ASK_SECONDS: Final = 60.0
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Status(_Request):
+    """Ask for the last status line."""
+
+    op: Literal["status"] = "status"
+
+
+class Token(_Request):
+    """Ask for a token that is bound to the node's certificate."""
+
+    op: Literal["token"] = "token"
+    resource: Annotated[str, Field(min_length=1, max_length=512)]
+    scope: Annotated[str, Field(max_length=512)]
+
+
+class Call(_Request):
+    """Ask for one request in the node's name."""
+
+    op: Literal["call"] = "call"
+    method: Annotated[str, Field(pattern=r"^[A-Z]{3,16}$")]
+    url: Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=4096)]
+    resource: Annotated[str, Field(min_length=1, max_length=512)]
+    scope: Annotated[str, Field(max_length=512)]
+    content: Annotated[Base64Bytes, Field(max_length=MAX_CONTENT)] | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+_requests: Final[TypeAdapter[Status | Token | Call]] = TypeAdapter(
+    Annotated[Status | Token | Call, Field(discriminator="op")]
+)
+
+
+@contextlib.contextmanager
+def only_agent(directory: Path) -> Iterator[None]:
+    """Hold the state directory: there is one agent on it at a time. Raises AgentBusy."""
+    with (directory / LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AgentBusy(f"an agent already runs on {directory}") from error
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serve_control(agent: Agent, directory: Path) -> AsyncIterator[None]:
+    """Answer at the socket while the context lasts; nobody else may hold the directory."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ValueError, asyncio.LimitOverrunError):
+            line = await reader.readline()
+            writer.write(json.dumps(await answer(agent, line)).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    with _near(directory) as near:
+        (directory / SOCKET_NAME).unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(connected, near / SOCKET_NAME, limit=MAX_LINE)
+    (directory / SOCKET_NAME).chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        (directory / SOCKET_NAME).unlink(missing_ok=True)
+
+
+async def ask(directory: Path, request: Status | Token | Call) -> Mapping[str, Any] | None:
+    """Ask the running agent; None if none runs. Raises RemoteRefused with the agent's code."""
+    line = request.model_dump_json(exclude_none=True).encode() + b"\n"
+    try:
+        with _near(directory) as near:
+            reader, writer = await asyncio.open_unix_connection(near / SOCKET_NAME, limit=MAX_LINE)
+    except OSError:
+        return None
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            writer.write(line)
+            await writer.drain()
+            said: Mapping[str, Any] = json.loads(await reader.readline())
+    except (OSError, ValueError, TimeoutError) as error:
+        raise AnswerInvalid("the running agent did not answer") from error
+    finally:
+        writer.close()
+    if said.get("ok") is not True:
+        raise RemoteRefused(
+            str(said.get("code")),
+            str(said.get("detail")),
+            status=int(said.get("status", 422)),
+            advice=said.get("advice"),
+        )
+    return said
+
+
+async def answer(agent: Agent, line: bytes) -> dict[str, Any]:
+    """Do what a line asks for; a refusal is an answer too."""
+    try:
+        return {"ok": True, **await carry_out(agent, _parsed(line))}
+    except UmecError as error:
+        refused: dict[str, Any] = {"ok": False, "code": error.code, "detail": error.detail}
+        return refused if error.advice is None else {**refused, "advice": error.advice}
+
+
+def _parsed(line: bytes) -> Status | Token | Call:
+    try:
+        return _requests.validate_json(line)
+    except ValidationError as error:
+        raise Invalid("not a request to the agent") from error
+
+
+async def carry_out(agent: Agent, request: Status | Token | Call) -> dict[str, Any]:
+    """Do what is asked for. Raises what the agent raises."""
+    match request:
+        case Status():
+            return {"status": dict(agent.status())}
+        case Token():
+            text, expires = await agent.token(request.resource, request.scope)
+            return {"token": text, "expires_at": expires.isoformat()}
+        case Call():
+            response = await agent.call(
+                request.method,
+                request.url,
+                resource=request.resource,
+                scope=request.scope,
+                content=request.content,
+                headers=request.headers,
+            )
+            return _response(response)
+
+
+def _response(response: httpx.Response) -> dict[str, Any]:
+    if len(response.content) > MAX_CONTENT:
+        raise AnswerInvalid(f"the answer has {len(response.content)} bytes, at most {MAX_CONTENT} are passed on")
+    return {
+        "status": response.status_code,
+        "content_type": response.headers.get("content-type", ""),
+        "content": base64.b64encode(response.content).decode(),
+    }
+
+
+@contextlib.contextmanager
+def _near(directory: Path) -> Iterator[Path]:
+    """A short name for the directory: the path of a UNIX socket has at most 107 bytes."""
+    try:
+        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise AgentStateInvalid(f"there is no state directory {directory}", advice="umec node enroll") from error
+    try:
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Evidence of one round: collect it, send it, keep it on disk for whoever wants to judge it offline."""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from umec_attest.agent.errors import AgentStateInvalid
+from umec_attest.agent.state import NodeState
+from umec_attest.agent.tpm import PcrQuote, Tpm
+from umec_attest.agent.wire import Challenge
+
+__all__ = ["BOOT_LOG", "Evidence", "collect", "save_evidence"]
+
+BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+MAX_BOOT_LOG: Final = 8 * 1024 * 1024
+"""Bytes; logs of real servers have about 70 KB, and no verifier reads more than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A quote over the asked PCRs with the asked nonce, and the boot log."""
+
+    nonce: bytes
+    made: PcrQuote
+    boot_log: bytes = field(repr=False)
+
+    def request(self, node: str, challenge: Challenge) -> dict[str, Any]:
+        """Return the body of `POST /attest/v1/evidence`: the log itself only where the verifier wants it."""
+        body: dict[str, Any] = {
+            "node": node,
+            "challenge": challenge.challenge,
+            "quote": _text(self.made.quote.attest),
+            "signature": _text(self.made.quote.signature),
+            "pcrs": _pcrs(self.made),
+        }
+        if challenge.boot_log == "full":
+            body["boot_log"] = _text(self.boot_log)
+        else:
+            body["boot_log_sha256"] = hashlib.sha256(self.boot_log).hexdigest()
+        return body
+
+
+def collect(tpm: Tpm, state: NodeState, challenge: Challenge, boot_log: Path) -> Evidence:
+    """Quote what the challenge asks for. Raises AgentStateInvalid (no boot log), TpmUnavailable, TpmRefused."""
+    made = tpm.quote(state.ak.wrapped(), challenge.nonce, challenge.pcrs.sha256)
+    return Evidence(challenge.nonce, made, _read_log(boot_log))
+
+
+def save_evidence(directory: Path, state: NodeState, evidence: Evidence) -> None:
+    """Write the folder that `umec evidence verify` reads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {
+        "quote.bin": evidence.made.quote.attest,
+        "signature.bin": evidence.made.quote.signature,
+        "ak.pub": state.ak.public,
+        "ak_parent.pub": state.ek_public,
+        "pcrs.json": json.dumps(_pcrs(evidence.made), indent=1).encode() + b"\n",
+        "bootlog.bin": evidence.boot_log,
+        "nonce.bin": evidence.nonce,
+    }
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+
+
+def _read_log(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            log = file.read(MAX_BOOT_LOG + 1)
+    except OSError as error:
+        raise AgentStateInvalid(f"the boot log {path} cannot be read: {error.strerror}", advice="--boot-log") from error
+    if len(log) > MAX_BOOT_LOG:
+        raise AgentStateInvalid(f"the boot log {path} has more than {MAX_BOOT_LOG} bytes")
+    return log
+
+
+def _pcrs(made: PcrQuote) -> dict[str, dict[str, str]]:
+    return {"sha256": {str(index): value.hex() for index, value in sorted(made.pcrs.items())}}
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode()

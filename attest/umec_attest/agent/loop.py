@@ -1,0 +1,246 @@
+"""The agent: round after round, it proves the node's state and keeps the node's credentials alive.
+
+A failure never ends it: it says what went wrong, waits (longer each time, never in step with other nodes) and tries
+again. A verdict against the node takes its credentials away here too, though others have refused them already.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from umec_attest.agent.errors import NotAttested
+from umec_attest.agent.evidence import BOOT_LOG, Evidence, collect, save_evidence
+from umec_attest.agent.platform_client import PlatformClient
+from umec_attest.agent.session import AttestationResult, Session, open_session
+from umec_attest.agent.state import NodeState
+from umec_attest.agent.tpm import Tpm
+from umec_attest.agent.wire import Result
+from umec_core.clock import Clock, system_clock
+from umec_core.errors import UmecError
+
+__all__ = ["Agent", "Pace", "Report"]
+
+Report = Callable[[Mapping[str, Any]], None]
+"""Receives a status line: one JSON object."""
+
+HOST_SCOPE: Final = "node:host"
+FIRST_ROUND_SECONDS: Final = 30.0
+"""Until the verifier has said how long a round is."""
+SPREAD: Final = 0.1
+"""Rounds are up to this part shorter, so that nodes that started together drift apart."""
+
+_random: Final = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long to wait after failures in a row, in seconds: doubled each time, then anything from half of it on."""
+
+    first: float = 1.0
+    longest: float = 30.0
+
+    def after(self, failures: int) -> float:
+        """Return a waiting time with jitter."""
+        whole = min(self.longest, self.first * 2.0 ** min(failures - 1, 16))
+        return float(_random.uniform(whole / 2, whole))
+
+
+class Agent:
+    """The agent of one enrolled node. Its methods belong to one event loop; the TPM is asked in a thread."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        tpm: Tpm,
+        *,
+        boot_log: Path = BOOT_LOG,
+        save: Path | None = None,
+        report: Report | None = None,
+        clock: Clock = system_clock,
+        pace: Pace | None = None,
+    ) -> None:
+        self.state: Final = state
+        self._tpm = tpm
+        self._boot_log = boot_log
+        self._save = save
+        self._report: Report = report if report is not None else _silent
+        self._clock = clock
+        self._pace = pace if pace is not None else Pace()
+        self._platform = PlatformClient(state.url, state.ca)
+        self._session_lock = asyncio.Lock()
+        self._session: Session | None = None
+        self._result: AttestationResult | None = None
+        self._round_seconds = FIRST_ROUND_SECONDS
+        self._rounds = 0
+        self._last: Mapping[str, Any] = {}
+
+    async def close(self) -> None:
+        """Forget the credentials and close the connections; the TPM stays with its owner."""
+        await self._drop_session()
+        await self._platform.close()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Attest until `stop` is set."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                if not await _unless(stop, self._round_and_credentials()):
+                    break
+                failures = 0
+                pause = self._round_seconds * _random.uniform(1 - SPREAD, 1.0)
+            except UmecError as error:
+                failures += 1
+                pause = min(self._pace.after(failures), self._round_seconds)
+                self._report(self._refusal("refused", error, retry_seconds=round(pause, 1)))
+            await _pause(stop, pause)
+
+    async def attest(self) -> Result:
+        """Do one round and report it. Raises AgentError, RemoteRefused, RemoteUnavailable."""
+        started = time.monotonic()
+        self._rounds += 1
+        challenge = await self._platform.challenge(self.state.node)
+        self._round_seconds = challenge.round_seconds
+        evidence = await asyncio.to_thread(collect, self._tpm, self.state, challenge, self._boot_log)
+        if self._save is not None:
+            save_evidence(self._save, self.state, evidence)
+        result = await self._platform.evidence(evidence.request(self.state.node, challenge))
+        await self._take(result)
+        self._report(self._status(result, evidence, time.monotonic() - started))
+        return result
+
+    async def renew(self) -> None:
+        """Get a certificate and the host's token where the present ones end soon or are of an older generation.
+
+        Raises NotAttested, AgentError, RemoteRefused, RemoteUnavailable.
+        """
+        result = self._result
+        if result is None or result.expires <= self._clock():
+            raise NotAttested("the last round gave no attestation result", advice="umec node show tells why")
+        async with self._session_lock:
+            session = self._session
+            if session is None or self._due(session, result):
+                session = await self._open(result)
+                self._report({**self._line("certificate"), "expires_at": _time(session.credential.expires)})
+            session.result = result
+            _, expires = await session.token(f"{self.state.url}/platform/v1", HOST_SCOPE)
+        self._last = {**self._last, "token_expires_at": _time(expires)}
+
+    async def token(self, resource: str, scope: str) -> tuple[str, datetime]:
+        """Return a token bound to the node's present certificate, and when it ends."""
+        async with self._session_lock:
+            return await self._usable().token(resource, scope)
+
+    async def call(
+        self, method: str, url: str, *, resource: str, scope: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """Send one request in the node's name; its answer may be a refusal."""
+        async with self._session_lock:
+            return await self._usable().call(
+                method, url, resource=resource, scope=scope, content=content, headers=headers
+            )
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the last status line, with what was obtained since."""
+        return self._last
+
+    async def _round_and_credentials(self) -> None:
+        await self.attest()
+        if self._result is not None:
+            await self.renew()
+
+    async def _take(self, result: Result) -> None:
+        if result.ear is not None:
+            self._result = AttestationResult.of(result.ear, generation=result.generation, clock=self._clock)
+        elif self._result is not None and self._result.generation != result.generation:
+            self._result = None
+        if self._result is None:
+            await self._drop_session()
+
+    async def _open(self, result: AttestationResult) -> Session:
+        opened = await open_session(
+            node=self.state.node,
+            url=self.state.url,
+            ca=self.state.ca,
+            result=result,
+            sign=self._sign,
+            clock=self._clock,
+        )
+        if self._session is not None:
+            await self._session.close()
+        self._session = opened
+        return opened
+
+    async def _drop_session(self) -> None:
+        async with self._session_lock:
+            if self._session is not None:
+                await self._session.close()
+                self._session = None
+
+    def _usable(self) -> Session:
+        if self._session is None or not self._session.credential.usable(self._clock()):
+            raise NotAttested("the node has no certificate now", advice="umec node show tells what the verifier found")
+        return self._session
+
+    def _due(self, session: Session, result: AttestationResult) -> bool:
+        return session.credential.generation != result.generation or session.credential.due(self._clock())
+
+    async def _sign(self, digest: bytes) -> bytes:
+        """Sign with the node key: 2 ms on a software TPM, some tens of milliseconds on hardware."""
+        return await asyncio.to_thread(self._tpm.sign, self.state.node_key.wrapped(), digest)
+
+    def _line(self, event: str) -> dict[str, Any]:
+        return {"event": event, "round": self._rounds, "node": self.state.node, "at": _time(self._clock())}
+
+    def _status(self, result: Result, evidence: Evidence, seconds: float) -> Mapping[str, Any]:
+        self._last = {
+            **self._line("round"),
+            "verdict": result.verdict,
+            "standing": result.standing,
+            "generation": result.generation,
+            "findings": [finding.model_dump(exclude_none=True) for finding in result.findings],
+            "boot_log_bytes": len(evidence.boot_log),
+            "ms": round(seconds * 1000, 1),
+        }
+        return self._last
+
+    def _refusal(self, event: str, error: UmecError, **more: object) -> Mapping[str, Any]:
+        line = {**self._line(event), "code": error.code, "detail": error.detail, **more}
+        return line if error.advice is None else {**line, "advice": error.advice}
+
+
+def _silent(_line: Mapping[str, Any]) -> None:
+    """Report to nobody."""
+
+
+def _time(value: datetime) -> str:
+    return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _unless(stop: asyncio.Event, work: Any) -> bool:  # noqa: ANN401 - a coroutine of any result
+    """Do the work unless `stop` comes first; tell whether it was done."""
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait({doing})
+            return False
+        doing.result()
+        return True
+    finally:
+        stopping.cancel()
