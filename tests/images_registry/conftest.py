@@ -6,17 +6,22 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from umec_core.clock import system_clock
+from umec_core.dpop import make_proof
 from umec_core.jose import KeySet, sign_jwt, thumbprint
-from umec_core.tokens import StaticKeys
+from umec_core.tokens import StaticKeys, TokenVerifier
+from umec_images.gateway import ImagesService, ImagesSettings
+from umec_images.oci.client import RegistryClient
 
 ISSUER = "https://mgmt.test:8443"
 
@@ -112,3 +117,62 @@ def issuer() -> Issuer:
 @pytest.fixture(scope="session")
 def served() -> type[Served]:
     return Served
+
+
+class Holder:
+    """Somebody with a key, who asks the registry with DPoP-bound tokens."""
+
+    def __init__(self, issuer: Issuer, url: str, scope: str, **claims: Any) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.token = issuer.access(self.key, f"{url}/", scope, **claims)
+
+    async def authorize(self, method: str, url: str) -> dict[str, str]:
+        proof = make_proof(self.key, method, url, now=system_clock(), access_token=self.token)
+        return {"Authorization": f"DPoP {self.token}", "DPoP": proof}
+
+
+class Registry:
+    """The images service with a real docker-registry behind it, as its clients see it."""
+
+    def __init__(self, issuer: Issuer, url: str, state: Path) -> None:
+        self.issuer, self.url, self.state = issuer, url, state
+
+    def holder(self, scope: str = "images:push images:pull", **claims: Any) -> Holder:
+        return Holder(self.issuer, self.url, scope, **({"tenant": "alpha"} | claims))
+
+    def run(self, work: Callable[..., Awaitable[Any]], scope: str = "images:push images:pull", **claims: Any) -> Any:
+        """Run `await work(client)` with a registry client of such a holder."""
+        holder = self.holder(scope, **claims)
+
+        async def with_client() -> Any:
+            async with httpx.AsyncClient(timeout=30) as http:
+                return await work(RegistryClient(self.url, http, holder.authorize))
+
+        return asyncio.run(with_client())
+
+    def send(self, holder: Holder, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send one request with the token of a holder."""
+        url = f"{self.url}{path}"
+        headers = asyncio.run(holder.authorize(method, url.partition("?")[0]))
+        return httpx.request(method, url, headers={**headers, **arguments.pop("headers", {})}, **arguments)
+
+    def stored(self, digest: str) -> Path:
+        """Return the file in which the store keeps a blob."""
+        name = digest.removeprefix("sha256:")
+        return self.state / f"registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+
+
+@pytest.fixture(scope="session")
+def registry(served: type[Served], issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    state = tmp_path_factory.mktemp("images")
+
+    async def make(url: str) -> tuple[Any, Callable[[], Awaitable[None]]]:
+        verifier = TokenVerifier(
+            issuer=issuer.url, audience=f"{url}/", keys=issuer.keys, standings=None, clock=system_clock
+        )
+        settings = ImagesSettings(state=state, url=url, issuer=issuer.url, max_blob=8 * 1024 * 1024)
+        opened = await ImagesService.open(settings, verifier=verifier, identity_keys=issuer.keys, clock=system_clock)
+        return opened.app, opened.close
+
+    with served(make) as running:
+        yield Registry(issuer, running.url, state)

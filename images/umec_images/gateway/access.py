@@ -1,0 +1,60 @@
+"""Who may do what at the registry: our access tokens, two scopes, and the tenant in the repository's name."""
+
+from typing import Final
+
+from starlette.requests import Request
+
+from umec_core.http import client_certificate
+from umec_core.principal import Principal
+from umec_core.tokens import Presented, TokenMissing, TokenVerifier
+from umec_images.gateway.errors import ScopeMissing, TenantForeign
+from umec_images.oci.reference import check_repository, tenant_of
+
+__all__ = ["PULL", "PUSH", "Gatekeeper", "allow"]
+
+PULL: Final = "images:pull"
+PUSH: Final = "images:push"
+
+
+class Gatekeeper:
+    """Lets in who shows a good token for this registry."""
+
+    def __init__(self, verifier: TokenVerifier, *, url: str) -> None:
+        self._verifier = verifier
+        self._url = url
+
+    async def enter(self, request: Request) -> Principal:
+        """Return who asks; raises the errors of TokenVerifier."""
+        values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
+        if len(values) != 1 or len(proofs) > 1:
+            raise TokenMissing("the request does not carry exactly one Authorization and at most one DPoP proof")
+        scheme, _, token = values[0].partition(" ")
+        presented = Presented(
+            scheme=scheme.lower(),
+            token=token.strip(),
+            proof=proofs[0] if proofs else None,
+            method=request.method,
+            # Our own public address, not the Host header: a proof is for this registry.
+            url=f"{self._url}{request.scope['path']}",
+            client_certificate=client_certificate(request),
+        )
+        return await self._verifier.verify(presented)
+
+    def challenge(self) -> str:
+        """Return WWW-Authenticate for those who are not let in (RFC 9449 §7.1, RFC 9728)."""
+        metadata = self._verifier.resource_metadata
+        where = "" if metadata is None else f', resource_metadata="{metadata}"'
+        return f'DPoP algs="ES256", scope="{PULL} {PUSH}"{where}'
+
+
+def allow(principal: Principal, repository: str, scope: str) -> str:
+    """Return the checked repository if `principal` may use it so; raises ScopeMissing or TenantForeign.
+
+    A token without tenant belongs to a service or an operator: its scopes reach every tenant.
+    """
+    name = check_repository(repository)
+    if scope not in principal.scopes:
+        raise ScopeMissing(f"the token lacks the scope {scope}")
+    if principal.tenant is not None and principal.tenant != tenant_of(name):
+        raise TenantForeign(f"{name} is not a repository of the tenant {principal.tenant}")
+    return name
