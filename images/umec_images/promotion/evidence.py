@@ -1,0 +1,218 @@
+"""What is attached to a digest in a registry, and what of it proves something."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from umec_core.errors import UmecError
+from umec_images.errors import DigestMismatch, IdentityRefused, ImageUnsigned, SignatureInvalid
+from umec_images.oci.errors import DigestMismatch as RegistryDigestMismatch
+from umec_images.oci.errors import ManifestInvalid
+from umec_images.oci.manifest import BUNDLE, Descriptor, parse_manifest
+from umec_images.statements import PROVENANCE, parse_provenance
+from umec_images.verify import AnyIdentity, BundleVerifier, Identity, SignerIdentity, VerifiedStatement
+from umec_images.verify.bundle import MAX_BUNDLE
+from umec_images.verify.identity import Expected
+
+__all__ = [
+    "ENVELOPE",
+    "Attached",
+    "Attachment",
+    "Builders",
+    "DenyList",
+    "Proof",
+    "Registry",
+    "fetch_attached",
+    "prove",
+    "trusted_builders",
+]
+
+ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
+"""Artifact type of a summary: a DSSE envelope under the promotion key."""
+SBOMS: Final = frozenset({"https://spdx.dev/Document", "https://cyclonedx.org/bom"})
+MAX_ATTACHMENTS: Final = 64
+"""Bundles and summaries of one digest that are fetched and verified; an image with five statements and two stages has
+seven, and each costs milliseconds."""
+
+Builders = Callable[[str], Expected]
+"""Tenant -> whose signatures count for its images. A tenant for whom nobody may build is a refusal."""
+
+
+class Registry(Protocol):
+    """What is needed of a registry: `umec_images.oci.client.RegistryClient` has it."""
+
+    async def manifest(self, repository: str, reference: str) -> tuple[str, str, bytes]:
+        """Return (digest, media type, bytes)."""
+        ...
+
+    async def blob(self, repository: str, digest: str, max_size: int) -> bytes:
+        """Return the bytes that have a digest."""
+        ...
+
+    async def referrers(self, repository: str, digest: str, artifact_type: str | None = None) -> list[Descriptor]:
+        """Return what refers to a digest."""
+        ...
+
+    async def attach(self, repository: str, subject: str, content: bytes, artifact_type: str = BUNDLE) -> str:
+        """Attach content to a digest; return the digest of the new referrer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenyList:
+    """Digests that nobody may run. `version` only ever grows."""
+
+    version: int = 0
+    digests: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Bytes attached to a digest, and their own digest (SHA-256, hex)."""
+
+    content: bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What is attached to a manifest that exists and has the digest by which it was asked for. It proves nothing yet."""
+
+    repository: str
+    digest: str
+    bundles: tuple[Attachment, ...]
+    envelopes: tuple[Attachment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Who built an image, and what else trusted builders said about it; made by `prove` only."""
+
+    signer: SignerIdentity
+    signed_at: datetime
+    bundles: tuple[str, ...]
+    """SHA-256 (hex) of the bundles that verified, the provenance first."""
+    sboms: int
+
+
+def trusted_builders(issuer: str, clients: Mapping[str, Sequence[str]]) -> Builders:
+    """Return the builders of a site whose own authorization server is `issuer`: client ids by tenant."""
+    identities = {
+        tenant: AnyIdentity(tuple(Identity(f"{issuer}/identity/v1/clients/{client}", issuer) for client in ids))
+        for tenant, ids in clients.items()
+        if ids
+    }
+
+    def builders(tenant: str) -> Expected:
+        expected = identities.get(tenant)
+        if expected is None:
+            raise IdentityRefused(f"nobody is trusted to build images for the tenant {tenant}")
+        return expected
+
+    return builders
+
+
+async def fetch_attached(registry: Registry, repository: str, digest: str) -> Attached:
+    """Return what is attached to `digest` (`sha256:<hex>`).
+
+    Raises DigestMismatch where bytes have another digest, SignatureInvalid where too much is attached, and what the
+    registry client raises (a manifest that is not there, a registry that does not answer).
+    """
+    try:
+        await _content(registry, repository, digest)
+        found = await registry.referrers(repository, digest)
+        wanted = [each for each in found if each.artifact_type in {BUNDLE, ENVELOPE}]
+        if len(wanted) > MAX_ATTACHMENTS:
+            raise SignatureInvalid(
+                f"{len(wanted)} bundles and summaries are attached, at most {MAX_ATTACHMENTS} are read"
+            )
+        fetched = await asyncio.gather(*(_attachment(registry, repository, digest, each) for each in wanted))
+    except RegistryDigestMismatch as error:
+        raise DigestMismatch(error.detail) from error
+    kept = [each for each in fetched if each is not None]
+    return Attached(
+        repository,
+        digest,
+        bundles=tuple(attachment for kind, attachment in kept if kind == BUNDLE),
+        envelopes=tuple(attachment for kind, attachment in kept if kind == ENVELOPE),
+    )
+
+
+def prove(attached: Attached, verifier: BundleVerifier, expected: Expected, now: datetime) -> Proof:
+    """Return who built an image: a trusted builder's provenance about its digest.
+
+    What does not verify is passed over (whoever may push may attach), unless nothing does: then ImageUnsigned,
+    SignatureInvalid or IdentityRefused says why.
+    """
+    if not attached.bundles:
+        raise ImageUnsigned(
+            f"nothing signed is attached to {attached.digest}", advice="`umec image sign` attaches a bundle"
+        )
+    verified: dict[str, tuple[VerifiedStatement, Attachment]] = {}
+    refusals: list[UmecError] = []
+    for bundle in attached.bundles:
+        try:
+            statement = verifier.verify_statement(bundle.content, digest=attached.digest, identity=expected, now=now)
+            if statement.statement.predicate_type == PROVENANCE:
+                parse_provenance(statement.statement)
+            verified.setdefault(statement.bundle_id, (statement, bundle))
+        except UmecError as refusal:
+            refusals.append(refusal)
+    built = [entry for entry in verified.values() if entry[0].statement.predicate_type == PROVENANCE]
+    if not built:
+        raise _why(attached, refusals)
+    statement, _ = min(built, key=lambda entry: (entry[0].signed_at, entry[0].bundle_id))
+    if statement.signer is None:
+        raise SignatureInvalid("a managed key is no identity of a builder")
+    others = [entry for entry in verified.values() if entry not in built]
+    return Proof(
+        signer=statement.signer,
+        signed_at=statement.signed_at,
+        bundles=tuple(bundle.sha256 for _, bundle in (*built, *others)),
+        sboms=sum(entry.statement.predicate_type in SBOMS for entry, _ in others),
+    )
+
+
+def _why(attached: Attached, refusals: Sequence[UmecError]) -> UmecError:
+    """Return the refusal that says most: a good signature by a stranger, else a bad one, else no provenance."""
+    for kind in (IdentityRefused, DigestMismatch, SignatureInvalid):
+        for refusal in refusals:
+            if isinstance(refusal, kind):
+                return refusal
+    return ImageUnsigned(f"what is attached to {attached.digest} is signed, and none of it is provenance")
+
+
+async def _attachment(
+    registry: Registry, repository: str, subject: str, descriptor: Descriptor
+) -> tuple[str, Attachment] | None:
+    """Return kind and content of a referrer; None if its own manifest says that it is something else."""
+    media_type, raw = await _content(registry, repository, descriptor.digest)
+    try:
+        manifest = parse_manifest(raw, media_type=media_type)
+    except ManifestInvalid:
+        return None
+    about = manifest.subject
+    if about is None or about.digest != subject or len(manifest.layers) != 1 or manifest.kind not in {BUNDLE, ENVELOPE}:
+        return None
+    layer = manifest.layers[0]
+    if layer.media_type != manifest.kind or layer.size > MAX_BUNDLE:
+        return None
+    content = await registry.blob(repository, layer.digest, layer.size)
+    return manifest.kind, Attachment(content, _checked(content, layer.digest))
+
+
+async def _content(registry: Registry, repository: str, digest: str) -> tuple[str, bytes]:
+    _, media_type, raw = await registry.manifest(repository, digest)
+    _checked(raw, digest)
+    return media_type, raw
+
+
+def _checked(content: bytes, digest: str) -> str:
+    """Return the hex digest of content that has the digest it was asked for by: no registry is trusted with that."""
+    found = hashlib.sha256(content).hexdigest()
+    if digest != f"sha256:{found}":
+        raise DigestMismatch(f"{digest} came with the digest sha256:{found}")
+    return found
