@@ -1,0 +1,178 @@
+"""The attestation service, put together: rows, keys, nouns, routes, background work."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from fastapi import APIRouter, Depends
+from sqlalchemy import text
+
+from umec_attest.service.enrolments.endpoints import enrolments_router
+from umec_attest.service.enrolments.service import EnrolmentService
+from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
+from umec_attest.service.evidence.endpoints import rounds_router
+from umec_attest.service.evidence.service import RoundRules, RoundService
+from umec_attest.service.nodes.endpoints import nodes_router
+from umec_attest.service.nodes.service import NodeService
+from umec_attest.service.references.endpoints import references_router
+from umec_attest.service.references.service import ReferenceService
+from umec_attest.service.refusals import Refusals
+from umec_attest.service.settings import AttestSettings
+from umec_attest.service.standings.endpoints import standings_router
+from umec_attest.service.standings.feed import StandingFeed
+from umec_attest.service.standings.lapse import SilenceWatch
+from umec_attest.service.standings.ledger import StandingLedger
+from umec_attest.service.tables import AuditRow
+from umec_attest.service.tickets.endpoints import tickets_router
+from umec_attest.service.tickets.service import TicketService
+from umec_attest.service.trust import load_roots, load_signers
+from umec_core.audit import AuditLog
+from umec_core.clock import Clock
+from umec_core.events import Events
+from umec_core.http import require
+from umec_core.keys import load_or_create_key, read_private, write_private
+from umec_core.store import Store
+from umec_core.tokens import TokenVerifier
+from umec_policies import PolicySet, load_default
+
+__all__ = ["AUDIT_ORIGIN", "MIGRATIONS", "AttestService"]
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+AUDIT_ORIGIN: Final = "umec/attest"
+"""The name of the audit log in its checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    verifier: EllipticCurvePrivateKey
+    audit: EllipticCurvePrivateKey
+    challenge: bytes
+
+
+class AttestService:
+    """One attestation service.
+
+    `routers` go into the application of the management listener, `run()` is its background work, `close()` comes last.
+    `verifier_public_key` signs results and standing statements, `audit_public_key` the checkpoints of the audit log.
+    """
+
+    def __init__(self, settings: AttestSettings, store: Store, keys: _Keys, watch: SilenceWatch) -> None:
+        self.settings: Final = settings
+        self.issuer: Final = settings.issuer
+        self.verifier_public_key: Final[EllipticCurvePublicKey] = keys.verifier.public_key()
+        self.audit_public_key: Final[EllipticCurvePublicKey] = keys.audit.public_key()
+        self.routers: list[APIRouter] = []
+        self._store = store
+        self._watch = watch
+
+    @classmethod
+    async def open(
+        cls, settings: AttestSettings, *, tokens: TokenVerifier, clock: Clock, policies: PolicySet | None = None
+    ) -> "AttestService":
+        """Open the database, read or make the keys, and put the service together.
+
+        `tokens` verifies access tokens for the audience `settings.issuer`; `policies` is the appraisal policy set, the
+        default one if None. Raises `StoreUrlInvalid`, `TrustFileInvalid`, `KeyFileExposed`, `PolicyInvalid`.
+        """
+        roots, signers = load_roots(settings.ek_roots), load_signers(settings.reference_signers)
+        keys = _Keys(
+            verifier=load_or_create_key(settings.state / "verifier.key"),
+            audit=load_or_create_key(settings.state / "audit.key"),
+            challenge=_load_or_create_secret(settings.state / "challenge.secret"),
+        )
+        store = await Store.open(settings.database, migrations=MIGRATIONS)
+        events = Events()
+        audit = AuditLog(AuditRow, keys.audit, AUDIT_ORIGIN)
+        ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
+        references = ReferenceService(store, audit, refusals, signers=signers, clock=clock)
+        service = cls(settings, store, keys, SilenceWatch(store, ledger, clock=clock))
+        rounds = RoundService(
+            store,
+            audit,
+            ledger,
+            refusals,
+            references,
+            rules=_rules(settings),
+            seal=ChallengeSeal(keys.challenge),
+            key=keys.verifier,
+            policies=policies if policies is not None else load_default("appraisal"),
+            clock=clock,
+        )
+        enrolments = EnrolmentService(
+            store,
+            audit,
+            ledger,
+            refusals,
+            roots=roots,
+            allow_list=settings.ek_allow_list,
+            activation=timedelta(seconds=settings.activation_seconds),
+            clock=clock,
+        )
+        nodes = NodeService(
+            store,
+            audit,
+            ledger,
+            refusals,
+            readmit_untrusted=settings.operator_may_readmit_untrusted,
+            clock=clock,
+        )
+        tickets = TicketService(
+            store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
+        )
+        feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
+        service.routers = [
+            tickets_router(tickets, tokens),
+            enrolments_router(enrolments),
+            rounds_router(rounds),
+            nodes_router(nodes, tokens),
+            standings_router(feed, tokens, keys.verifier.public_key()),
+            references_router(references, tokens),
+            _audit_router(audit, store, tokens),
+        ]
+        return service
+
+    async def run(self) -> None:
+        """Lapse silent nodes until cancelled."""
+        await self._watch.run()
+
+    async def ready(self) -> None:
+        """Return if the database answers; for /readyz."""
+        async with self._store.read() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._store.close()
+
+
+def _rules(settings: AttestSettings) -> RoundRules:
+    return RoundRules(
+        issuer=settings.issuer,
+        audience=settings.management_url,
+        pcrs=tuple(sorted(set(settings.pcrs))),
+        round=timedelta(seconds=settings.round_seconds),
+        silent_rounds=settings.silent_rounds,
+        challenge=timedelta(seconds=settings.challenge_seconds),
+        result=timedelta(seconds=settings.result_seconds),
+    )
+
+
+def _audit_router(audit: AuditLog, store: Store, tokens: TokenVerifier) -> APIRouter:
+    router = APIRouter(prefix="/attest/v1/audit")
+
+    @router.get("", dependencies=[Depends(require(tokens, "attest:admin"))])
+    async def export() -> dict[str, Any]:
+        async with store.read() as session:
+            return await audit.export(session)
+
+    return router
+
+
+def _load_or_create_secret(path: Path) -> bytes:
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, secrets.token_bytes(MAC_SIZE))
+    return read_private(path)

@@ -1,0 +1,284 @@
+"""Enrolment in two steps: the verifier seals a secret for a TPM and an AK; who opens it has both.
+
+1. keys      EK by its certificate, its ticket or the allow-list; AK and node key by their attributes
+2. identity  one EK is one node; a known node gets other keys only by a new ticket
+3. secret    MakeCredential for this EK and the Name of this AK; single use, with a deadline
+4. residency TPM2_Certify of the node key by the AK, over the SHA-256 of the secret
+5. result    the node is pending; it is approved if a ticket was good, and an operator approves it otherwise
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from cryptography import x509
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_attest.credential import make_credential
+from umec_attest.enrolment import EndorsedKey, check_ak, check_ek, check_node_key, ek_sha256, verify_certify
+from umec_attest.service.enrolments.schemas import ActivationRequest, EnrolmentRequest
+from umec_attest.service.errors import (
+    ActivationExpired,
+    ActivationSecretMismatch,
+    ActivationUsed,
+    EkEnrolledElsewhere,
+    EnrolmentsBusy,
+    EnrolmentUnknown,
+    NodeEnrolled,
+    NodeOtherEk,
+    NodeRevoked,
+)
+from umec_attest.service.refusals import Refusals
+from umec_attest.service.standings.ledger import StandingLedger
+from umec_attest.service.tables import EnrolmentRow, NodeRow, TicketRow
+from umec_attest.service.tickets.service import check_ticket, find_ticket
+from umec_attest.service.wire import encode, instant
+from umec_attest.tpm.public import Public, parse_public
+from umec_core.audit import AuditLog
+from umec_core.clock import Clock
+from umec_core.errors import UmecError
+from umec_core.standing import Standing
+from umec_core.store import Store
+
+__all__ = ["EnrolmentService"]
+
+SECRET_SIZE: Final = 32
+"""Bytes: the longest secret that every EK template takes (the digest of its Name)."""
+
+MAX_OPEN: Final = 1000
+"""Enrolments under way at once: whoever asks needs no credential, so what they can make us keep is bounded."""
+
+
+class EnrolmentService:
+    """Enrols nodes."""
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        ledger: StandingLedger,
+        refusals: Refusals,
+        *,
+        roots: Sequence[x509.Certificate],
+        allow_list: frozenset[str],
+        activation: timedelta,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._ledger = ledger
+        self._refusals = refusals
+        self._roots = roots
+        self._allow_list = allow_list
+        self._activation = activation
+        self._clock = clock
+
+    async def begin(self, request: EnrolmentRequest) -> dict[str, Any]:
+        """Answer an enrolment with a credential that only its TPM opens."""
+        now = self._clock()
+        try:
+            return await self._begin(request, now)
+        except UmecError as error:
+            await self._refusals.record("enrolment.begin", request.node, error, now)
+            raise
+
+    async def _begin(self, request: EnrolmentRequest, now: datetime) -> dict[str, Any]:
+        ek, ak = parse_public(request.ek_public), check_ak(parse_public(request.ak_public))
+        node_key = check_node_key(parse_public(request.node_key_public))
+        secret = secrets.token_bytes(SECRET_SIZE)
+        identifier = secrets.token_hex(16)
+        expires_at = now + self._activation
+        fingerprint = ek_sha256(ek)
+
+        async def work(session: AsyncSession) -> None:
+            ticket = await self._ticket(session, request.ticket, request.node, fingerprint, now)
+            endorsed = self._endorse(ek, request, ticket, now)  # 1
+            await _check_identity(session, request.node, fingerprint, ticket)  # 2
+            await _check_room(session, now)
+            row = _enrolment_row(identifier, request, endorsed, ticket, expires_at)
+            row.secret_sha256 = hashlib.sha256(secret).digest()
+            row.ak_public, row.node_key_public = ak.to_bytes(), node_key.to_bytes()
+            session.add(row)
+
+        await self._store.write(work)
+        credential = make_credential(ek, ak.name(), secret)  # 3
+        return {
+            "enrolment": identifier,
+            "credential_blob": encode(credential.blob),
+            "encrypted_secret": encode(credential.encrypted_secret),
+            "expires_at": instant(expires_at),
+        }
+
+    async def activate(self, identifier: str, request: ActivationRequest) -> dict[str, Any]:
+        """End an enrolment: the node becomes known, pending until its first good evidence."""
+        now = self._clock()
+        subject, approved = identifier, False
+        try:
+            subject = await self._take(identifier, request.secret, now)
+            approved = await self._store.write(lambda session: self._finish(session, identifier, request, now))
+        except UmecError as error:
+            await self._refusals.record("enrolment.activate", subject, error, now)
+            raise
+        self._ledger.announce()
+        return {"node": subject, "standing": Standing.PENDING.value, "approved": approved}
+
+    async def _take(self, identifier: str, secret: bytes, now: datetime) -> str:
+        """Use up the one attempt of an enrolment and return its node. The attempt stays used whatever follows."""
+        given = hashlib.sha256(secret).digest()
+
+        async def work(session: AsyncSession) -> tuple[str, bool]:
+            row = await session.get(EnrolmentRow, identifier, with_for_update=True)
+            if row is None:
+                raise EnrolmentUnknown("there is no such enrolment")
+            if row.used_at is not None:
+                raise ActivationUsed("the one attempt to activate was made", advice="enrol again")
+            if now >= row.expires_at:
+                raise ActivationExpired(f"the deadline was {instant(row.expires_at)}", advice="enrol again")
+            row.used_at = now
+            return row.node, hmac.compare_digest(given, row.secret_sha256)
+
+        node, matches = await self._store.write(work)
+        if not matches:
+            raise ActivationSecretMismatch("the secret is not the one that was sealed", advice="enrol again")
+        return node
+
+    async def _finish(self, session: AsyncSession, identifier: str, request: ActivationRequest, now: datetime) -> bool:
+        row = await session.get_one(EnrolmentRow, identifier)
+        node_key = parse_public(row.node_key_public)
+        verify_certify(  # 4
+            attest=request.certify_attest,
+            signature=request.certify_signature,
+            ak=parse_public(row.ak_public),
+            ak_parent=parse_public(row.ek_public),
+            node_key=node_key,
+            qualifying=row.secret_sha256,
+        )
+        ticket = None
+        if row.ticket is not None:
+            ticket = await session.get_one(TicketRow, row.ticket, with_for_update=True)
+            check_ticket(ticket, node=row.node, ek_sha256=row.ek_sha256, now=now)
+            ticket.used_at = now
+        known = await _check_identity(session, row.node, row.ek_sha256, ticket)
+        node = _new_node(row, now) if known is None else known
+        _baseline(node, row, ticket, now)
+        await self._enrolled(session, node, row.endorsed_by, new=known is None, now=now)  # 5
+        return node.approved
+
+    async def _enrolled(
+        self, session: AsyncSession, node: NodeRow, endorsed_by: str, *, new: bool, now: datetime
+    ) -> None:
+        reason = "enrolled with a ticket" if node.approved else "enrolled, waits for an operator"
+        if new:
+            session.add(node)
+            await session.flush()
+            node.reason = reason
+            await self._ledger.record(session, node)
+        else:
+            node.standing = ""  # whatever it was: other keys are another generation
+            await self._ledger.change(session, node, Standing.PENDING, actor="verifier", reason=reason, now=now)
+        await self._audit.append(
+            session,
+            actor=node.id,
+            action="node.enrol",
+            subject=node.id,
+            outcome="done",
+            facts={
+                "ek_sha256": node.ek_sha256,
+                "ak_name": parse_public(node.ak_public).name().hex(),
+                "node_key_name": parse_public(node.node_key_public).name().hex(),
+                "endorsed_by": endorsed_by,
+                "approved": node.approved,
+                "generation": node.generation,
+            },
+            now=now,
+        )
+
+    async def _ticket(
+        self, session: AsyncSession, text: str | None, node: str, fingerprint: str, now: datetime
+    ) -> TicketRow | None:
+        if text is None:
+            return None
+        ticket = await find_ticket(session, text)
+        check_ticket(ticket, node=node, ek_sha256=fingerprint, now=now)
+        return ticket
+
+    def _endorse(self, ek: Public, request: EnrolmentRequest, ticket: TicketRow | None, now: datetime) -> EndorsedKey:
+        """Check the EK. A ticket names the TPM, so it vouches for one that has no certificate."""
+        named = frozenset() if ticket is None else frozenset({ticket.ek_sha256})
+        return check_ek(
+            public=ek,
+            certificate=request.ek_certificate,
+            chain=request.ek_chain,
+            roots=self._roots,
+            now=now,
+            allow_list=self._allow_list | named,
+        )
+
+
+async def _check_identity(
+    session: AsyncSession, node: str, fingerprint: str, ticket: TicketRow | None
+) -> NodeRow | None:
+    """Return the node that is enrolled already, if it may be enrolled anew (2)."""
+    other = await session.scalar(select(NodeRow.id).where(NodeRow.ek_sha256 == fingerprint, NodeRow.id != node))
+    if other is not None:
+        raise EkEnrolledElsewhere("this TPM is enrolled as another node")
+    known = await session.get(NodeRow, node, with_for_update=True)
+    if known is None:
+        return None
+    squatted = not known.approved and ticket is not None  # anybody's TPM may have asked for this name before
+    if known.ek_sha256 != fingerprint and not squatted:
+        raise NodeOtherEk(f"node {node} is enrolled with another TPM")
+    if ticket is None:
+        raise NodeEnrolled(f"node {node} is enrolled already", advice="an operator makes a new ticket for new keys")
+    if known.standing == Standing.REVOKED.value and ticket.created_at <= known.changed_at:
+        raise NodeRevoked(f"node {node} was revoked after the ticket was made", advice="make a new ticket")
+    return known
+
+
+async def _check_room(session: AsyncSession, now: datetime) -> None:
+    query = select(func.count()).where(EnrolmentRow.used_at.is_(None), EnrolmentRow.expires_at > now)
+    if (await session.scalar(query) or 0) >= MAX_OPEN:
+        raise EnrolmentsBusy("too many enrolments are under way", advice="try again in some minutes")
+
+
+def _enrolment_row(
+    identifier: str, request: EnrolmentRequest, endorsed: EndorsedKey, ticket: TicketRow | None, expires_at: datetime
+) -> EnrolmentRow:
+    return EnrolmentRow(
+        id=identifier,
+        node=request.node,
+        ticket=None if ticket is None else ticket.secret_sha256,
+        ek_sha256=endorsed.sha256,
+        ek_public=endorsed.public.to_bytes(),
+        endorsed_by=endorsed.endorsed_by,
+        expires_at=expires_at,
+        used_at=None,
+    )
+
+
+def _new_node(row: EnrolmentRow, now: datetime) -> NodeRow:
+    return NodeRow(
+        id=row.node,
+        tenant=None,
+        image=None,
+        approved=False,
+        ek_sha256=row.ek_sha256,
+        standing=Standing.PENDING.value,
+        generation=1,
+        reason="",
+        changed_at=now,
+    )
+
+
+def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: datetime) -> None:
+    """Set keys, and forget what the former keys said: a new AK is a new base line."""
+    node.ek_sha256 = row.ek_sha256
+    node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public
+    node.enrolled_at, node.deadline, node.rounds = now, None, 0
+    node.clock_state = node.fell_at_reset = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
+    if ticket is not None:
+        node.tenant, node.image, node.approved = ticket.tenant, ticket.image, True

@@ -1,0 +1,233 @@
+"""Errors of the attestation service, beside those of the pure checks (`umec_attest.errors`).
+
+AttestError
+├── NodeUnknown, NodeRevoked, NodeConflict (node-*, ek-enrolled-elsewhere), StandingConflict
+├── TicketRefused        ticket-*
+├── ActivationRefused    enrolment-unknown, activation-*
+└── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
+"""
+
+from umec_attest.errors import AttestError
+from umec_core.errors import Kind
+
+__all__ = [
+    "ActivationExpired",
+    "ActivationRefused",
+    "ActivationSecretMismatch",
+    "ActivationUsed",
+    "AssignmentMissing",
+    "BootLogRequired",
+    "EkEnrolledElsewhere",
+    "EnrolmentUnknown",
+    "EnrolmentsBusy",
+    "EvidenceRefused",
+    "EvidenceReplayed",
+    "FeedBehind",
+    "NodeEnrolled",
+    "NodeOtherEk",
+    "NodeRevoked",
+    "NodeUnknown",
+    "NonceExpired",
+    "NonceSuperseded",
+    "NonceUnknown",
+    "ReadmitNeedsBoot",
+    "ReferenceConflict",
+    "ReferenceMissing",
+    "StandingConflict",
+    "TicketEkMismatch",
+    "TicketExpired",
+    "TicketNodeMismatch",
+    "TicketRefused",
+    "TicketUnknown",
+    "TicketUsed",
+]
+
+
+class NodeUnknown(AttestError):
+    """There is no such node, or none that the caller may see."""
+
+    code = "node-unknown"
+    kind = Kind.NOT_FOUND
+
+
+class NodeRevoked(AttestError):
+    """The node is revoked; only a new enrolment, which an operator starts with a ticket, brings it back."""
+
+    code = "node-revoked"
+    kind = Kind.FORBIDDEN
+
+
+class NodeEnrolled(AttestError):
+    """The node is enrolled already: other keys need a ticket that an operator made for this."""
+
+    code = "node-enrolled"
+    kind = Kind.CONFLICT
+
+
+class NodeOtherEk(AttestError):
+    """The node is enrolled with another TPM."""
+
+    code = "node-other-ek"
+    kind = Kind.CONFLICT
+
+
+class EkEnrolledElsewhere(AttestError):
+    """The TPM is enrolled as another node."""
+
+    code = "ek-enrolled-elsewhere"
+    kind = Kind.CONFLICT
+
+
+class StandingConflict(AttestError):
+    """The standing of the node does not allow this."""
+
+    code = "standing-conflict"
+    kind = Kind.CONFLICT
+
+
+class FeedBehind(AttestError):
+    """Somebody knows more changes than this service remembers: it lost some, and must not be believed."""
+
+    code = "standing-feed-behind"
+    kind = Kind.CONFLICT
+
+
+class ReadmitNeedsBoot(StandingConflict):
+    """A node that was found untrusted comes back by good evidence of a new boot."""
+
+    code = "readmit-needs-boot"
+
+
+class AssignmentMissing(AttestError):
+    """Nobody has said yet to which tenant the node belongs and which image it runs."""
+
+    code = "node-assignment-missing"
+    kind = Kind.CONFLICT
+
+
+class TicketRefused(AttestError):
+    """A ticket that lets nobody in."""
+
+    code = "ticket-refused"
+    kind = Kind.FORBIDDEN
+
+
+class TicketUnknown(TicketRefused):
+    """Nobody here made this ticket."""
+
+    code = "ticket-unknown"
+
+
+class TicketExpired(TicketRefused):
+    """The time of the ticket is over."""
+
+    code = "ticket-expired"
+
+
+class TicketUsed(TicketRefused):
+    """The ticket was used already."""
+
+    code = "ticket-used"
+
+
+class TicketNodeMismatch(TicketRefused):
+    """The ticket is for another node."""
+
+    code = "ticket-node-mismatch"
+
+
+class TicketEkMismatch(TicketRefused):
+    """The ticket is for another TPM."""
+
+    code = "ticket-ek-mismatch"
+
+
+class ActivationRefused(AttestError):
+    """An activation that proves nothing."""
+
+    code = "activation-refused"
+
+
+class EnrolmentUnknown(ActivationRefused):
+    """There is no such enrolment, or it is over since long."""
+
+    code = "enrolment-unknown"
+    kind = Kind.NOT_FOUND
+
+
+class EnrolmentsBusy(ActivationRefused):
+    """More enrolments are under way than this service keeps."""
+
+    code = "enrolments-busy"
+    kind = Kind.TOO_MANY
+
+
+class ActivationExpired(ActivationRefused):
+    """The deadline of the activation is over."""
+
+    code = "activation-expired"
+
+
+class ActivationUsed(ActivationRefused):
+    """The one attempt to activate was made."""
+
+    code = "activation-used"
+    kind = Kind.CONFLICT
+
+
+class ActivationSecretMismatch(ActivationRefused):
+    """The secret is not the one that was sealed for this TPM and attestation key."""
+
+    code = "activation-secret-mismatch"
+
+
+class EvidenceRefused(AttestError):
+    """Evidence that is not about this node's state now; it says nothing, so it changes nothing."""
+
+    code = "evidence-refused"
+
+
+class NonceUnknown(EvidenceRefused):
+    """The challenge is not one of ours for this node and its attestation key."""
+
+    code = "nonce-unknown"
+
+
+class NonceExpired(EvidenceRefused):
+    """The deadline of the challenge is over."""
+
+    code = "nonce-expired"
+
+
+class NonceSuperseded(EvidenceRefused):
+    """The challenge is of an earlier round, another policy or another baseline."""
+
+    code = "nonce-superseded"
+    kind = Kind.CONFLICT
+
+
+class EvidenceReplayed(EvidenceRefused):
+    """The challenge was answered already."""
+
+    code = "evidence-replayed"
+    kind = Kind.CONFLICT
+
+
+class BootLogRequired(EvidenceRefused):
+    """The node booted since its last boot log, or that log is not here any more: send the whole one."""
+
+    code = "boot-log-required"
+
+
+class ReferenceMissing(EvidenceRefused):
+    """There is no reference set for the image that the node is to run."""
+
+    code = "reference-missing"
+    kind = Kind.UNAVAILABLE
+
+
+class ReferenceConflict(AttestError):
+    """Another reference set has this image and version."""
+
+    code = "reference-conflict"
+    kind = Kind.CONFLICT

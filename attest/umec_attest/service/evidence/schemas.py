@@ -1,0 +1,25 @@
+"""Bodies about rounds; binary is standard base64."""
+
+from typing import Any
+
+from umec_attest.service.wire import Blob, Id, LargeBlob, Sha256, WireModel
+
+__all__ = ["ChallengeRequest", "EvidenceRequest"]
+
+
+class ChallengeRequest(WireModel):
+    """POST /attest/v1/challenges."""
+
+    node: Id
+
+
+class EvidenceRequest(WireModel):
+    """POST /attest/v1/evidence: TPMS_ATTEST, TPMT_SIGNATURE, {"sha256": {"0": hex, …}}, the boot log or its hash."""
+
+    node: Id
+    challenge: str
+    quote: Blob
+    signature: Blob
+    pcrs: dict[str, Any]
+    boot_log: LargeBlob | None = None
+    boot_log_sha256: Sha256 | None = None

@@ -1,0 +1,132 @@
+"""Keeps signed reference sets; the newest version of an image is the one that counts, and none is ever replaced."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_attest.errors import ReferenceExpired, ReferenceRollback
+from umec_attest.reference import ReferenceSet, verify_reference_set
+from umec_attest.service.errors import ReferenceConflict, ReferenceMissing
+from umec_attest.service.refusals import Refusals
+from umec_attest.service.tables import ReferenceRow
+from umec_attest.service.wire import instant
+from umec_core.audit import AuditLog
+from umec_core.clock import Clock
+from umec_core.errors import UmecError
+from umec_core.store import Store
+
+__all__ = ["ReferenceService"]
+
+
+class ReferenceService:
+    """Takes, shows and finds reference sets."""
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        refusals: Refusals,
+        *,
+        signers: Sequence[EllipticCurvePublicKey],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._refusals = refusals
+        self._signers = tuple(signers)
+        self._clock = clock
+        self._verified: dict[str, tuple[int, ReferenceSet]] = {}
+
+    async def install(self, envelope: bytes, *, actor: str) -> dict[str, Any]:
+        """Take a reference set that a pinned signer signed and that is newer than all before."""
+        now = self._clock()
+        try:
+            reference = verify_reference_set(envelope, signers=self._signers, now=now, minimum_version=0)
+            await self._store.write(lambda session: self._install(session, reference, envelope, actor, now))
+        except UmecError as error:
+            await self._refusals.record("reference.install", actor, error, now)
+            raise
+        return {
+            "image": reference.name,
+            "version": reference.version,
+            "sha256": reference.sha256,
+            "expires": instant(reference.expires),
+        }
+
+    async def _install(
+        self, session: AsyncSession, reference: ReferenceSet, envelope: bytes, actor: str, now: datetime
+    ) -> None:
+        newest = await self._newest(session, reference.name)
+        if newest is not None and reference.version < newest.version:
+            raise ReferenceRollback(f"version {reference.version}, but version {newest.version} is in use already")
+        if newest is not None and reference.version == newest.version:
+            if newest.sha256 == reference.sha256:
+                return
+            raise ReferenceConflict(f"another set of {reference.name} has the version {reference.version}")
+        row = ReferenceRow(
+            image=reference.name,
+            version=reference.version,
+            envelope=envelope,
+            sha256=reference.sha256,
+            expires_at=reference.expires,
+            installed_at=now,
+        )
+        session.add(row)
+        await session.flush()
+        await self._audit.append(
+            session,
+            actor=actor,
+            action="reference.install",
+            subject=reference.name,
+            outcome="done",
+            facts={"version": reference.version, "sha256": reference.sha256},
+            now=now,
+        )
+
+    async def list(self) -> list[dict[str, Any]]:
+        """Return all sets, without their content."""
+        query = select(ReferenceRow).order_by(ReferenceRow.image, ReferenceRow.version)
+        async with self._store.read() as session:
+            rows = list(await session.scalars(query))
+        return [
+            {
+                "image": row.image,
+                "version": row.version,
+                "sha256": row.sha256,
+                "expires": instant(row.expires_at),
+                "installed_at": instant(row.installed_at),
+            }
+            for row in rows
+        ]
+
+    async def current(self, session: AsyncSession, image: str, now: datetime) -> ReferenceSet:
+        """Return the newest set of an image, verified by this process against the signers that are pinned now.
+
+        Raises `ReferenceMissing`, `ReferenceExpired`, `ReferenceSignature`.
+        """
+        newest = await self._newest(session, image)
+        if newest is None:
+            raise ReferenceMissing(
+                f"there is no reference set for the image {image}",
+                advice="predict its values, sign them, and send them to /attest/v1/reference-sets",
+            )
+        version, reference = self._verified.get(image, (0, None))
+        if reference is None or version != newest.version:
+            reference = verify_reference_set(
+                newest.envelope, signers=self._signers, now=now, minimum_version=newest.version
+            )
+            self._verified[image] = (newest.version, reference)
+        if now >= reference.expires:
+            raise ReferenceExpired(
+                f"the reference set of {image} expired at {instant(reference.expires)}", advice="sign a new version"
+            )
+        return reference
+
+    @staticmethod
+    async def _newest(session: AsyncSession, image: str) -> ReferenceRow | None:
+        query = select(ReferenceRow).where(ReferenceRow.image == image).order_by(ReferenceRow.version.desc()).limit(1)
+        return await session.scalar(query)

@@ -1,0 +1,1 @@
+"""What every node is worth now: changes, the signed feed, and the deadline of the silent."""

@@ -1,0 +1,34 @@
+"""GET /attest/v1/standings and the keys that statements and results are signed with."""
+
+from typing import Annotated
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from fastapi import APIRouter, Depends, Query
+
+from umec_attest.service.standings.feed import MAX_WAIT, StandingFeed
+from umec_attest.service.wire import Id
+from umec_core.http import require
+from umec_core.jose import KeySet
+from umec_core.tokens import TokenVerifier
+
+__all__ = ["standings_router"]
+
+
+def standings_router(feed: StandingFeed, tokens: TokenVerifier, key: EllipticCurvePublicKey) -> APIRouter:
+    """Return the routes of the feed; the keys are public."""
+    router = APIRouter(prefix="/attest/v1")
+    jwks = KeySet([key]).jwks()
+
+    @router.get("/jwks")
+    async def read_jwks() -> dict[str, list[dict[str, str]]]:
+        return jwks
+
+    @router.get("/standings", dependencies=[Depends(require(tokens, "standings:read"))])
+    async def follow(
+        after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
+        wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
+        node: Id | None = None,
+    ) -> dict[str, str]:
+        return {"statement": await feed.statement(after=after, wait=wait, node=node)}
+
+    return router

@@ -1,0 +1,141 @@
+"""The rows of the attestation service; `migrations/versions` makes the same tables."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, LargeBinary, MetaData, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from umec_core.audit import AuditMixin
+from umec_core.store import RowId, Timestamp
+
+__all__ = [
+    "AuditRow",
+    "Base",
+    "BootLogRow",
+    "EnrolmentRow",
+    "NodeRow",
+    "ReferenceRow",
+    "StandingRow",
+    "TicketRow",
+    "UsedChallengeRow",
+]
+
+
+class Base(DeclarativeBase):
+    """All tables of the service."""
+
+    metadata = MetaData()
+    type_annotation_map = {datetime: Timestamp, bytes: LargeBinary}  # noqa: RUF012 - SQLAlchemy's way to say it
+
+
+class TicketRow(Base):
+    """An operator's word that a TPM is an asset: kept by the hash of its secret, used once."""
+
+    __tablename__ = "ticket"
+
+    secret_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    node: Mapped[str]
+    tenant: Mapped[str]
+    image: Mapped[str]
+    ek_sha256: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class EnrolmentRow(Base):
+    """An enrolment under way: what the activation will be about."""
+
+    __tablename__ = "enrolment"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str]
+    secret_sha256: Mapped[bytes]
+    ticket: Mapped[bytes | None] = mapped_column(ForeignKey("ticket.secret_sha256"))
+    ek_sha256: Mapped[str]
+    ek_public: Mapped[bytes]
+    ak_public: Mapped[bytes]
+    node_key_public: Mapped[bytes]
+    endorsed_by: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
+
+
+class NodeRow(Base):
+    """A node: its keys, its standing, and what the last round of evidence said."""
+
+    __tablename__ = "node"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str | None]
+    image: Mapped[str | None]
+    ek_sha256: Mapped[str] = mapped_column(unique=True)
+    ek_public: Mapped[bytes]
+    ak_public: Mapped[bytes]
+    node_key_public: Mapped[bytes]
+    approved: Mapped[bool]
+    standing: Mapped[str]
+    generation: Mapped[int]
+    reason: Mapped[str]
+    changed_at: Mapped[datetime]
+    enrolled_at: Mapped[datetime]
+    deadline: Mapped[datetime | None] = mapped_column(index=True)
+    rounds: Mapped[int]
+    clock_state: Mapped[str | None] = mapped_column(Text)
+    """Clock and counters of the last accepted quote (JSON of `ClockState`)."""
+    fell_at_reset: Mapped[int | None] = mapped_column(RowId)
+    """The resetCount at which the node was found untrusted; only a higher one can bring it back."""
+    boot_log_sha256: Mapped[str | None]
+    boot_log_reset: Mapped[int | None] = mapped_column(RowId)
+    last_round: Mapped[str | None] = mapped_column(Text)
+
+
+class BootLogRow(Base):
+    """A boot log that belonged to a verified quote; one for all nodes that booted the same."""
+
+    __tablename__ = "boot_log"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[bytes]
+    stored_at: Mapped[datetime]
+
+
+class UsedChallengeRow(Base):
+    """The mark that a challenge was answered, kept until the challenge is over anyway."""
+
+    __tablename__ = "used_challenge"
+
+    nonce: Mapped[bytes] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class StandingRow(Base):
+    """The standing feed: one row for each change, written in the transaction of the change."""
+
+    __tablename__ = "standing"
+
+    seq: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
+    node: Mapped[str] = mapped_column(index=True)
+    tenant: Mapped[str | None]
+    standing: Mapped[str]
+    generation: Mapped[int]
+    changed_at: Mapped[datetime]
+
+
+class ReferenceRow(Base):
+    """A signed reference set, as it came."""
+
+    __tablename__ = "reference_set"
+
+    image: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    envelope: Mapped[bytes]
+    sha256: Mapped[str]
+    expires_at: Mapped[datetime]
+    installed_at: Mapped[datetime]
+
+
+class AuditRow(AuditMixin, Base):
+    """The audit log of the service."""
+
+    __tablename__ = "audit"
