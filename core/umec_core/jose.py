@@ -295,6 +295,10 @@ class KeySet:
             ]
         }
 
+    def thumbprints(self) -> tuple[str, ...]:
+        """Return the thumbprints of the keys."""
+        return tuple(self._keys)
+
     def find(self, kid: str | None) -> ECKey:
         """Return the key with that identifier, or the only key where a token names none; raises `JwtKeyUnknown`."""
         if kid is None and len(self._keys) == 1:

@@ -40,6 +40,7 @@ from umec_core.standing import StandingView
 __all__ = [
     "ACCESS_TOKEN_TYPE",
     "BearerPolicy",
+    "Denied",
     "KeySource",
     "KeysUnavailable",
     "Presented",
@@ -50,6 +51,7 @@ __all__ = [
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
+    "TokenRevoked",
     "TokenScope",
     "TokenVerifier",
     "certificate_thumbprint",
@@ -106,6 +108,12 @@ class TokenBinding(Unauthenticated):
     code = "token-binding"
 
 
+class TokenRevoked(Unauthenticated):
+    """The token, or its client, was revoked."""
+
+    code = "token-revoked"
+
+
 class KeysUnavailable(Unavailable):
     """The keys of a peer cannot be read right now."""
 
@@ -130,6 +138,10 @@ class Presented:
 
 BearerPolicy = Callable[[Principal, Presented], bool]
 """Says whether this API takes an unbound token from that request."""
+
+
+Denied = Callable[[Mapping[str, Any]], bool]
+"""Says whether verified claims belong to a token that was revoked."""
 
 
 class StaticKeys:
@@ -227,6 +239,7 @@ class TokenVerifier:
         clock: Clock,
         replay: ReplayCache | None = None,
         allow_bearer: BearerPolicy | bool = False,
+        denied: Denied | None = None,
         resource_metadata: str | None = None,
     ) -> None:
         if not issuer or not audience:
@@ -239,6 +252,7 @@ class TokenVerifier:
         self._clock = clock
         self._replay = replay if replay is not None else ReplayCache()
         self._allow_bearer = allow_bearer
+        self._denied = denied
         self._cache: OrderedDict[str, _Verified] = OrderedDict()
 
     async def verify(self, presented: Presented) -> Principal:
@@ -246,7 +260,7 @@ class TokenVerifier:
 
         1. A token is presented. 2. Our authorization server signed it as an access token, with every claim of RFC 9068
         that we rely on. 3. It is for this API. 4. Its time is now, and short. 5. Its holder presents it. 6. If it is
-        bound to a node, that node stands, in the generation of the token.
+        bound to a node, that node stands, in the generation of the token. 7. It was not revoked, as far as is known.
         """
         token = _presented_token(presented)  # 1
         verified = self._cache.get(token)
@@ -256,6 +270,8 @@ class TokenVerifier:
         _check_times(verified.claims, now)  # 4
         self._check_binding(verified, presented, token, now)  # 5
         self._check_standing(verified.principal, now)  # 6
+        if self._denied is not None and self._denied(verified.claims):  # 7
+            raise TokenRevoked("the access token was revoked", advice="ask for a new one")
         self._remember(token, verified)
         return verified.principal
 

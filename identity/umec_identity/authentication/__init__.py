@@ -1,0 +1,1 @@
+"""Client authentication methods: private_key_jwt, and attestation."""

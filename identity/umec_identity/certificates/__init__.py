@@ -1,0 +1,1 @@
+"""The platform CA and the certificates of nodes."""

@@ -1,0 +1,1 @@
+"""Clients: registration, rows and the management API."""

@@ -1,0 +1,1 @@
+"""Grants: what a client that proved itself gets."""

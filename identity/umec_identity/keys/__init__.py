@@ -1,0 +1,1 @@
+"""Token keys: the ring and the published set."""

@@ -1,0 +1,1 @@
+"""Revocation and introspection of tokens."""

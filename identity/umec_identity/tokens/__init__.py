@@ -1,0 +1,1 @@
+"""Tokens: their texts, their issuance, the token endpoint."""

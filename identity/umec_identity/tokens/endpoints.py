@@ -1,0 +1,40 @@
+"""POST /oauth2/token and POST /oauth2/challenge."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from umec_core.clock import Clock
+from umec_identity.authentication.challenge import Challenges
+from umec_identity.limits import Buckets
+from umec_identity.tokens.service import Tokens
+from umec_identity.wire import answering, oauth_request
+
+__all__ = ["router"]
+
+
+def router(tokens: Tokens, challenges: Challenges, *, addresses: Buckets, clock: Clock) -> APIRouter:
+    """Return the endpoints."""
+    api = APIRouter(prefix="/oauth2")
+
+    @api.post("/token")
+    async def token(request: Request) -> JSONResponse:
+        async def work() -> Mapping[str, Any]:
+            asked = await oauth_request(request)
+            addresses.take(asked.address)
+            return (await tokens.issue(asked)).answer
+
+        return await answering(work)
+
+    @api.post("/challenge")
+    async def challenge(request: Request) -> JSONResponse:
+        async def work() -> Mapping[str, Any]:
+            asked = await oauth_request(request, form=False)
+            addresses.take(asked.address)
+            return {"attestation_challenge": challenges.make(clock())}
+
+        return await answering(work)
+
+    return api
