@@ -1,6 +1,7 @@
 """Admissions of a platform: each digest is evaluated once at a time, and good ones are kept.
 
-They are kept while nothing that they stand on changes, and for minutes at most. A refusal is never kept: what was missing may have been attached since.
+They are kept while nothing that they stand on changes, and for minutes at most. A refusal is never kept: what was
+missing may have been attached since.
 """
 
 import asyncio

@@ -79,7 +79,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What is attached to a manifest that exists and has the digest by which it was asked for. It proves nothing yet."""
+    """What is attached to a manifest that really has the digest by which it was asked for. It proves nothing yet."""
 
     repository: str
     digest: str

@@ -107,7 +107,8 @@ class Promoter:
         now = self._clock()
         attached = await fetch_attached(self._registry, repository, digest)
         made, _ = verified_summaries(attached, [self.public_key], now)
-        proof = prove(attached, self._verifier, self._builders(tenant_of(repository)), now)  # 2
+        expected = self._builders(tenant_of(repository))
+        proof = await asyncio.to_thread(prove, attached, self._verifier, expected, now)  # 2
         allowed = self._decide(approver, attached, stage, proof, made)  # 3
         if any(summary.stage == stage for summary in made):  # 1, after 3: strangers learn nothing
             raise PromotionExists(f"{digest} was promoted to {stage} before")
