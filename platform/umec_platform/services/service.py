@@ -148,6 +148,11 @@ class Services:
                 raise NoService("there is no such service")
             return row
 
+    async def get_own(self, instance: str, service: str) -> ServiceRow:
+        """Return a service of an instance; raises `NoService`."""
+        async with self._ledger.store.read() as session:
+            return await _own(session, instance, service, None)
+
     async def list(self, *, tenant: str | None = None, instance: str | None = None) -> Sequence[ServiceRow]:
         """Return the services of a tenant or of an instance, oldest first."""
         query = select(ServiceRow).order_by(ServiceRow.created_at, ServiceRow.id)

@@ -1,0 +1,169 @@
+"""`/app_lcm/v1` on the management listener (MEC 010-2): instances and the operations on them."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from umec_core.http import require
+from umec_core.principal import Principal
+from umec_core.tokens import TokenVerifier
+from umec_platform.api import acting_tenant, entity, only_parameters, rfc3339, seconds
+from umec_platform.instances.service import FAILED, INSTANTIATED, Instances
+from umec_platform.instances.store import InstanceRow, OperationRow
+from umec_platform.mec import Identifier, MecModel, Text
+from umec_platform.packages.store import PackageRow
+
+__all__ = ["instance_router"]
+
+
+class CreateAppInstanceRequest(MecModel):
+    """An instance to be made."""
+
+    app_d_id: Identifier
+    app_instance_name: Text | None = None
+    app_instance_description: Text | None = None
+
+
+class MecHostInformation(MecModel):
+    """A host, by its id. MEC 010-2 also allows key-value pairs, which this platform does not name hosts by."""
+
+    host_id: Identifier
+
+
+class InstantiateAppRequest(MecModel):
+    """Where an instance is to be started; without a host, on the first whose node is trusted."""
+
+    mec_host_information: list[MecHostInformation] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1,
+        validation_alias=AliasChoices("mecHostInformation", "selectedMECHostInfo"),
+    )
+
+
+class TerminateAppRequest(BaseModel):
+    """How an instance is to be stopped."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    termination_type: str = Field(default="FORCEFUL", alias="terminationType", pattern="^(FORCEFUL|GRACEFUL)$")
+    timeout: int | None = Field(default=None, alias="gracefulTerminationTimeout", ge=0, le=3600)
+
+
+def instance_router(verifier: TokenVerifier, instances: Instances, *, base: str) -> APIRouter:
+    """Return the endpoints; `base` is the URL of the management listener."""
+    router = APIRouter(prefix="/app_lcm/v1")
+    caller = Annotated[Principal, Depends(require(verifier))]
+    url = f"{base}/app_lcm/v1"
+
+    @router.post("/app_instances")
+    async def create(
+        request: Request, wish: CreateAppInstanceRequest, who: caller, tenant: str | None = None
+    ) -> Response:
+        only_parameters(request, {"tenant"})
+        row = await instances.create(
+            who.subject,
+            tenant=acting_tenant(who, tenant),
+            app_d_id=wish.app_d_id,
+            name=wish.app_instance_name,
+            description=wish.app_instance_description,
+        )
+        row, package = await instances.get(row.id, row.tenant)
+        shown = _instance(row, package, url)
+        return entity(shown, version=row.version, status=201, location=shown["_links"]["self"]["href"])
+
+    @router.get("/app_instances")
+    async def every(request: Request, who: caller, tenant: str | None = None) -> Response:
+        only_parameters(request, {"tenant"})
+        rows = await instances.list(acting_tenant(who, tenant))
+        return entity([_instance(row, package, url) for row, package in rows])
+
+    @router.get("/app_instances/{instance}")
+    async def read(request: Request, instance: str, who: caller) -> Response:
+        only_parameters(request)
+        row, package = await instances.get(instance, acting_tenant(who, None))
+        return entity(_instance(row, package, url), version=row.version)
+
+    @router.delete("/app_instances/{instance}")
+    async def remove(request: Request, instance: str, who: caller) -> Response:
+        only_parameters(request)
+        await instances.remove(who.subject, instance, acting_tenant(who, None))
+        return Response(status_code=204)
+
+    @router.post("/app_instances/{instance}/instantiate")
+    async def instantiate(request: Request, instance: str, wish: InstantiateAppRequest, who: caller) -> Response:
+        only_parameters(request)
+        host = wish.mec_host_information[0].host_id if wish.mec_host_information else None
+        order = await instances.instantiate(who.subject, instance, acting_tenant(who, None), host)
+        return _accepted(order)
+
+    @router.post("/app_instances/{instance}/terminate")
+    async def terminate(request: Request, instance: str, wish: TerminateAppRequest, who: caller) -> Response:
+        only_parameters(request)
+        parameters = wish.model_dump(by_alias=True, exclude_none=True)
+        order = await instances.terminate(who.subject, instance, acting_tenant(who, None), parameters)
+        return _accepted(order)
+
+    @router.get("/app_lcm_op_occs")
+    async def operations(request: Request, who: caller, tenant: str | None = None) -> Response:
+        only_parameters(request, {"tenant"})
+        rows = await instances.operations(acting_tenant(who, tenant))
+        return entity([_operation(row, url) for row in rows])
+
+    @router.get("/app_lcm_op_occs/{operation}")
+    async def operation(request: Request, operation: str, who: caller) -> Response:
+        only_parameters(request)
+        return entity(_operation(await instances.operation(operation, acting_tenant(who, None)), url))
+
+    def _accepted(order: OperationRow) -> Response:
+        return Response(status_code=202, headers={"Location": f"{url}/app_lcm_op_occs/{order.id}"})
+
+    return router
+
+
+def _instance(row: InstanceRow, package: PackageRow, url: str) -> dict[str, Any]:
+    here = f"{url}/app_instances/{row.id}"
+    appd: dict[str, Any] = package.appd or {}
+    document: dict[str, Any] = {
+        "id": row.id,
+        "tenant": row.tenant,
+        "appInstanceName": row.name,
+        "appInstanceDescription": row.description,
+        "appDId": package.app_d_id,
+        "appProvider": appd.get("appProvider"),
+        "appName": appd.get("appName"),
+        "appSoftVersion": appd.get("appSoftVersion"),
+        "appDVersion": appd.get("appDVersion"),
+        "appPkgId": package.id,
+        "instantiationState": row.state,
+        "_links": {
+            "self": {"href": here},
+            "instantiate": {"href": f"{here}/instantiate"},
+            "terminate": {"href": f"{here}/terminate"},
+        },
+    }
+    if row.state == INSTANTIATED:
+        document["instantiatedAppState"] = {"operationalState": "STARTED"}
+        document |= {"host": row.host, "address": row.address, "ready": row.ready}
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _operation(row: OperationRow, url: str) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "id": row.id,
+        "operationState": row.state,
+        "stateEnteredTime": seconds(row.entered_at),
+        "startTime": seconds(row.started_at),
+        "started": rfc3339(row.started_at),
+        "entered": rfc3339(row.entered_at),
+        "lcmOperation": row.operation,
+        "operationParams": row.parameters,
+        "_links": {
+            "self": {"href": f"{url}/app_lcm_op_occs/{row.id}"},
+            "appInstance": {"href": f"{url}/app_instances/{row.instance}"},
+        },
+    }
+    if row.state == FAILED:
+        document["error"] = {"code": row.code, "detail": row.detail}
+    return document

@@ -1,0 +1,180 @@
+"""`/mec_service_mgmt/v1` on Mp1 (MEC 011 clause 8): the registry of services."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from umec_core.clock import Clock
+from umec_core.http import require
+from umec_core.principal import Principal
+from umec_core.tokens import TokenVerifier
+from umec_platform.api import entity, if_match, only_parameters, own_instance, same_tenant, seconds
+from umec_platform.services.queries import parse_service_query
+from umec_platform.services.schemas import (
+    AVAILABILITY_SUBSCRIPTION,
+    SerAvailabilityNotificationSubscription,
+    ServiceInput,
+    ServiceLivenessUpdate,
+)
+from umec_platform.services.service import Services, Subscriptions
+from umec_platform.services.store import ServiceRow, SubscriptionRow
+from umec_platform.services.view import Showcase, shown_state
+
+__all__ = ["ServiceEndpoints", "service_router"]
+
+
+class ServiceEndpoints:
+    """The collaborators of the endpoints, for one version of the path."""
+
+    def __init__(
+        self, services: Services, subscriptions: Subscriptions, *, base: str, token_endpoint: str, clock: Clock
+    ) -> None:
+        self.services = services
+        self.subscriptions = subscriptions
+        self.base = base
+        self._token_endpoint = token_endpoint
+        self._clock = clock
+
+    async def found(self, request: Request, principal: Principal, *, instance: str | None = None) -> list[Any]:
+        """Return what the query of a request finds for a caller, of one instance or of its whole tenant."""
+        query = parse_service_query(request.query_params.multi_items())
+        rows = await self.services.list(tenant=same_tenant(principal), instance=instance)
+        showcase, now = await self._showcase(principal), self._clock()
+        return [showcase.show(row, now).wire() for row in rows if showcase.offers(row, query)]
+
+    async def shown(self, row: ServiceRow, principal: Principal) -> dict[str, Any]:
+        """Return one service for a caller."""
+        return (await self._showcase(principal)).show(row, self._clock()).wire()
+
+    def liveness(self, row: ServiceRow) -> dict[str, Any]:
+        """Return what was last heard of a service."""
+        state = shown_state(row, self._clock())
+        return {"state": state.value, "timeStamp": seconds(row.heard_at), "interval": row.interval}
+
+    def subscription(self, row: SubscriptionRow) -> dict[str, Any]:
+        """Return a subscription with its link."""
+        return {**row.document, "_links": {"self": {"href": self.subscription_url(row)}}}
+
+    def subscription_url(self, row: SubscriptionRow) -> str:
+        """Return where a subscription is found."""
+        return f"{self.base}/applications/{row.instance}/subscriptions/{row.id}"
+
+    async def _showcase(self, principal: Principal) -> Showcase:
+        host = await self.services.host_of(principal.instance)
+        return Showcase(base=self.base, token_endpoint=self._token_endpoint, host=host, owner=principal.instance)
+
+
+def service_router(verifier: TokenVerifier, endpoints: ServiceEndpoints, prefix: str) -> APIRouter:
+    """Return the endpoints under one path."""
+    router = APIRouter(prefix=prefix)
+    reader = Annotated[Principal, Depends(require(verifier, "mec:services.read"))]
+    writer = Annotated[Principal, Depends(require(verifier, "mec:services.write"))]
+    services = endpoints.services
+
+    @router.get("/services")
+    async def find(request: Request, who: reader) -> Response:
+        return entity(await endpoints.found(request, who))
+
+    @router.get("/services/{service}")
+    async def read(request: Request, service: str, who: reader) -> Response:
+        only_parameters(request)
+        row = await services.get(service, same_tenant(who))
+        return entity(await endpoints.shown(row, who), version=row.version)
+
+    @router.get("/services/{service}/liveness")
+    async def liveness(request: Request, service: str, who: reader) -> Response:
+        only_parameters(request)
+        row = await services.get(service, same_tenant(who))
+        own_instance(who, row.instance)
+        return entity(endpoints.liveness(row))
+
+    @router.patch("/services/{service}/liveness")
+    async def heartbeat(request: Request, service: str, _: ServiceLivenessUpdate, who: writer) -> Response:
+        only_parameters(request)
+        row = await services.get(service, same_tenant(who))
+        own_instance(who, row.instance)
+        await services.heartbeat(row.instance, service)
+        return Response(status_code=204)
+
+    @router.get("/transports")
+    async def transports(request: Request, _: reader) -> Response:
+        only_parameters(request)
+        return entity([])
+
+    @router.get("/applications/{instance}/services")
+    async def own(request: Request, instance: str, who: reader) -> Response:
+        own_instance(who, instance)
+        return entity(await endpoints.found(request, who, instance=instance))
+
+    @router.post("/applications/{instance}/services")
+    async def register(request: Request, instance: str, wish: ServiceInput, who: writer) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        row = await services.register(who.subject, instance, wish)
+        shown = await endpoints.shown(row, who)
+        return entity(shown, version=row.version, status=201, location=shown["_links"]["self"]["href"])
+
+    @router.get("/applications/{instance}/services/{service}")
+    async def read_own(request: Request, instance: str, service: str, who: reader) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        row = await services.get_own(instance, service)
+        return entity(await endpoints.shown(row, who), version=row.version)
+
+    @router.put("/applications/{instance}/services/{service}")
+    async def replace(request: Request, instance: str, service: str, wish: ServiceInput, who: writer) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        row = await services.replace(who.subject, instance, service, wish, if_match(request))
+        return entity(await endpoints.shown(row, who), version=row.version)
+
+    @router.delete("/applications/{instance}/services/{service}")
+    async def remove(request: Request, instance: str, service: str, who: writer) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        await services.remove(who.subject, instance, service, if_match(request))
+        return Response(status_code=204)
+
+    router.include_router(_subscriptions(verifier, endpoints))
+    return router
+
+
+def _subscriptions(verifier: TokenVerifier, endpoints: ServiceEndpoints) -> APIRouter:
+    router = APIRouter(prefix="/applications/{instance}/subscriptions")
+    reader = Annotated[Principal, Depends(require(verifier, "mec:services.read"))]
+    subscriptions = endpoints.subscriptions
+
+    @router.get("")
+    async def links(request: Request, instance: str, who: reader) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        found = [
+            {"href": endpoints.subscription_url(row), "subscriptionType": AVAILABILITY_SUBSCRIPTION}
+            for row in await subscriptions.list(instance, "service")
+        ]
+        here = f"{endpoints.base}/applications/{instance}/subscriptions"
+        return entity({"_links": {"self": {"href": here}, "subscriptions": found}})
+
+    @router.post("")
+    async def subscribe(
+        request: Request, instance: str, wish: SerAvailabilityNotificationSubscription, who: reader
+    ) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        row = await subscriptions.create(who.subject, instance, "service", wish.wire())
+        return entity(endpoints.subscription(row), version=1, status=201, location=endpoints.subscription_url(row))
+
+    @router.get("/{subscription}")
+    async def read(request: Request, instance: str, subscription: str, who: reader) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        return entity(endpoints.subscription(await subscriptions.get(instance, "service", subscription)), version=1)
+
+    @router.delete("/{subscription}")
+    async def remove(request: Request, instance: str, subscription: str, who: reader) -> Response:
+        only_parameters(request)
+        own_instance(who, instance)
+        await subscriptions.remove(who.subject, instance, "service", subscription)
+        return Response(status_code=204)
+
+    return router
