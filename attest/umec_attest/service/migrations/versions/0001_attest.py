@@ -5,7 +5,7 @@ from alembic import op
 
 from umec_core.store import RowId, Timestamp
 
-revision = "attest-0001"
+revision = "attest_0001"
 down_revision = None
 branch_labels = None
 depends_on = None
