@@ -88,6 +88,7 @@ class CompiledRule:
     priority: int
     action: Action
     to: str | None
+    instance: str
     boxes: tuple[Box, ...]
 
     @property
@@ -131,7 +132,7 @@ def compile_rule(rule: TrafficRule, confinement: Confinement) -> CompiledRule:
     for index, box in enumerate(boxes):  # 3
         if any(box.overlaps(other) for other in boxes[:index]):
             raise RuleOverlaps("the filters of the rule overlap each other")
-    return CompiledRule(rule.tenant, rule.id, rule.priority, rule.action, rule.to, tuple(boxes))
+    return CompiledRule(rule.tenant, rule.id, rule.priority, rule.action, rule.to, rule.instance, tuple(boxes))
 
 
 def _boxes(one: TrafficFilter, confinement: Confinement) -> list[Box]:

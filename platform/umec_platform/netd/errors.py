@@ -11,12 +11,9 @@ NetdError
 │   └── RuntimeFailed      runtime-failed
 ├── NetdUnreachable        netd-unreachable       nobody answers on the socket
 ├── RemoteRefusal          the code of netd       raised by `client.NetdClient`
-├── StandingFallen         standing-fallen        the node is not in good standing
+├── NetdRunning            netd-running           another netd has this network namespace
 ├── StandingDegraded       standing-degraded      the node may keep what it runs and start nothing new
 ├── LeaseExpired           lease-expired          no fresh statement about the node
-├── StatementRefused       statement-refused      not of this node, or not signed by the verifier
-├── StatementOld           statement-old          older than the newest that was seen
-├── StatementGap           statement-gap          it does not join what was seen before
 ├── DecisionSignature      decision-signature     not signed by the platform
 ├── DecisionExpired        decision-expired
 ├── DecisionDigest         decision-digest
@@ -31,6 +28,9 @@ NetdError
 ├── TenantUnknown          tenant-unknown
 ├── SubnetRefused          subnet-refused
 └── InstanceExists         instance-exists
+
+Statements about the node are refused with the errors of `umec_core.standing` (standing-invalid, standing-rollback,
+standing-fallen).
 """
 
 from umec_core.errors import Conflict, Forbidden, Invalid, Kind, NotFound, Refused, UmecError, Unavailable
@@ -51,6 +51,7 @@ __all__ = [
     "MessageTooLarge",
     "NameTaken",
     "NetdError",
+    "NetdRunning",
     "NetdUnreachable",
     "NftFailed",
     "OperationFailed",
@@ -61,10 +62,6 @@ __all__ = [
     "RuleTooBroad",
     "RuntimeFailed",
     "StandingDegraded",
-    "StandingFallen",
-    "StatementGap",
-    "StatementOld",
-    "StatementRefused",
     "SubnetRefused",
     "TenantUnknown",
 ]
@@ -138,10 +135,10 @@ class RemoteRefusal(NetdError):
         self.kind = Kind(kind) if kind in {known.value for known in Kind} else Kind.REFUSED  # type: ignore[misc]
 
 
-class StandingFallen(NetdError, Refused):
-    """The node is not in good standing."""
+class NetdRunning(NetdError, Conflict):
+    """Another netd has this network namespace."""
 
-    code = "standing-fallen"
+    code = "netd-running"
 
 
 class StandingDegraded(NetdError, Refused):
@@ -154,24 +151,6 @@ class LeaseExpired(NetdError, Refused):
     """No fresh statement says that the node stands."""
 
     code = "lease-expired"
-
-
-class StatementRefused(NetdError, Refused):
-    """A standing statement that the verifier did not sign, or that is about another node."""
-
-    code = "statement-refused"
-
-
-class StatementOld(NetdError, Refused):
-    """A standing statement older than the newest seen: a replay or a roll-back."""
-
-    code = "statement-old"
-
-
-class StatementGap(NetdError, Refused):
-    """A standing statement that begins after the newest seen: what lies between is unknown."""
-
-    code = "statement-gap"
 
 
 class DecisionSignature(NetdError, Refused):

@@ -4,10 +4,12 @@ pyroute2 is used for links, addresses and routes only. Names are made of numbers
 functions block (some milliseconds): call them from a worker thread.
 """
 
+import contextlib
 import ctypes
 import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,9 +17,20 @@ from typing import Any, Final, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from umec_platform.netd.errors import LinkFailed
+from umec_platform.netd.errors import LinkFailed, NetdRunning
 
-__all__ = ["BRIDGE_PREFIX", "Forwarding", "add_bridge", "check_access", "plug", "remove_link", "set_plugged", "sweep"]
+__all__ = [
+    "BRIDGE_PREFIX",
+    "VETH_PREFIX",
+    "Forwarding",
+    "add_bridge",
+    "check_access",
+    "namespace_lock",
+    "plug",
+    "remove_link",
+    "set_plugged",
+    "sweep",
+]
 
 BRIDGE_PREFIX: Final = "umb"
 VETH_PREFIX: Final = "umv"
@@ -25,6 +38,20 @@ _CLONE_NEWNET: Final = 0x40000000
 _FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def namespace_lock() -> Iterator[None]:
+    """Be the only netd of this network namespace; raises `NetdRunning`.
+
+    Abstract socket names belong to a network namespace, and the kernel frees them when their process ends.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
+        try:
+            name.bind("\0umec-netd")
+        except OSError as error:
+            raise NetdRunning("another netd runs in this network namespace") from error
+        yield
 
 
 class Forwarding:

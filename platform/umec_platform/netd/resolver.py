@@ -78,7 +78,7 @@ class Record:
 
 
 class Resolver:
-    """The resolver of one host; `directory` is private to netd, `address` is where it listens (port 53, UDP and TCP)."""
+    """The resolver of one host: `directory` is private to netd, it listens on port 53 of `address` (UDP and TCP)."""
 
     def __init__(self, directory: Path, address: IPv4Address) -> None:
         if _PATH.fullmatch(str(directory)) is None:
@@ -184,7 +184,7 @@ class Resolver:
                 wanted, self._records = self._records, {}
                 await self.replace(wanted.values())
             except ResolverFailed as error:
-                _log.error("resolver does not start", code=error.code, detail=error.detail)  # noqa: TRY400
+                _log.error("resolver does not start", code=error.code, detail=error.detail)
 
     async def _command(self, command: str) -> None:
         answer = await self._exchange(f"UBCT1 {command}\n")

@@ -30,7 +30,7 @@ class RuleBook:
         return self._rules.get((tenant, rule))
 
     def check(self, rule: CompiledRule) -> None:
-        """Raise `RuleOverlaps` if another tenant's rule, or one of the same priority, speaks for some of its packets."""
+        """Raise `RuleOverlaps` if another tenant's rule, or one of the same priority, has some of its packets."""
         for box in rule.boxes:
             exact = self._exact.get(_key(box), {}).values() if box.exact else self._rules.values()
             for other in chain(exact, self._wide.values()):
