@@ -7,6 +7,7 @@ is not a name of ours does not exist: this resolver asks nobody else.
 import asyncio
 import contextlib
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
@@ -115,8 +116,7 @@ class Resolver:
                 self._process.kill()
                 await self._process.wait()
         self._process = None
-        for path in (self._socket, self._directory / "unbound.conf"):
-            path.unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def put(self, record: Record) -> None:
         """Serve a record, instead of the one of its name and kind."""
