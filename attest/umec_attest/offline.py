@@ -139,7 +139,7 @@ def _replay(boot_log: bytes, quote: VerifiedQuote) -> ReplayedLog | BootLogRefus
 
 
 def _expected_selection(attest: bytes, reference: ReferenceSet) -> PcrSelection:
-    """Whoever collects chooses the selection; each expected PCR must be in it, and appraisal judges each one that is."""
+    """Whoever collects chooses the selection; each expected PCR must be in it; appraisal judges all of it."""
     attested = parse_attest(attest).attested
     if not isinstance(attested, Quoted):
         return PcrSelection(())  # verify_quote refuses the type
