@@ -75,8 +75,9 @@ def find_summary(attached: Attached, stage: str, *, keys: Sequence[EllipticCurve
     if good:
         stages = ", ".join(sorted({summary.stage for summary in good}))
         raise PromotionStage(f"{attached.digest} was promoted to {stages}, and is wanted for {stage}")
-    if refusals:
-        raise PromotionSignature(refusals[0].detail) from refusals[0]
+    unsigned = [refusal for refusal in refusals if isinstance(refusal, PromotionSignature)]
+    if unsigned:
+        raise unsigned[0]
     raise PromotionMissing(
         f"{attached.digest} was never promoted", advice="`umec image promote` has somebody else approve it"
     )
