@@ -1,4 +1,4 @@
-"""`/platform/v1` on the management listener: tenants, hosts, and what of services, rules and decisions is to be seen."""
+"""`/platform/v1` on the management listener: tenants, hosts, and what there is of services, rules and decisions."""
 
 from typing import Annotated, Any
 

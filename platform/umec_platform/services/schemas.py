@@ -103,7 +103,7 @@ class ServiceInfo(_Described):
 class ServiceLivenessUpdate(MecModel):
     """A heartbeat: an application can only say that its service is alive."""
 
-    state: Literal[ServiceState.ACTIVE]
+    state: Literal["ACTIVE"]
 
 
 class ServiceLivenessInfo(MecModel):
