@@ -33,6 +33,8 @@ Report = Callable[[Mapping[str, Any]], None]
 HOST_SCOPE: Final = "node:host"
 FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""
+PATIENCE_SECONDS: Final = 8.0
+"""A standing feed that is older than ten seconds is no longer believed; news that take longer do not come."""
 SPREAD: Final = 0.1
 """Rounds are up to this part shorter, so that nodes that started together drift apart."""
 
@@ -87,19 +89,35 @@ class Agent:
         await self._platform.close()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Attest until `stop` is set."""
+        """Attest until `stop` is set; what failed is tried again, and no round is done before its time."""
         failures = 0
+        due = time.monotonic()
         while not stop.is_set():
             try:
-                if not await _unless(stop, self._round_and_credentials()):
+                if time.monotonic() >= due:
+                    if not await _unless(stop, self.attest()):
+                        break
+                    due = time.monotonic() + self._round_seconds * _random.uniform(1 - SPREAD, 1.0)
+                if self._result is not None and not await _unless(stop, self.renew()):
                     break
                 failures = 0
-                pause = self._round_seconds * _random.uniform(1 - SPREAD, 1.0)
+                pause = due - time.monotonic()
             except UmecError as error:
                 failures += 1
                 pause = min(self._pace.after(failures), self._round_seconds)
                 self._report(self._refusal("refused", error, retry_seconds=round(pause, 1)))
-            await _pause(stop, pause)
+            await _pause(stop, max(pause, 0.0))
+
+    async def settle(self, patience: float = PATIENCE_SECONDS) -> None:
+        """Renew as often as it takes: the news of a verdict reach the authorization server a moment after the node."""
+        give_up = time.monotonic() + patience
+        while True:
+            try:
+                return await self.renew()
+            except UmecError:
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(self._pace.after(1) / 4)
 
     async def attest(self) -> Result:
         """Do one round and report it. Raises AgentError, RemoteRefused, RemoteUnavailable."""
@@ -149,11 +167,6 @@ class Agent:
     def status(self) -> Mapping[str, Any]:
         """Return the last status line, with what was obtained since."""
         return self._last
-
-    async def _round_and_credentials(self) -> None:
-        await self.attest()
-        if self._result is not None:
-            await self.renew()
 
     async def _take(self, result: Result) -> None:
         if result.ear is not None:

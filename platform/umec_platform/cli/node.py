@@ -130,7 +130,7 @@ def run(
     async def one(agent: "Agent") -> "Result":
         result = await agent.attest()
         if result.ear is not None:
-            await agent.renew()
+            await agent.settle()
         return result
 
     report = _reporter(as_json=as_json)
@@ -385,7 +385,7 @@ def _asked(state: Path, tcti: str | None, boot_log: Path, request: Any) -> Mappi
 
     async def own_round(agent: "Agent") -> Mapping[str, Any]:
         await agent.attest()
-        await agent.renew()
+        await agent.settle()
         return await carry_out(agent, request)
 
     done: Mapping[str, Any] = _with_agent(state, tcti, boot_log, None, None, own_round)

@@ -1,0 +1,376 @@
+"""The agent against a platform that refuses, lies, restarts and falls silent."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umec_attest.agent.control import Call, Status, Token, ask, only_agent, serve_control
+from umec_attest.agent.enrol import enrol, plan_enrolment
+from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid, NotAttested, PlatformUntrusted
+from umec_attest.agent.loop import Agent, Pace
+from umec_attest.agent.state import load_state
+from umec_attest.agent.tpm import Tpm
+from umec_attest.testing import firmware
+from umec_attest.testing.image import make_image
+from umec_attest.testing.swtpm import SoftwareTpm
+from umec_core.client import RemoteRefused, RemoteUnavailable
+from umec_core.errors import Forbidden, Unavailable
+from umec_core.keys import KeyFileExposed
+
+QUICK = Pace(first=0.05, longest=0.2)
+
+
+class Scene:
+    """A node that was booted and enrolled, and what its agent reported."""
+
+    def __init__(self, standin: Any, tpm: SoftwareTpm, folder: Path) -> None:
+        self.standin = standin
+        self.device = tpm
+        self.state = folder / "state"
+        self.log = folder / "log.bin"
+        self.image = make_image(folder / "image")
+        firmware.boot(tpm, self.image, log=self.log)
+        standin.trust_tpms_of(tpm.authority.root)
+        self.lines: list[Mapping[str, Any]] = []
+
+    def plan(self, **changed: Any) -> Any:
+        given = {
+            "ticket": None,
+            "node": "kerb-7",
+            "url": self.standin.url,
+            "ca": self.standin.server_ca.pem,
+            "tcti": self.device.tcti,
+            "ek_chain": self.device.authority.chain,
+        }
+        return plan_enrolment(**(given | changed))
+
+    async def with_agent(self, work: Callable[[Agent], Awaitable[None]], **options: Any) -> None:
+        if not (self.state / "node.json").exists():
+            await enrol(self.plan(), self.state)
+        with Tpm(self.device.tcti) as tpm:
+            agent = Agent(
+                load_state(self.state), tpm, boot_log=self.log, report=self.lines.append, pace=QUICK, **options
+            )
+            try:
+                await work(agent)
+            finally:
+                await agent.close()
+
+    def play(self, work: Callable[[Agent], Awaitable[None]], **options: Any) -> None:
+        async def playing() -> None:
+            async with self.standin.running():
+                await self.with_agent(work, **options)
+
+        asyncio.run(playing())
+
+    async def until(self, found: Callable[[Mapping[str, Any]], bool]) -> None:
+        seen = len(self.lines)
+        async with asyncio.timeout(20):
+            while not any(found(line) for line in self.lines[seen:]):  # noqa: ASYNC110 - lines come from anywhere
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def shared_tpm() -> Iterator[SoftwareTpm]:
+    with SoftwareTpm() as tpm:
+        yield tpm
+
+
+@pytest.fixture
+def scene(standin: Any, shared_tpm: SoftwareTpm, tmp_path: Path) -> Scene:
+    shared_tpm.power_cycle()
+    return Scene(standin, shared_tpm, tmp_path)
+
+
+def test_another_ca_than_the_tickets_is_refused(scene: Scene) -> None:
+    def ticket(ca_sha256: str) -> str:
+        said = {"asset": "kerb-7", "ca_sha256": ca_sha256, "url": "https://127.0.0.1:1", "secret": "s"}
+        return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+
+    with pytest.raises(PlatformUntrusted) as refused:
+        scene.plan(ticket=ticket("0" * 64), url=None, node=None)
+    assert refused.value.code == "platform-untrusted"
+    plan = scene.plan(ticket=ticket(scene.standin.server_ca.sha256), url=None, node=None)
+    assert (plan.node, plan.url) == ("kerb-7", "https://127.0.0.1:1")
+
+
+def test_a_server_of_another_ca_learns_nothing(scene: Scene, tmp_path: Path) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            with pytest.raises(RemoteUnavailable) as refused:
+                await enrol(scene.plan(ca=scene.standin.node_ca.pem), tmp_path / "other")
+            assert refused.value.code == "remote-unavailable"
+            assert scene.standin.asked == []
+            await enrol(scene.plan(), tmp_path / "other")
+
+    asyncio.run(playing())
+
+
+def test_a_refused_enrolment_leaves_no_state(scene: Scene) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            for step in ("enrolments", "activation"):
+                scene.standin.faults[step] = [Forbidden("not today")]
+                with pytest.raises(RemoteRefused) as refused:
+                    await enrol(scene.plan(), scene.state)
+                assert refused.value.code == "forbidden"
+                assert not (scene.state / "node.json").exists()
+            scene.standin.faults["enrolments"] = [{"enrolment": "1", "credential_blob": "!", "encrypted_secret": ""}]
+            with pytest.raises(AnswerInvalid) as invalid:
+                await enrol(scene.plan(), scene.state)
+            assert invalid.value.code == "answer-invalid"
+            done = await enrol(scene.plan(), scene.state)
+            assert done.approved
+            with pytest.raises(AgentStateInvalid) as twice:
+                await enrol(scene.plan(), scene.state)
+            assert twice.value.code == "agent-state-invalid"
+            await enrol(scene.plan(), scene.state, replace=True)
+
+    asyncio.run(playing())
+
+
+def test_a_state_that_others_may_read_is_refused(scene: Scene) -> None:
+    async def enrolled(_agent: Agent) -> None:
+        assert stat.S_IMODE(scene.state.stat().st_mode) == 0o700
+        assert stat.S_IMODE((scene.state / "node.json").stat().st_mode) == 0o600
+
+    scene.play(enrolled)
+    (scene.state / "node.json").chmod(0o640)
+    with pytest.raises(KeyFileExposed) as exposed:
+        load_state(scene.state)
+    assert exposed.value.code == "key-file-exposed"
+    (scene.state / "node.json").chmod(0o600)
+    scene.state.chmod(0o755)
+    with pytest.raises(AgentStateInvalid) as refused:
+        load_state(scene.state)
+    assert refused.value.code == "agent-state-invalid"
+    scene.state.chmod(0o700)
+    load_state(scene.state)
+
+
+def test_no_boot_log_is_said_and_survived(scene: Scene) -> None:
+    async def lost(agent: Agent) -> None:
+        moved = scene.log.rename(scene.log.with_name("away"))
+        with pytest.raises(AgentStateInvalid) as refused:
+            await agent.attest()
+        assert refused.value.code == "agent-state-invalid"
+        moved.rename(scene.log)
+        assert (await agent.attest()).verdict == "affirming"
+
+    scene.play(lost)
+
+
+def test_without_a_verdict_there_is_no_credential(scene: Scene) -> None:
+    async def early(agent: Agent) -> None:
+        for work in (agent.renew(), agent.token("https://a/", "node:host")):
+            with pytest.raises(NotAttested) as refused:
+                await work
+            assert refused.value.code == "node-not-attested"
+        await agent.attest()
+        await agent.renew()
+        await agent.token("https://a/", "node:host")
+
+    scene.play(early)
+
+
+def test_a_bad_verdict_takes_the_credentials(scene: Scene) -> None:
+    async def falling(agent: Agent) -> None:
+        await agent.attest()
+        await agent.renew()
+        scene.standin.verdict, scene.standin.generation = "contraindicated", 2
+        result = await agent.attest()
+        assert [finding.id for finding in result.findings] == ["pcr-4-unexpected"]
+        with pytest.raises(NotAttested) as refused:
+            await agent.token("https://a/", "node:host")
+        assert refused.value.code == "node-not-attested"
+        scene.standin.verdict, scene.standin.generation = "affirming", 3
+        await agent.attest()
+        await agent.renew()
+        await agent.token("https://a/", "node:host")
+
+    scene.play(falling)
+
+
+def test_a_new_generation_means_a_new_certificate(scene: Scene) -> None:
+    async def changing(agent: Agent) -> None:
+        for generation, certificates in ((1, 1), (1, 1), (2, 2)):
+            scene.standin.generation = generation
+            await agent.attest()
+            await agent.renew()
+            assert scene.standin.asked.count("certificates") == certificates
+
+    scene.play(changing)
+
+
+def test_certificates_are_renewed_at_half_of_their_life(scene: Scene) -> None:
+    scene.standin.certificate_seconds = 2.0
+
+    async def running(agent: Agent) -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(agent.run(stop))
+        async with asyncio.timeout(20):
+            while scene.standin.asked.count("certificates") < 3:
+                await agent.token("https://a/", "x") if scene.standin.asked.count("token") else None
+                await asyncio.sleep(0.05)
+        stop.set()
+        await working
+
+    scene.play(running)
+    assert not [line for line in scene.lines if line["event"] == "refused"]
+
+
+def test_a_full_log_or_its_digest_as_asked(scene: Scene) -> None:
+    async def both(agent: Agent) -> None:
+        await agent.attest()
+        scene.standin.boot_log = "digest"
+        await agent.attest()
+
+    scene.play(both)
+    full, digest = scene.standin.evidence
+    assert base64.b64decode(full["boot_log"]) == scene.log.read_bytes()
+    assert "boot_log_sha256" not in full
+    assert digest["boot_log_sha256"] == hashlib.sha256(scene.log.read_bytes()).hexdigest()
+    assert "boot_log" not in digest
+
+
+def test_the_loop_survives_what_may_happen(scene: Scene) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            await enrol(scene.plan(), scene.state)
+        stop = asyncio.Event()
+
+        async def running(agent: Agent) -> None:
+            working = asyncio.create_task(agent.run(stop))
+            await scene.until(lambda line: line.get("code") == "remote-unavailable")  # 1 the platform is down
+            async with scene.standin.running():
+                await scene.until(lambda line: line["event"] == "round")  # 2 it is back
+                scene.standin.faults["evidence"] = [Unavailable("restarting"), {"verdict": 7}]
+                await scene.until(lambda line: line.get("code") == "unavailable")  # 3 it is busy
+                await scene.until(lambda line: line.get("code") == "answer-invalid")  # 4 it talks nonsense
+                await scene.until(lambda line: line["event"] == "round")
+                scene.device.kill()
+                await scene.until(lambda line: line.get("code") == "tpm-unavailable")  # 5 the TPM is away
+                scene.device.start()
+                await scene.until(lambda line: line["event"] == "round")  # 6 and back, after a reset
+            await scene.until(lambda line: line.get("code") == "remote-unavailable")  # 7 the verifier restarts
+            async with scene.standin.running():
+                await scene.until(lambda line: line["event"] == "round")
+                stop.set()
+                async with asyncio.timeout(5):
+                    await working
+
+        await scene.with_agent(running)
+
+    asyncio.run(playing())
+    assert all("retry_seconds" in line for line in scene.lines if line["event"] == "refused")
+
+
+def test_a_refused_certificate_costs_no_round(scene: Scene) -> None:
+    scene.standin.round_seconds = 60.0
+    scene.standin.faults["certificates"] = [Forbidden("not yet"), Forbidden("not yet")]
+
+    async def running(agent: Agent) -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(agent.run(stop))
+        await scene.until(lambda line: line["event"] == "certificate")
+        stop.set()
+        await working
+
+    scene.play(running)
+    assert scene.standin.asked.count("evidence") == 1
+    assert [line["code"] for line in scene.lines if line["event"] == "refused"] == ["forbidden", "forbidden"]
+
+
+def test_the_running_agent_calls_for_others_on_the_node(scene: Scene) -> None:
+    async def serving(agent: Agent) -> None:
+        assert await ask(scene.state, Status()) is None
+        with only_agent(scene.state):
+            with pytest.raises(AgentBusy) as busy, only_agent(scene.state):
+                pass
+            assert busy.value.code == "agent-busy"
+            async with serve_control(agent, scene.state):
+                assert stat.S_IMODE((scene.state / "agent.sock").stat().st_mode) == 0o600
+                resource = f"{scene.standin.url}/platform/v1"
+                with pytest.raises(RemoteRefused) as refused:
+                    await ask(scene.state, Token(resource=resource, scope="node:host"))
+                assert refused.value.code == "node-not-attested"
+                await agent.attest()
+                await agent.renew()
+                status = await ask(scene.state, Status())
+                assert status is not None
+                assert status["status"]["verdict"] == "affirming"
+                token = await ask(scene.state, Token(resource=resource, scope="node:host"))
+                assert token is not None
+                assert token["token"].count(".") == 2
+                body = base64.b64encode(b'{"a": 1}').decode()
+                answer = await ask(
+                    scene.state,
+                    Call(
+                        method="POST",
+                        url=f"{resource}/echo",
+                        resource=resource,
+                        scope="node:host",
+                        content=body.encode(),
+                        headers={"Content-Type": "application/json"},
+                    ),
+                )
+                assert answer is not None
+                assert answer["status"] == 200
+                said = json.loads(base64.b64decode(answer["content"]))
+                assert said == {"body": {"a": 1}, "aud": resource, "scope": "node:host"}
+        assert not (scene.state / "agent.sock").exists()
+
+    scene.play(serving)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"null\n", b'{"op": "shell"}\n', b'{"op": "status", "more": 1}\n', b"\xff\n"])
+def test_the_socket_refuses_what_is_no_request(scene: Scene, line: bytes) -> None:
+    async def serving(agent: Agent) -> None:
+        async with serve_control(agent, scene.state):
+            for sent, ok in ((line, False), (b'{"op": "status"}\n', True)):
+                reader, writer = await asyncio.open_unix_connection(scene.state / "agent.sock")
+                writer.write(sent)
+                said = json.loads(await reader.readline())
+                assert said["ok"] is ok
+                assert ok or said["code"] == "invalid-input"
+                writer.close()
+
+    scene.play(serving)
+
+
+def test_the_key_of_the_certificate_touches_no_disk(scene: Scene) -> None:
+    async def looking(agent: Agent) -> None:
+        await agent.attest()
+        await agent.renew()
+        files = [path for path in scene.state.rglob("*") if path.is_file()]
+        assert {path.name for path in files} == {"node.json"}
+        assert b"PRIVATE KEY" not in b"".join(path.read_bytes() for path in files)
+
+    scene.play(looking)
+
+
+def test_evidence_is_kept_for_offline_judges(scene: Scene, tmp_path: Path) -> None:
+    async def saving(agent: Agent) -> None:
+        await agent.attest()
+
+    scene.play(saving, save=tmp_path / "evidence")
+    names = {"quote.bin", "signature.bin", "ak.pub", "ak_parent.pub", "pcrs.json", "bootlog.bin", "nonce.bin"}
+    assert {path.name for path in (tmp_path / "evidence").iterdir()} == names
+    sent = scene.standin.evidence[0]
+    assert (tmp_path / "evidence" / "quote.bin").read_bytes() == base64.b64decode(sent["quote"])
+    assert json.loads((tmp_path / "evidence" / "pcrs.json").read_text()) == sent["pcrs"]
+
+
+def test_waiting_grows_and_is_never_in_step() -> None:
+    pace = Pace(first=1.0, longest=30.0)
+    for failures, least, most in ((1, 0.5, 1.0), (4, 4.0, 8.0), (9, 15.0, 30.0), (10_000, 15.0, 30.0)):
+        waits = {pace.after(failures) for _ in range(50)}
+        assert least <= min(waits) <= max(waits) <= most
+        assert len(waits) > 10
