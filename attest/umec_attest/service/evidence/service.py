@@ -146,7 +146,7 @@ class RoundService:
             "challenge": token,
             "nonce": encode(nonce),
             "pcrs": {"sha256": list(self._rules.pcrs)},
-            "boot_log": "full" if node.boot_log_sha256 is None else "digest",
+            "boot_log": _wanted_log(node),
             "deadline": instant(challenge.expires_at),
             "round_seconds": self._rules.round.total_seconds(),
         }
@@ -330,6 +330,12 @@ def _next(node: NodeRow, judged: _Judged) -> Standing:
     elif standing.stands:
         node.fell_at_reset = None
     return standing
+
+
+def _wanted_log(node: NodeRow) -> str:
+    """Return how the boot log is wanted: whole where it is not known, or where the way back is a reboot."""
+    known = node.boot_log_sha256 is not None and Standing(node.standing).stands
+    return "digest" if known else "full"
 
 
 def _reason(appraisal: Appraisal) -> str:
