@@ -3,14 +3,22 @@
     UmecError
     ├── SpecInvalid          the description of the image
     ├── PackageMissing, DistributionMissing, PackageFileMissing    what it names is not (wholly) installed here
-    └── FileKindRefused      a file that has no place in an image
+    ├── FileKindRefused      a file that has no place in an image
+    └── SigningFailed        the authority signed nothing
 
 All are the builder's to mend.
 """
 
 from umec_core.errors import Invalid, NotFound, Refused
 
-__all__ = ["DistributionMissing", "FileKindRefused", "PackageFileMissing", "PackageMissing", "SpecInvalid"]
+__all__ = [
+    "DistributionMissing",
+    "FileKindRefused",
+    "PackageFileMissing",
+    "PackageMissing",
+    "SigningFailed",
+    "SpecInvalid",
+]
 
 
 class SpecInvalid(Invalid):
@@ -41,3 +49,9 @@ class FileKindRefused(Refused):
     """Devices, sockets and pipes have no place in an image."""
 
     code = "file-kind-refused"
+
+
+class SigningFailed(Refused):
+    """The signing authority gave no signature."""
+
+    code = "signing-failed"

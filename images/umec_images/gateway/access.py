@@ -1,19 +1,33 @@
 """Who may do what at the registry: our access tokens, two scopes, and the tenant in the repository's name."""
 
-from typing import Final
+from datetime import timedelta
+from typing import Final, Protocol
 
 from starlette.requests import Request
 
+from umec_core.clock import Clock
 from umec_core.http import client_certificate
 from umec_core.principal import Principal
 from umec_core.tokens import Presented, TokenMissing, TokenVerifier
 from umec_images.gateway.errors import ScopeMissing, TenantForeign
 from umec_images.oci.reference import check_repository, tenant_of
 
-__all__ = ["PULL", "PUSH", "Gatekeeper", "allow"]
+__all__ = ["PULL", "PUSH", "Door", "Gatekeeper", "Insider", "allow"]
 
 PULL: Final = "images:pull"
 PUSH: Final = "images:push"
+
+
+class Door(Protocol):
+    """Says who asks."""
+
+    async def enter(self, request: Request, /) -> Principal:
+        """Return who asks, or raise."""
+        ...
+
+    def challenge(self) -> str:
+        """Return WWW-Authenticate for those who are not let in."""
+        ...
 
 
 class Gatekeeper:
@@ -58,3 +72,30 @@ def allow(principal: Principal, repository: str, scope: str) -> str:
     if principal.tenant is not None and principal.tenant != tenant_of(name):
         raise TenantForeign(f"{name} is not a repository of the tenant {principal.tenant}")
     return name
+
+
+class Insider:
+    """Lets in this very process: for what the images service itself reads and attaches, under the same checks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def enter(self, _request: Request) -> Principal:
+        """Return the images service itself."""
+        return Principal(
+            subject="umec-images",
+            client_id="umec-images",
+            scopes=frozenset({PULL, PUSH}),
+            audience="",
+            tenant=None,
+            node=None,
+            generation=None,
+            instance=None,
+            expires=self._clock() + timedelta(minutes=1),
+            jti="",
+            binding="bearer",
+        )
+
+    def challenge(self) -> str:
+        """Return nothing to do better: insiders are not refused."""
+        return ""

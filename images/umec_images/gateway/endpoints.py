@@ -23,7 +23,7 @@ from starlette.routing import Route
 from umec_core.errors import Kind, UmecError
 from umec_core.principal import Principal
 from umec_core.problems import PROBLEMS
-from umec_images.gateway.access import PULL, PUSH, Gatekeeper, allow
+from umec_images.gateway.access import PULL, PUSH, Door, allow
 from umec_images.gateway.backend import CHUNK, Backend, StoredBlob
 from umec_images.gateway.content import Contents
 from umec_images.gateway.errors import (
@@ -48,7 +48,7 @@ _API: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
-def gateway_app(backend: Backend, contents: Contents, gatekeeper: Gatekeeper, *, max_blob: int) -> Starlette:
+def gateway_app(backend: Backend, contents: Contents, gatekeeper: Door, *, max_blob: int) -> Starlette:
     """Return the application; `max_blob` is the size in bytes of the largest blob that it takes or gives."""
     api = _Gateway(backend, contents, gatekeeper, max_blob)
     name = "/v2/{tenant}/{repository}"
@@ -74,7 +74,7 @@ def gateway_app(backend: Backend, contents: Contents, gatekeeper: Gatekeeper, *,
 class _Gateway:
     backend: Backend
     contents: Contents
-    gatekeeper: Gatekeeper
+    gatekeeper: Door
     max_blob: int
 
     def route(self, path: str, handlers: dict[str, _Handler]) -> Route:

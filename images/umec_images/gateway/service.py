@@ -1,7 +1,7 @@
 """The images service put together: store, gateway, signing authority, and whatever else is served at the registry."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,19 +14,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from umec_core.clock import Clock
 from umec_core.edge import Edge
 from umec_core.http import create_app
+from umec_core.keys import load_or_create_key
+from umec_core.principal import Principal
 from umec_core.tokens import KeySource, TokenVerifier
 from umec_images.authority import SigningAuthority
-from umec_images.gateway.access import Gatekeeper
+from umec_images.authority.trust import trusted_root
+from umec_images.gateway.access import Gatekeeper, Insider
 from umec_images.gateway.backend import Backend
 from umec_images.gateway.content import Contents
 from umec_images.gateway.endpoints import gateway_app
 from umec_images.gateway.process import RegistryProcess
+from umec_images.oci.client import RegistryClient
+from umec_images.oci.manifest import encode
+from umec_images.promotion import Builders, Promoted, Promoter, promotion_router, trusted_builders
+from umec_images.verify import BundleVerifier
+from umec_images.verify.identity import Expected
+from umec_policies import load_default
 
-__all__ = ["ImagesService", "ImagesSettings"]
+__all__ = ["ImagesService", "ImagesSettings", "site_builders"]
 
 MAX_BLOB: Final = 4 * 1024**3
 """Bytes. The largest layers of accelerator images that anybody ships to the edge have about three gigabytes."""
 UPLOAD_SLACK: Final = 1024 * 1024
+
+PromotionHook = Callable[[Principal, Promoted], Awaitable[None]]
 
 _Url = Annotated[str, Field(pattern=r"^https?://[^/?#]+$")]
 
@@ -44,6 +55,8 @@ class ImagesSettings(BaseModel):
     """The authorization server whose tokens and identities it believes."""
     database: str | None = None
     """SQLAlchemy URL of the log's database; a file in `state` by default."""
+    builders: dict[str, list[str]] = {}
+    """Tenant -> clients whose signatures count for its images; `TENANT-builder` for a tenant that is not listed."""
     registry_program: Path = Path("/usr/bin/docker-registry")
     max_blob: int = Field(default=MAX_BLOB, gt=0)
 
@@ -58,6 +71,7 @@ class ImagesService:
     process: RegistryProcess
     backend: Backend
     contents: Contents
+    promoter: Promoter
 
     @classmethod
     async def open(
@@ -67,12 +81,12 @@ class ImagesService:
         verifier: TokenVerifier,
         identity_keys: KeySource,
         clock: Clock,
-        routers: Sequence[APIRouter] | Callable[["Backend", SigningAuthority], Sequence[APIRouter]] = (),
+        promoted: PromotionHook | None = None,
     ) -> "ImagesService":
         """Start the store and open everything in front of it.
 
         `verifier` makes principals of access tokens for `{url}/`; `identity_keys` are the issuer's keys, for signing
-        identities; `routers` are served beside (promotions), or made from the store and the authority.
+        identities; `promoted` is told of every promotion (for the audit log).
         """
         state = settings.state / "authority"
         authority = await SigningAuthority.open(
@@ -90,15 +104,16 @@ class ImagesService:
             raise
         backend = Backend(httpx.AsyncHTTPTransport(uds=str(process.socket)))
         contents = Contents(backend)
-        more = routers(backend, authority) if callable(routers) else routers
-        served = [authority.router, *more]
-        gatekeeper = Gatekeeper(verifier, url=settings.url)
-        registry = gateway_app(backend, contents, gatekeeper, max_blob=settings.max_blob)
+        door = Gatekeeper(verifier, url=settings.url)
+        registry = gateway_app(backend, contents, door, max_blob=settings.max_blob)
+        inside = gateway_app(backend, contents, Insider(clock), max_blob=settings.max_blob)
+        promoter = _promoter(settings, authority, _client(inside), clock)
+        routers = [authority.router, promotion_router(promoter, verifier, issuer=settings.issuer, promoted=promoted)]
         app = _Split(
             registry=Edge(registry, name="registry", max_body=settings.max_blob + UPLOAD_SLACK),
-            other=create_app("images", served, ready=backend.ping),
+            other=create_app("images", routers, ready=backend.ping),
         )
-        return cls(app, served, authority, process, backend, contents)
+        return cls(app, routers, authority, process, backend, contents, promoter)
 
     async def run(self) -> None:
         """Keep the store running; ends when it is cancelled."""
@@ -107,6 +122,40 @@ class ImagesService:
     async def close(self) -> None:
         """Stop the store and close what is open."""
         await asyncio.gather(self.backend.close(), self.authority.close(), self.process.stop())
+
+
+def site_builders(issuer: str, listed: Mapping[str, Sequence[str]]) -> Builders:
+    """Return whose signatures count: the listed clients of a tenant, else its client `TENANT-builder`.
+
+    Only clients of the kind builder get signing identities, and only operators register clients.
+    """
+
+    def builders(tenant: str) -> Expected:
+        clients = listed.get(tenant, [f"{tenant}-builder"])
+        return trusted_builders(issuer, {tenant: clients})(tenant)
+
+    return builders
+
+
+def _promoter(
+    settings: ImagesSettings, authority: SigningAuthority, registry: RegistryClient, clock: Clock
+) -> Promoter:
+    root = encode(trusted_root(authority.material, url=settings.url))
+    return Promoter(
+        name=settings.url,
+        registry=registry,
+        verifier=BundleVerifier(root),
+        builders=site_builders(settings.issuer, settings.builders),
+        key=load_or_create_key(settings.state / "promotion.key"),
+        policies=load_default("promotion"),
+        clock=clock,
+    )
+
+
+def _client(app: ASGIApp) -> RegistryClient:
+    """Return a client of the gateway in this process: what it reads and attaches goes through the same checks."""
+    transport = httpx.ASGITransport(app=app)
+    return RegistryClient("http://registry", httpx.AsyncClient(transport=transport))
 
 
 @dataclass(frozen=True, slots=True)
