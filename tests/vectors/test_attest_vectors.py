@@ -376,9 +376,9 @@ def loaded(pem):
 
 def test_vendor_certificates_load_or_are_refused_without_a_crash(attest):
     store = sorted((attest / "keylime/tpm_cert_store").glob("*.pem"))
-    assert len(store) == 50
+    assert len(store) >= 50
     roots = [root for path in store if (root := loaded(path.read_bytes())) is not None]
-    assert len(roots) == 43  # Nuvoton's seven are malformed
+    assert len(store) - len(roots) == 7  # Nuvoton's seven are malformed
     now = roots[0].not_valid_before_utc.replace(year=2026)
     for path in sorted((attest / "keylime/certs").glob("*.der")):
         with pytest.raises(EnrolmentRefused):
