@@ -275,7 +275,7 @@ class Refusal(_Message):
     detail: str
 
 
-_REQUEST: Final[TypeAdapter[Any]] = TypeAdapter(Request)
+_REQUEST: Final[TypeAdapter[Any]] = TypeAdapter(Request, config=ConfigDict(hide_input_in_errors=True))
 
 
 def parse_request(line: bytes) -> Any:  # noqa: ANN401 - a Request; the union has no name that mypy accepts here

@@ -27,6 +27,9 @@ _log = structlog.get_logger(__name__)
 _CREDENTIALS: Final = struct.Struct("=iII")
 _OVERFLOW: Final = Path("/proc/sys/kernel/overflowuid")
 
+DISCARD_TIME: Final = 1.0
+"""Seconds that a refused peer has to take its answer."""
+
 _MOST_ERRORS: Final = 3
 """How many faults of a request are told at once."""
 
@@ -69,12 +72,14 @@ class _Endpoint:
             if uid not in self._allowed:
                 _log.warning("peer refused", pid=pid, uid=uid)
                 await _send(writer, _refused("", PeerRefused(f"uid {uid} may not speak to netd")))
+                await _discard(reader)
                 return
             while True:
                 try:
                     line = await reader.readline()
                 except ValueError:
                     await _send(writer, _refused("", MessageTooLarge(f"a request has at most {MAX_LINE} octets")))
+                    await _discard(reader)
                     return
                 if not line.endswith(b"\n"):
                     return
@@ -138,6 +143,14 @@ def _about(request: Any) -> dict[str, str]:  # noqa: ANN401 - any request
 
 def _refused(identifier: str, error: UmecError) -> Reply:
     return Reply(id=identifier, ok=False, code=error.code, kind=error.kind.value, detail=error.detail)
+
+
+async def _discard(reader: asyncio.StreamReader) -> None:
+    """Read what was sent and is not wanted: closing on unread octets would take the answer away, too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_TIME):
+            while await reader.read(65536):
+                pass
 
 
 async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:

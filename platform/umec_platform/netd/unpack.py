@@ -135,19 +135,17 @@ def _hard_link(root: int, source: list[str], parent: int, name: str) -> None:
 
 
 def _whiteout(root: int, parts: list[str]) -> None:
+    name = parts[-1].removeprefix(_WHITEOUT)
+    if name in {"", ".", ".."}:
+        raise ImageInvalid("a layer holds a whiteout of nothing")
     try:
         parent = _directory(root, parts[:-1], make=False)
     except FileNotFoundError:
         return
     try:
-        if parts[-1] == _OPAQUE:
-            for name in os.listdir(parent):  # noqa: PTH208 - of a descriptor, not of a path
-                _remove(parent, name)
-            return
-        name = parts[-1].removeprefix(_WHITEOUT)
-        if name in {"", ".", ".."}:
-            raise ImageInvalid("a layer holds a whiteout of nothing")
-        _remove(parent, name)
+        hidden = os.listdir(parent) if parts[-1] == _OPAQUE else [name]  # noqa: PTH208 - of a descriptor
+        for one in hidden:
+            _remove(parent, one)
     finally:
         os.close(parent)
 
