@@ -100,13 +100,25 @@ def serve(make):
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    while thread.is_alive() and not (state.get("server") and state["server"].started):
-        time.sleep(0.01)
-    assert thread.is_alive(), "the server did not start"
-    yield url
-    state["server"].should_exit = True
-    thread.join(15)
-    listening.close()
+    try:
+        while thread.is_alive() and not (state.get("server") and state["server"].started):
+            time.sleep(0.01)
+        assert thread.is_alive(), "the server did not start"
+        yield url
+        state["server"].should_exit = True
+        thread.join(15)
+    finally:
+        listening.close()
+
+
+@pytest.fixture(scope="session")
+def served():
+    return serve
+
+
+@pytest.fixture(scope="session")
+def signing():
+    return Sigstore
 
 
 @pytest.fixture(scope="session")
