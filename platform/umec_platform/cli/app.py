@@ -1,0 +1,181 @@
+"""`umec app`: application packages and instances."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from umec_core.errors import Refused, Unavailable
+from umec_platform.cli.files import read_file
+from umec_platform.cli.output import emit, refusals
+
+if TYPE_CHECKING:
+    from umec_platform.cli.platform_api import PlatformApi
+
+__all__ = ["OperationFailed", "OperationSlow", "app"]
+
+app = typer.Typer()
+
+POLL: Final = 0.2
+"""Seconds between looks at a running operation."""
+
+CredentialFile = Annotated[
+    Path, typer.Option("--credential", envvar="UMEC_CREDENTIAL", help="The client's credential file.")
+]
+Tenant = Annotated[str | None, typer.Option(help="The tenant; an operator names it, a tenant's token knows it.")]
+Instance = Annotated[str, typer.Argument(help="The application instance.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the end of the operation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class OperationFailed(Refused):
+    """An operation ended in failure; the code is the reason that the platform gave."""
+
+    code = "operation-failed"
+
+
+class OperationSlow(Unavailable):
+    """An operation has not ended in time; it goes on."""
+
+    code = "operation-slow"
+
+
+@app.command()
+@refusals
+def onboard(
+    package: Annotated[
+        Path, typer.Argument(help="A package (ZIP with appd.json), an appd.json, or a folder with one.")
+    ],
+    credential: CredentialFile,
+    tenant: Tenant = None,
+    as_json: AsJson = False,
+) -> None:
+    """Onboard an application package."""
+    from umec_platform.cli.platform_api import platform_api
+
+    path = package / "appd.json" if package.is_dir() else package
+    content = read_file(path)
+    media_type = "application/zip" if content.startswith(b"PK") else "application/json"
+
+    async def run() -> dict[str, Any]:
+        async with platform_api(credential) as api:
+            made = await api.post("/app_pkgm/v1/app_packages", {"appPkgName": path.name}, tenant)
+            here = f"/app_pkgm/v1/app_packages/{made['id']}"
+            try:
+                answer = await api.send(
+                    "PUT", f"{here}/package_content", content=content, headers={"Content-Type": media_type}
+                )
+            except Exception:
+                await api.send("DELETE", here)
+                raise
+            found: dict[str, Any] = answer.json()
+            return found
+
+    made = asyncio.run(run())
+    emit(made, as_json=as_json, human=f"{made['appDId']} is onboarded as package {made['id']} of {made['tenant']}")
+
+
+@app.command()
+@refusals
+def instantiate(
+    appd: Annotated[str, typer.Argument(help="The appDId of an onboarded package.")],
+    credential: CredentialFile,
+    tenant: Tenant = None,
+    host: Annotated[str | None, typer.Option(help="The MEC host; one with a trusted node if left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the instance.")] = None,
+    wait: Wait = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make an instance and start it: admission, decision, image, credential, container."""
+    from umec_platform.cli.platform_api import platform_api
+
+    async def run() -> dict[str, Any]:
+        async with platform_api(credential) as api:
+            wish = {"appDId": appd} | ({} if name is None else {"appInstanceName": name})
+            made = await api.post("/app_lcm/v1/app_instances", wish, tenant)
+            here = f"/app_lcm/v1/app_instances/{made['id']}"
+            where = {} if host is None else {"mecHostInformation": [{"hostId": host}]}
+            try:
+                await _operate(api, f"{here}/instantiate", where, wait)
+            except OperationSlow:
+                raise
+            except Exception:
+                await api.send("DELETE", here)
+                raise
+            found: dict[str, Any] = await api.get(here)
+            return found
+
+    made = asyncio.run(run())
+    emit(made, as_json=as_json, human=f"{made['id']} runs on {made['host']} at {made['address']}")
+
+
+@app.command()
+@refusals
+def terminate(instance: Instance, credential: CredentialFile, wait: Wait = 120.0, as_json: AsJson = False) -> None:
+    """Stop an instance and remove it with its services, rules and credential."""
+    from umec_platform.cli.platform_api import platform_api
+
+    async def run() -> None:
+        async with platform_api(credential) as api:
+            here = f"/app_lcm/v1/app_instances/{instance}"
+            await _operate(api, f"{here}/terminate", {"terminationType": "FORCEFUL"}, wait)
+            await api.send("DELETE", here)
+
+    asyncio.run(run())
+    emit({"id": instance, "terminated": True}, as_json=as_json, human=f"{instance} is terminated")
+
+
+@app.command("list")
+@refusals
+def list_(credential: CredentialFile, tenant: Tenant = None, as_json: AsJson = False) -> None:
+    """List packages and instances."""
+    from umec_platform.cli.platform_api import platform_api
+
+    async def run() -> dict[str, Any]:
+        async with platform_api(credential) as api:
+            return {
+                "packages": await api.get("/app_pkgm/v1/app_packages", tenant),
+                "instances": await api.get("/app_lcm/v1/app_instances", tenant),
+            }
+
+    found = asyncio.run(run())
+    packages = [f"package  {each['id']}  {each['tenant']}  {each.get('appDId', '-')}" for each in found["packages"]]
+    instances = [
+        f"instance {each['id']}  {each['tenant']}  {each['appDId']}  {each['instantiationState']}"
+        f"  {each.get('host', '-')}  {each.get('address', '-')}"
+        for each in found["instances"]
+    ]
+    emit(found, as_json=as_json, human="\n".join([*packages, *instances]))
+
+
+@app.command()
+@refusals
+def show(instance: Instance, credential: CredentialFile, as_json: AsJson = False) -> None:
+    """Show an instance."""
+    from umec_platform.cli.platform_api import platform_api
+
+    async def run() -> dict[str, Any]:
+        async with platform_api(credential) as api:
+            found: dict[str, Any] = await api.get(f"/app_lcm/v1/app_instances/{instance}")
+            return found
+
+    emit(asyncio.run(run()), as_json=as_json)
+
+
+async def _operate(api: "PlatformApi", path: str, body: dict[str, Any], wait: float) -> None:
+    """Order an operation and return when it is completed; raises `OperationFailed` or `OperationSlow`."""
+    answer = await api.send("POST", path, json=body)
+    deadline = time.monotonic() + wait
+    while True:
+        operation = await api.get(answer.headers["location"])
+        if operation["operationState"] == "COMPLETED":
+            return
+        if operation["operationState"] == "FAILED":
+            error = OperationFailed(operation["error"]["detail"])
+            error.code = operation["error"]["code"]  # type: ignore[misc]  # the platform's reason, known only now
+            raise error
+        if time.monotonic() > deadline:
+            raise OperationSlow(f"the operation has not ended within {wait:g} seconds; it goes on")
+        await asyncio.sleep(POLL)

@@ -1,0 +1,138 @@
+"""The real neighbours of the life cycle: admission and registry of images, and the authorization server."""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from umec_core.client import OAuthClient, RemoteRefused
+from umec_core.clock import Clock
+from umec_core.dpop import make_proof
+from umec_images.admission import Admitter as ImageAdmitter
+from umec_images.oci.client import Authorize, RegistryClient
+from umec_images.oci.manifest import Descriptor, parse_manifest
+from umec_platform.instances.ports import Admitted, NewClient
+
+__all__ = ["Admission", "Registrar", "RegistryPuller", "registry_authorization"]
+
+MAX_CONFIG: Final = 4 * 1024 * 1024
+"""Bytes of an image's configuration."""
+
+MAX_LAYER: Final = 4 * 1024**3
+"""Bytes of one layer: a node has an eMMC, not a data centre."""
+
+CHUNK: Final = 1 << 20
+
+
+class Admission:
+    """Asks `umec_images` whether an image may run in production."""
+
+    def __init__(self, admitter: ImageAdmitter) -> None:
+        self._admitter = admitter
+
+    async def admit(self, *, tenant: str, repository: str, digest: str, now: datetime) -> Admitted:
+        """Return the admission of exactly this digest; raises as `umec_images.admission.admit`."""
+        found = await self._admitter.admit(tenant=tenant, repository=repository, digest=digest, now=now)
+        return Admitted(
+            repository=found.repository,
+            digest=found.digest,
+            policies=found.policies,
+            policy_sha256=found.policy_sha256,
+        )
+
+
+class RegistryPuller:
+    """Keeps images in a content-addressed folder, `sha256/<hex>`; a file is checked when it comes and before each use."""
+
+    def __init__(self, registry: RegistryClient, folder: Path) -> None:
+        self._registry = registry
+        self._folder = folder
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def pull(self, repository: str, digest: str) -> Path:
+        """Return the folder with manifest, configuration and layers of an image; raises why the registry does not."""
+        blobs = self._folder / "sha256"
+        await asyncio.to_thread(blobs.mkdir, mode=0o755, parents=True, exist_ok=True)
+        _, media_type, content = await self._registry.manifest(repository, digest)
+        manifest = parse_manifest(content, media_type=media_type)
+        await asyncio.to_thread(_write, blobs / _hex(digest), content)
+        await self._fetch(repository, manifest.config, blobs, MAX_CONFIG)
+        for layer in manifest.layers:
+            await self._fetch(repository, layer, blobs, MAX_LAYER)
+        return self._folder
+
+    async def _fetch(self, repository: str, blob: Descriptor, blobs: Path, limit: int) -> None:
+        path = blobs / _hex(blob.digest)
+        async with self._locks[blob.digest]:
+            if not await asyncio.to_thread(_holds, path, blob.digest):
+                await self._registry.blob_to_file(repository, blob.digest, path, min(limit, blob.size))
+
+
+class Registrar:
+    """Registers application instances at the authorization server."""
+
+    def __init__(self, client: OAuthClient, *, management: str, mp1: str) -> None:
+        """`client` may do `identity:clients`; `management` and `mp1` are the listeners' URLs, without a final slash."""
+        self._client = client
+        self._resource = f"{management}/identity/v1"
+        self._mp1 = f"{mp1}/"
+
+    async def register(self, client: NewClient) -> None:
+        """Register a client; one of the same id, left by an attempt that was cut off, is replaced."""
+        wanted = {
+            "client_id": client.client_id,
+            "kind": "application",
+            "tenant": client.tenant,
+            "node": client.node,
+            "instance": client.client_id,
+            "jwks": {"keys": [dict(client.jwk)]},
+            "scopes": sorted(client.scopes),
+            "resources": [self._mp1],
+            "binding": "dpop",
+        }
+        await self.remove(client.client_id)
+        await self._ask("POST", f"{self._resource}/clients", json=wanted)
+
+    async def remove(self, client_id: str) -> None:
+        """Remove a client; its live tokens end with it. Removing what is not there succeeds."""
+        try:
+            await self._ask("DELETE", f"{self._resource}/clients/{client_id}")
+        except RemoteRefused as error:
+            if error.status != 404:
+                raise
+
+    async def _ask(self, method: str, url: str, json: object = None) -> None:
+        await self._client.request(method, url, resource=self._resource, scopes=["identity:clients"], json=json)
+
+
+def registry_authorization(client: OAuthClient, registry: str, clock: Clock) -> Authorize:
+    """Return what authorises each request to our registry: a DPoP-bound token that may pull."""
+    key = client.credential.key()
+
+    async def authorize(method: str, url: str) -> Mapping[str, str]:
+        token = await client.token(f"{registry}/", ["images:pull"])
+        proof = make_proof(key, method, url, now=clock(), access_token=token.text)
+        return {"Authorization": f"DPoP {token.text}", "DPoP": proof}
+
+    return authorize
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == _hex(digest)
+    except FileNotFoundError:
+        return False
