@@ -7,6 +7,7 @@ StandingFallen     standing-fallen      the node is not trusted, unknown, or has
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -199,6 +200,7 @@ class StandingView:
         self._entries: dict[str, StandingEntry] = {}
         self._last = 0
         self._issued_at: datetime | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def last(self) -> int:
@@ -233,6 +235,9 @@ class StandingView:
         for entry in news:
             self._entries[entry.node] = entry
         self._last, self._issued_at = statement.last, statement.issued_at
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
         return news
 
     def _is_news(self, entry: StandingEntry) -> bool:
@@ -242,6 +247,21 @@ class StandingView:
         if entry.seq > known.seq and entry.generation < known.generation:
             raise StandingRollback(f"the generation of {entry.node} goes back")
         return entry.seq > known.seq
+
+    async def reach(self, node: str, generation: int, *, within: float) -> None:
+        """Wait until this generation of a node is known, or `within` seconds are over; decides nothing.
+
+        What the verifier signed for a node may arrive here before the statement about it does.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while (known := self._entries.get(node)) is None or known.generation < generation:
+                    waiting = asyncio.get_running_loop().create_future()
+                    self._waiting.add(waiting)
+                    try:
+                        await waiting
+                    finally:
+                        self._waiting.discard(waiting)
 
     def current(self, node: str, now: datetime) -> StandingEntry:
         """Return the entry of a node that stands; raises `StandingStale` or `StandingFallen`."""

@@ -36,7 +36,9 @@ __all__ = [
     "ATTESTATION_TYPE",
     "POSSESSION_TYPE",
     "AttestedNode",
+    "VerifiedEar",
     "VerifiedPossession",
+    "check_standing",
     "verify_ear",
     "verify_possession",
 ]
@@ -73,8 +75,20 @@ class _Umec(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedEar:
+    """What our verifier said of a node, in a generation that may have passed; only `verify_ear` makes one."""
+
+    node: str
+    tenant: str | None
+    generation: int
+    key: EllipticCurvePublicKey
+    ear_id: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AttestedNode:
-    """A node in a good state, by a fresh EAR in the generation that is current; only `verify_ear` makes one."""
+    """A node that stands, in the generation of its EAR; only `check_standing` makes one."""
 
     node: str
     tenant: str | None
@@ -93,14 +107,11 @@ class VerifiedPossession:
     used: tuple[Used, ...]
 
 
-def verify_ear(
-    text: str, keys: KeySet, *, verifier: str, audience: str, standings: StandingView, now: datetime
-) -> AttestedNode:
-    """Return the node of an EAR; raises `AttestationInvalid`, `AttestationVerdict`, or what `StandingView` raises.
+def verify_ear(text: str, keys: KeySet, *, verifier: str, audience: str, now: datetime) -> VerifiedEar:
+    """Return what an EAR says; raises `AttestationInvalid` or `AttestationVerdict`.
 
     1. A key of the verifier signed it as a client attestation. 2. Our verifier issued it, to us alone. 3. It is valid
-    now, for ten minutes at most. 4. Its verdict on the node is good. 5. It names the node and one P-256 key. 6. The
-    node stands, in the generation of the EAR: one from before a fall is worth nothing after it.
+    now, for ten minutes at most. 4. Its verdict on the node is good. 5. It names the node and one P-256 key.
     """
     try:
         claims = verify_jwt(text, keys, typ=ATTESTATION_TYPE)  # 1
@@ -115,15 +126,30 @@ def verify_ear(
         raise AttestationInvalid(f"the attestation result is not valid: {error.detail}") from error
     except ValidationError as error:
         raise AttestationInvalid("the attestation result does not say what it rests on") from error
-    entry = standings.check(node, umec.generation, now)  # 6
-    return AttestedNode(
+    return VerifiedEar(
         node=node,
         tenant=umec.tenant,
         generation=umec.generation,
-        standing=entry.standing.value,
         key=key,
         ear_id=ear_id,
         expires=datetime.fromtimestamp(claims["exp"], UTC),
+    )
+
+
+def check_standing(ear: VerifiedEar, standings: StandingView, now: datetime) -> AttestedNode:
+    """Return the node if it stands in the generation of the EAR: one from before a fall is worth nothing after it.
+
+    Raises `StandingStale` or `StandingFallen`.
+    """
+    entry = standings.check(ear.node, ear.generation, now)
+    return AttestedNode(
+        node=ear.node,
+        tenant=ear.tenant,
+        generation=ear.generation,
+        standing=entry.standing.value,
+        key=ear.key,
+        ear_id=ear.ear_id,
+        expires=ear.expires,
     )
 
 

@@ -12,7 +12,7 @@ from umec_core.clock import Clock
 from umec_core.jose import JwtInvalid, KeySource, peek_kid
 from umec_core.standing import StandingView
 from umec_identity.authentication.assertion import ASSERTION_TYPE, peek_assertion, verify_assertion
-from umec_identity.authentication.attestation import AttestedNode, verify_ear, verify_possession
+from umec_identity.authentication.attestation import AttestedNode, check_standing, verify_ear, verify_possession
 from umec_identity.authentication.challenge import Challenges
 from umec_identity.clients.service import Client, Clients
 from umec_identity.errors import (
@@ -30,6 +30,9 @@ from umec_identity.settings import IdentitySettings
 __all__ = ["Authenticated", "Authentication", "method_of"]
 
 METHODS: Final = ("attestation", "assertion")
+
+PATIENCE: Final = 2.0
+"""Seconds in which a statement about the generation of a fresh attestation result has to arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +127,9 @@ class Authentication:
             keys = await self._verifier_keys.keys(peek_kid(request.attestation))
         except JwtInvalid as error:
             raise AttestationInvalid(f"the attestation result is not valid: {error.detail}") from error
-        node = verify_ear(
-            request.attestation,
-            keys,
-            verifier=self._verifier,
-            audience=self._issuer,
-            standings=self._standings,
-            now=now,
-        )
+        ear = verify_ear(request.attestation, keys, verifier=self._verifier, audience=self._issuer, now=now)
+        await self._standings.reach(ear.node, ear.generation, within=PATIENCE)
+        node = check_standing(ear, self._standings, self._clock())
         if request.form.get("client_id", node.node) != node.node:
             raise AttestationInvalid("client_id is not the node of the attestation result")
         self._buckets.take(node.node)

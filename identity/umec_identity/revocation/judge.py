@@ -26,24 +26,23 @@ __all__ = ["TokenJudge"]
 INTROSPECTING: Final = frozenset({"service", "operator"})
 """The kinds of clients that may ask about anybody's token."""
 
-SHOWN: Final = tuple(
-    [
-        "iss",
-        "sub",
-        "client_id",
-        "aud",
-        "iat",
-        "nbf",
-        "exp",
-        "jti",
-        "scope",
-        "cnf",
-        "tenant",
-        "node",
-        "instance",
-        "generation",
-    ]
+SHOWN: Final = (
+    "iss",
+    "sub",
+    "client_id",
+    "aud",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "scope",
+    "cnf",
+    "tenant",
+    "node",
+    "instance",
+    "generation",
 )
+"""The claims that an introspection answer repeats."""
 
 
 class TokenJudge:

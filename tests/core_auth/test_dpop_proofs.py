@@ -1,0 +1,143 @@
+"""DPoP proofs (RFC 9449, section 4.3): each reason for refusing one, and the good one beside it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umec_core.dpop import DpopInvalid, DpopReplayed, ReplayCache, ReplayCacheFull, make_proof, verify_proof
+from umec_core.errors import UmecError
+from umec_core.jose import base64url_encode, peek_claims, private_jwk, public_jwk, sign_jwt, thumbprint
+
+KEY = generate_private_key(SECP256R1())
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+URL = "https://mp1.test:8444/mec_app_support/v1/x"
+
+
+def check(proof: str, *, method: str = "GET", url: str = URL, now: datetime = NOW, access: str | None = "t") -> str:
+    return verify_proof(proof, method=method, url=url, now=now, replay=ReplayCache(), access_token=access).thumbprint
+
+
+def proof(*, header: dict | None = None, typ: str = "dpop+jwt", **changes: object) -> str:
+    claims = dict(peek_claims(make_proof(KEY, "GET", URL, now=NOW, access_token="t"))) | changes
+    kept = {name: value for name, value in claims.items() if value is not ...}
+    return sign_jwt(kept, KEY, typ=typ, extra_header=header if header is not None else {"jwk": public_jwk(KEY)})
+
+
+def refused(text: str, **options: object) -> None:
+    with pytest.raises(DpopInvalid) as caught:
+        check(text, **options)
+    assert caught.value.code == "dpop-invalid"
+
+
+def test_the_good_one():
+    assert check(proof()) == thumbprint(KEY)
+    assert check(make_proof(KEY, "get", URL + "?a=b#c", now=NOW, access_token="t"), url=URL + "?other=1")
+    assert check(make_proof(KEY, "GET", "https://MP1.test/x", now=NOW), url="https://mp1.test:443/x", access=None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"htm": "POST"},
+        {"htm": ...},
+        {"htu": "https://mp1.test:8444/other"},
+        {"htu": "http://mp1.test:8444/mec_app_support/v1/x"},
+        {"htu": "https://mp1.test:8445/mec_app_support/v1/x"},
+        {"htu": "https://user@mp1.test:8444/mec_app_support/v1/x"},
+        {"htu": "https://[mp1.test/"},
+        {"htu": "https://mp1.test:99999/mec_app_support/v1/x"},
+        {"htu": ...},
+        {"jti": ...},
+        {"jti": ""},
+        {"jti": "j" * 129},
+        {"jti": "\ud800"},
+        {"jti": 5},
+        {"iat": ...},
+        {"iat": "now"},
+        {"iat": NOW.timestamp() - 61},
+        {"iat": NOW.timestamp() + 11},
+        {"exp": NOW.timestamp()},
+        {"nbf": NOW.timestamp() + 11},
+        {"ath": ...},
+        {"ath": "another"},
+        {"ath": 5},
+    ],
+)
+def test_claims(changes):
+    refused(proof(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"iat": NOW.timestamp() - 10}, {"iat": NOW.timestamp() + 10}, {"nbf": 0}])
+def test_clocks_may_differ_a_little(changes):
+    assert check(proof(**changes))
+
+
+def test_headers():
+    refused(proof(typ="jwt"))
+    refused(proof(header={"kid": "k"}))
+    refused(proof(header={"jwk": private_jwk(KEY)}))
+    refused(proof(header={"jwk": public_jwk(generate_private_key(SECP256R1()))}))
+    for header in ({"jwk": public_jwk(KEY), "jku": "https://elsewhere.test"}, {"jwk": "text"}, {"jwk": None}):
+        head = base64url_encode(json.dumps({"alg": "ES256", "typ": "dpop+jwt", **header}).encode())
+        refused(".".join([head, *proof().split(".")[1:]]))
+    refused(proof() + "A" * 5000)
+
+
+def test_a_proof_for_no_token_is_not_one_for_a_token():
+    refused(make_proof(KEY, "GET", URL, now=NOW))
+    refused(make_proof(KEY, "GET", URL, now=NOW, access_token="t"), access=None)
+    assert check(make_proof(KEY, "GET", URL, now=NOW), access=None)
+
+
+def test_a_proof_is_good_once():
+    replay, text = ReplayCache(), proof()
+    for attempt in (text, make_proof(KEY, "GET", URL, now=NOW, access_token="t")):
+        verify_proof(attempt, method="GET", url=URL, now=NOW, replay=replay, access_token="t")
+    with pytest.raises(DpopReplayed) as caught:
+        verify_proof(text, method="GET", url=URL, now=NOW, replay=replay, access_token="t")
+    assert caught.value.code == "dpop-replayed"
+
+
+def test_a_replay_of_a_proof_whose_signature_is_spelt_differently():
+    replay, text = ReplayCache(), proof()
+    verify_proof(text, method="GET", url=URL, now=NOW, replay=replay, access_token="t")
+    with pytest.raises(DpopInvalid):
+        verify_proof(text + "=", method="GET", url=URL, now=NOW, replay=replay, access_token="t")
+
+
+def test_the_cache_forgets_what_is_over_and_closes_when_full():
+    replay = ReplayCache(limit=2)
+    assert replay.add("a", "1", until=NOW + timedelta(seconds=5), now=NOW)
+    assert not replay.add("a", "1", until=NOW + timedelta(seconds=5), now=NOW)
+    assert replay.add("b", "1", until=NOW + timedelta(seconds=5), now=NOW)
+    with pytest.raises(ReplayCacheFull) as caught:
+        replay.add("c", "1", until=NOW, now=NOW)
+    assert caught.value.code == "replay-cache-full"
+    assert replay.add("c", "1", until=NOW, now=NOW + timedelta(seconds=6))
+
+
+@given(st.text(max_size=300) | st.text(alphabet="eyJ.-_0", max_size=300))
+def test_any_text_is_a_proof_or_one_error(text):
+    with pytest.raises(DpopInvalid):
+        check(text)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["jti", "htm", "htu", "iat", "ath", "exp", "nbf", "nonce"]),
+        st.none()
+        | st.booleans()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.integers()
+        | st.text(max_size=40),
+    )
+)
+def test_any_signed_claims_are_a_proof_or_one_error(claims):
+    text = sign_jwt(claims, KEY, typ="dpop+jwt", extra_header={"jwk": public_jwk(KEY)})
+    with pytest.raises(UmecError) as caught:
+        check(text)
+    assert caught.value.code == "dpop-invalid"
