@@ -6,6 +6,7 @@ import uuid
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
