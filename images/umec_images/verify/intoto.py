@@ -1,7 +1,6 @@
 """Log entries of the kind `intoto` 0.0.2 (Rekor v1, before `dsse`), which the library refuses.
 
-1. certificate, times and log entry are good as for any other kind: nothing in these steps depends on the kind that
-   the bundle states outside of the entry, so the library gets it under the name of the kind that came after
+1. certificate, times and log entry are good as for any other kind              (library)
 2. the signature over the PAE is the certificate's key's
 3. the log entry is about this payload, this signature and this certificate
 """
@@ -18,11 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from sigstore.models import Bundle
 from sigstore_models.bundle import v1
-from sigstore_models.rekor.v1 import KindVersion
 
 from umec_core.dsse import pre_authentication_encoding
 from umec_images.errors import SignatureInvalid
-from umec_images.verify.library import verify_certificate
 from umec_images.verify.trust import TrustRoot
 
 __all__ = ["is_intoto", "verify"]
@@ -41,7 +38,7 @@ def verify(bundle: v1.Bundle, verified: Bundle, root: TrustRoot, times: tuple[da
     envelope = bundle.dsse_envelope
     if envelope is None:
         raise SignatureInvalid("the bundle holds no DSSE envelope")
-    verify_certificate(root.verifier(times), _renamed(bundle), times)  # 1
+    root.verifier(times).verify_certificate(verified)  # 1
     key = verified.signing_certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise SignatureInvalid("the certificate's key is not P-256")
@@ -54,14 +51,6 @@ def verify(bundle: v1.Bundle, verified: Bundle, root: TrustRoot, times: tuple[da
         raise SignatureInvalid("the signature was not made by the certificate's key") from error
     entry = verified.log_entry._inner  # noqa: SLF001 - the entry as it was parsed
     _about(json.loads(entry.canonicalized_body), envelope.payload, envelope.payload_type, signature, verified)  # 3
-
-
-def _renamed(bundle: v1.Bundle) -> Bundle:
-    material = bundle.verification_material
-    entry = material.tlog_entries[0].model_copy(update={"kind_version": KindVersion(kind="dsse", version="0.0.1")})
-    return Bundle(
-        bundle.model_copy(update={"verification_material": material.model_copy(update={"tlog_entries": [entry]})})
-    )
 
 
 def _about(body: dict[str, object], payload: bytes, payload_type: str, signature: bytes, verified: Bundle) -> None:

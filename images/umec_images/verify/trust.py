@@ -1,24 +1,24 @@
 """The trusted root of a Sigstore instance, and what of it was valid when a signature was made.
 
-sigstore-python enforces `validFor.end` only for time stamping authorities, and there as an exclusive bound. TimeRange
-is a closed interval, and it binds all four: certificate authorities, logs, CT logs, time stamping authorities. So a
-signature is verified against a root that holds nothing but what was valid at its verified times.
+TimeRange is a closed interval, and it binds all four: certificate authorities, logs, CT logs and time stamping
+authorities. sigstore-python enforces its end for the last only. So a signature is verified against a root that holds
+nothing but what was valid at its verified times.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from cryptography import x509
 from pydantic import ValidationError
 from sigstore.models import TrustedRoot
-from sigstore.verify import Verifier
 from sigstore_models.trustroot import v1
 
 from umec_images.errors import SignatureInvalid, TrustedRootInvalid
+from umec_images.verify.library import TimedVerifier
 
 __all__ = ["MAX_ROOT", "TimeAuthority", "TrustRoot"]
 
@@ -26,7 +26,6 @@ MAX_ROOT: Final = 4 * 1024 * 1024
 """Bytes of a trusted root; the public good instance's has 10 KB."""
 CACHED_ROOTS: Final = 64
 """Distinct sets of valid keys, thus rotations within the life of the signatures that we meet."""
-RESOLUTION: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class TrustRoot:
             _required(log.public_key.valid_for)
         self._at = lru_cache(CACHED_ROOTS)(self._restricted)
 
-    def verifier(self, times: Sequence[datetime]) -> Verifier:
+    def verifier(self, times: Sequence[datetime]) -> TimedVerifier:
         """Return a verifier that trusts what was valid at all these times; SignatureInvalid if that is nothing."""
         kept = self._kept(times)
         if not all(kept):
@@ -76,7 +75,7 @@ class TrustRoot:
                 name for name, part in zip(("certificate authority", "log", "CT log"), kept, strict=True) if not part
             ]
             raise SignatureInvalid(f"when this was signed, no {' and no '.join(missing)} was trusted")
-        return self._at(kept)[0]
+        return self._at(kept).at(times)
 
     def logs(self, times: Sequence[datetime]) -> TrustedRoot:
         """Return the root as of these times for a signature by a managed key, which needs the log only."""
@@ -94,18 +93,14 @@ class TrustRoot:
             _valid([log.public_key.valid_for for log in self._root.ctlogs], times),
         )
 
-    def _restricted(
-        self, kept: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    ) -> tuple[Verifier, TrustedRoot]:
+    def _restricted(self, kept: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> TimedVerifier:
         authorities, logs, ct_logs = kept
         update = {
             "certificate_authorities": [self._root.certificate_authorities[index] for index in authorities],
             "tlogs": [self._root.tlogs[index] for index in logs],
             "ctlogs": [self._root.ctlogs[index] for index in ct_logs],
-            "timestamp_authorities": [_closed(each) for each in self._root.timestamp_authorities],
         }
-        root = TrustedRoot(self._root.model_copy(update=update))
-        return Verifier(trusted_root=root), root
+        return TimedVerifier(trusted_root=TrustedRoot(self._root.model_copy(update=update)))
 
 
 def _valid(periods: Sequence[Any], times: Sequence[datetime]) -> tuple[int, ...]:
@@ -114,14 +109,6 @@ def _valid(periods: Sequence[Any], times: Sequence[datetime]) -> tuple[int, ...]
         for index, period in enumerate(periods)
         if all(period.start <= time and (period.end is None or time <= period.end) for time in times)
     )
-
-
-def _closed(authority: v1.CertificateAuthority) -> v1.CertificateAuthority:
-    """Return the authority with an end that the library's exclusive comparison reads as the closed one it is."""
-    period = authority.valid_for
-    if period is None or period.end is None:
-        return authority
-    return authority.model_copy(update={"valid_for": period.model_copy(update={"end": period.end + RESOLUTION})})
 
 
 def _required(period: object) -> None:
