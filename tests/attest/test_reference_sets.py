@@ -48,14 +48,14 @@ def envelope(value, key):
     return dsse.sign(json.dumps(value).encode(), dsse.IN_TOTO, key)
 
 
-def test_a_good_one(kit, key, verify):
+def test_a_good_one(key, verify):
     reference = verify(envelope(statement(), key))
     assert (reference.name, reference.version) == ("edge", 3)
     assert reference.pcrs == {HashAlgorithm.SHA256: {4: frozenset({bytes.fromhex("ab" * 32)})}}
     assert reference.ignored == {1: "boot order is the site's own"}
 
 
-def test_signed_by_another_or_by_nobody(kit, key, verify, refused):
+def test_signed_by_another_or_by_nobody(key, verify, refused):
     other = ec.generate_private_key(ec.SECP256R1())
     good = envelope(statement(), key)
     for wrong in (envelope(statement(), other), good[:-1], b"", b"[]", json.dumps(statement()).encode()):
@@ -92,12 +92,12 @@ def test_signed_by_another_or_by_nobody(kit, key, verify, refused):
         ({"issued": "2026-10-22T12:00:00Z", "expires": "2026-11-22T12:00:00Z"}, "reference-expired"),
     ],
 )
-def test_one_fault_in_the_predicate(kit, key, verify, refused, predicate, code):
+def test_one_fault_in_the_predicate(key, verify, refused, predicate, code):
     with refused(code):
         verify(envelope(statement(**predicate), key))
 
 
-def test_one_fault_in_the_statement(kit, key, verify, refused):
+def test_one_fault_in_the_statement(key, verify, refused):
     for change in (
         {"_type": "https://in-toto.io/Statement/v0.1"},
         {"predicateType": "urn:umec:reference-set:v2"},
@@ -110,7 +110,7 @@ def test_one_fault_in_the_statement(kit, key, verify, refused):
             verify(envelope(statement() | change, key))
 
 
-def test_a_repeated_member(kit, key, verify, refused):
+def test_a_repeated_member(key, verify, refused):
     text = json.dumps(statement()).replace('"version": 3', '"version": 3, "version": 9')
     with refused("reference-invalid"):
         verify(dsse.sign(text.encode(), dsse.IN_TOTO, key))

@@ -1,0 +1,170 @@
+"""A TPM that is not ours (swtpm) takes our credentials, and our verifier takes what it signs."""
+
+import secrets
+
+import pytest
+from tpm2_pytss import ESAPI
+from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPMA_OBJECT
+from tpm2_pytss.types import TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT, TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
+
+from umec_attest.appraisal import Verdict, appraise
+from umec_attest.bootlog import parse_boot_log, verify_boot_log
+from umec_attest.credential import make_credential
+from umec_attest.enrolment import check_ak, check_ek, check_node_key, verify_certify
+from umec_attest.errors import BootLogRefused
+from umec_attest.predict import predict
+from umec_attest.quote import verify_quote
+from umec_attest.testing import firmware
+from umec_attest.testing.image import Tamper, load_image, make_image, tampered
+from umec_attest.testing.node import SoftwareNode
+from umec_attest.testing.swtpm import SoftwareTpm
+from umec_attest.tpm.pcr import PcrSelection
+from umec_attest.tpm.public import parse_public
+from umec_policies import load_default
+
+
+@pytest.fixture(scope="module")
+def device():
+    with SoftwareTpm() as tpm:
+        yield tpm
+
+
+@pytest.fixture(scope="module")
+def node(device):
+    with SoftwareNode(device) as made:
+        yield made
+
+
+def test_enrolment_with_a_manufactured_tpm(node, kit):
+    ek, ak, node_key = (parse_public(data) for data in (node.ek_public, node.ak_public, node.node_key_public))
+    endorsed = check_ek(
+        public=ek,
+        certificate=node.ek_certificate,
+        chain=node.ek_chain,
+        roots=[node.device.authority.root],
+        now=kit.NOW,
+    )
+    assert (endorsed.endorsed_by, endorsed.sha256) == ("certificate", node.ek_sha256)
+    check_ak(ak)
+    check_node_key(node_key)
+    secret = secrets.token_bytes(32)
+    credential = make_credential(ek, ak.name(), secret)
+    assert node.activate(credential.blob, credential.encrypted_secret) == secret
+    certified = node.tpm.certify(node.node_key, node.ak, secret)
+    key = verify_certify(
+        attest=certified.attest,
+        signature=certified.signature,
+        ak=ak,
+        ak_parent=ek,
+        node_key=node_key,
+        qualifying=secret,
+    )
+    assert key.name == node_key.name()
+
+
+def test_a_credential_for_another_key_does_not_open(node):
+    ek, node_key = parse_public(node.ek_public), parse_public(node.node_key_public)
+    credential = make_credential(ek, node_key.name(), bytes(32))
+    with pytest.raises(Exception, match=r".+"):
+        node.activate(credential.blob, credential.encrypted_secret)
+
+
+@pytest.mark.parametrize(
+    ("curve", "cipher", "name_algorithm"),
+    [
+        ("ecc256", "aes128cfb", "sha256"),
+        ("ecc384", "aes256cfb", "sha384"),
+    ],
+)
+def test_credentials_for_endorsement_keys_on_curves(device, curve, cipher, name_algorithm):
+    attributes = (
+        TPMA_OBJECT.FIXEDTPM
+        | TPMA_OBJECT.FIXEDPARENT
+        | TPMA_OBJECT.SENSITIVEDATAORIGIN
+        | TPMA_OBJECT.USERWITHAUTH
+        | TPMA_OBJECT.RESTRICTED
+        | TPMA_OBJECT.DECRYPT
+    )
+    algorithm = {"sha256": TPM2_ALG.SHA256, "sha384": TPM2_ALG.SHA384}[name_algorithm]
+    template = TPM2B_PUBLIC.parse(f"{curve}:{cipher}", objectAttributes=attributes, nameAlg=name_algorithm)
+    assert template.publicArea.nameAlg == algorithm
+    with ESAPI(device.tcti) as esys:
+        handle, public, _, _, _ = esys.create_primary(TPM2B_SENSITIVE_CREATE(), template, ESYS_TR.ENDORSEMENT)
+        try:
+            ek = parse_public(bytes(public.publicArea.marshal()))
+            secret = secrets.token_bytes(32)
+            credential = make_credential(ek, ek.name(), secret)
+            opened = esys.activate_credential(
+                handle,
+                handle,
+                TPM2B_ID_OBJECT(credential.blob),
+                TPM2B_ENCRYPTED_SECRET(credential.encrypted_secret),
+                session1=ESYS_TR.PASSWORD,
+                session2=ESYS_TR.PASSWORD,
+            )
+            assert bytes(opened) == secret
+        finally:
+            esys.flush_context(handle)
+
+
+def round_of(node, kit, log):
+    """One round: quote, replay; returns the quote and the log or why it was refused."""
+    quoted = node.quote(kit.NONCE, kit.PCRS)
+    quote = verify_quote(
+        attest=quoted.quote.attest,
+        signature=quoted.quote.signature,
+        ak=parse_public(node.ak_public),
+        ak_parent=parse_public(node.ek_public),
+        nonce=kit.NONCE,
+        selection=PcrSelection.from_mapping({"sha256": kit.PCRS}),
+        pcrs={kit.SHA256: dict(quoted.pcrs)},
+    )
+    try:
+        return quote, verify_boot_log(parse_boot_log(log), quote)
+    except BootLogRefused as error:
+        return quote, error
+
+
+def test_the_predicted_boot_is_affirmed_and_each_changed_stage_is_not(device, node, kit, tmp_path):
+    image = make_image(tmp_path)
+    reference = kit.make_reference(predict(image).pcrs)
+    policies = load_default("appraisal")
+
+    def boot(tamper=None):
+        device.power_cycle()
+        quote, log = round_of(node, kit, firmware.boot(device, image, tamper=tamper))
+        return appraise(
+            node="lamp", quote=quote, log=log, reference=reference, policies=policies, previous=None, now=kit.NOW
+        )
+
+    good = boot()
+    assert good.verdict is Verdict.AFFIRMING, good.findings
+    assert good.trust_vector["executables"] == 2
+    for tamper, pcrs in (
+        (Tamper.CMDLINE, {"4", "11"}),
+        (Tamper.KERNEL, {"4", "11"}),
+        (Tamper.INITRD, {"4", "11"}),
+        (Tamper.FIRMWARE, {"0"}),
+        (Tamper.SECURE_BOOT, {"7"}),
+    ):
+        changed = boot(tamper)
+        assert changed.verdict is Verdict.CONTRAINDICATED
+        wrong = {f.detail.split()[1] for f in changed.findings if f.id == "pcr-unexpected"}
+        assert wrong == pcrs
+
+
+@pytest.mark.parametrize("tamper", [None, *Tamper])
+def test_prediction_and_firmware_agree_for_every_image(kit, tmp_path, tamper):
+    """Two implementations that share nothing: what the one measures is what the other predicts."""
+    image = make_image(tmp_path, secure_boot=tamper is not Tamper.KERNEL, kernel=b"k" * 5000, cmdline="x" * 513)
+    contents = load_image(image)
+    if tamper is not None:
+        contents = tampered(contents, tamper)
+        (image / "uki.efi").write_bytes(contents.uki)
+        (image / "firmware.bin").write_bytes(contents.firmware)
+        for name, value in contents.variables.items():
+            (image / "efivars" / name).write_bytes(value)
+    values = dict.fromkeys(kit.PCRS, bytes(32))
+    for measured in firmware.measurements(contents):
+        values[measured.pcr] = kit.SHA256.digest(values[measured.pcr] + measured.digest)
+    assert predict(image).pcrs == values
