@@ -66,11 +66,10 @@ def test_a_managed_key_is_exactly_that_key(vectors, name):
     own = folder / "trusted_root.json"
     verifier = BundleVerifier(own.read_bytes() if own.exists() else PUBLIC_GOOD.read_bytes())
     bundle, content = (folder / "bundle.sigstore.json").read_bytes(), (folder.parent / "a.txt").read_bytes()
+    other, key = ec.generate_private_key(ec.SECP256R1()).public_key(), load_key((folder / "key.pub").read_bytes())
     with pytest.raises(SignatureInvalid) as refusal:
-        other = ec.generate_private_key(ec.SECP256R1()).public_key()
         verifier.verify_content(bundle, content=content, identity=other, now=NOW)
     assert refusal.value.detail == "the signature was not made by the expected key"
     with pytest.raises(SignatureInvalid):
-        key = load_key((folder / "key.pub").read_bytes())
         verifier.verify_content(bundle, content=b"other", identity=key, now=NOW)
     assert verifier.verify_content(bundle, content=content, identity=key, now=NOW).signer is None

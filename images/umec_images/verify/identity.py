@@ -11,14 +11,14 @@ from cryptography import x509
 
 from umec_images.errors import IdentityRefused, SignatureInvalid
 
-__all__ = ["AnyIdentity", "Expected", "Identity", "IdentityPattern", "SignerIdentity", "signer_of"]
+__all__ = ["AnyIdentity", "Expected", "Identity", "IdentityPattern", "SignerIdentity", "parse_utf8_string", "signer_of"]
 
 ISSUER_V1: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 """Fulcio: the issuer as raw bytes."""
 ISSUER_V2: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 """Fulcio: the issuer as a DER UTF8String."""
 UTF8_STRING: Final = 0x0C
-SHORT_FORM: Final = 0x80
+LONG_FORM: Final = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +120,19 @@ def _issuer_v1(certificate: x509.Certificate) -> str | None:
 
 def _issuer_v2(certificate: x509.Certificate) -> str | None:
     raw = _extension(certificate, ISSUER_V2)
-    if raw is None:
-        return None
-    # X.690 8.1.3: one byte of length below 128, else 0x81 and one byte. No issuer is longer than 255 bytes.
-    header = 2 if len(raw) > 1 and raw[1] < SHORT_FORM else 3
-    if len(raw) <= header or raw[0] != UTF8_STRING or raw[header - 1] != len(raw) - header:
-        raise ValueError("the issuer is not a UTF8String of at most 255 bytes")
-    if header == 3 and raw[1] != SHORT_FORM + 1:
-        raise ValueError("the length of the issuer is not in its shortest form")
-    return raw[header:].decode()
+    return None if raw is None else parse_utf8_string(raw)
+
+
+def parse_utf8_string(raw: bytes) -> str:
+    """Return a DER UTF8String of 1 to 255 bytes (X.690 8.1.3, shortest form of the length); raises ValueError."""
+    long = raw[1:2] == bytes([LONG_FORM + 1])
+    header = 3 if long else 2
+    content, length = raw[header:], raw[header - 1 : header]
+    if raw[:1] != bytes([UTF8_STRING]) or not content or length != bytes([len(content) % 256]):
+        raise ValueError("not a UTF8String, or its length is wrong")
+    if len(content) > 255 or long is not (len(content) >= LONG_FORM):
+        raise ValueError("not a UTF8String of at most 255 bytes with its length in the shortest form")
+    return content.decode()
 
 
 def _extension(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> bytes | None:
