@@ -39,7 +39,7 @@ from umec_core.keys import private_pem
 from umec_core.server import Listener, serve
 from umec_core.tokens import certificate_thumbprint
 
-__all__ = ["software_node", "software_tpm", "standin"]
+__all__ = ["server_ca", "software_node", "software_tpm", "standin"]
 
 NAME = "127.0.0.1"
 
@@ -66,6 +66,10 @@ class Authority:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.certificate.public_bytes(Encoding.DER)).hexdigest()
+
+    def issue_server(self, key: Any) -> x509.Certificate:
+        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(NAME))]
+        return self.issue("server", key, seconds=3600, names=names)
 
     def issue(self, name: str, key: Any, *, seconds: float, names: list[x509.GeneralName]) -> x509.Certificate:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -114,9 +118,7 @@ class Standin:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Standin"]:
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = self.server_ca.issue(
-            "server", key.public_key(), seconds=3600, names=[x509.IPAddress(ipaddress.ip_address(NAME))]
-        )
+        leaf = self.server_ca.issue_server(key.public_key())
         paths = [self.folder / name for name in ("server.pem", "server.key", "node-ca.pem")]
         texts = [leaf.public_bytes(Encoding.PEM), private_pem(key), self.node_ca.pem.encode()]
         for path, text in zip(paths, texts, strict=True):
@@ -306,6 +308,12 @@ def _key(public: Public) -> ec.EllipticCurvePublicKey:
 
 def _b64(value: bytes) -> str:
     return base64.b64encode(value).decode()
+
+
+@pytest.fixture(scope="session")
+def server_ca() -> Authority:
+    """The CA of the servers of a test."""
+    return Authority.create("server CA")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
 from umec_attest.agent.loop import Agent, Pace
 from umec_attest.agent.state import load_state
 from umec_attest.agent.tpm import Tpm
+from umec_attest.service.errors import BootLogRequired
 from umec_attest.testing import firmware
 from umec_attest.testing.image import make_image
 from umec_attest.testing.swtpm import SoftwareTpm
@@ -270,6 +271,18 @@ def test_the_loop_survives_what_may_happen(scene: Scene) -> None:
 
     asyncio.run(playing())
     assert all("retry_seconds" in line for line in scene.lines if line["event"] == "refused")
+
+
+def test_a_verifier_that_lacks_the_boot_log_gets_it(scene: Scene) -> None:
+    async def rebooted(agent: Agent) -> None:
+        scene.standin.faults["evidence"] = [BootLogRequired("the node booted since")]
+        assert (await agent.attest()).verdict == "affirming"
+        scene.standin.faults["evidence"] = [BootLogRequired("again"), BootLogRequired("and again")]
+        with pytest.raises(RemoteRefused) as refused:
+            await agent.attest()
+        assert refused.value.code == "boot-log-required"
+
+    scene.play(rebooted)
 
 
 def test_a_refused_certificate_costs_no_round(scene: Scene) -> None:

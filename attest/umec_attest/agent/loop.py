@@ -22,6 +22,7 @@ from umec_attest.agent.session import AttestationResult, Session, open_session
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.wire import Result
+from umec_core.client import RemoteRefused
 from umec_core.clock import Clock, system_clock
 from umec_core.errors import UmecError
 
@@ -30,6 +31,7 @@ __all__ = ["Agent", "Pace", "Report"]
 Report = Callable[[Mapping[str, Any]], None]
 """Receives a status line: one JSON object."""
 
+BOOT_LOG_REQUIRED: Final = "boot-log-required"
 HOST_SCOPE: Final = "node:host"
 FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""
@@ -120,15 +122,18 @@ class Agent:
                 await asyncio.sleep(self._pace.after(1) / 4)
 
     async def attest(self) -> Result:
-        """Do one round and report it. Raises AgentError, RemoteRefused, RemoteUnavailable."""
+        """Do one round and report it. Raises AgentError, RemoteRefused, RemoteUnavailable.
+
+        After a reboot the verifier finds out from the quote that it lacks the boot log, and asks for it.
+        """
         started = time.monotonic()
         self._rounds += 1
-        challenge = await self._platform.challenge(self.state.node)
-        self._round_seconds = challenge.round_seconds
-        evidence = await asyncio.to_thread(collect, self._tpm, self.state, challenge, self._boot_log)
-        if self._save is not None:
-            save_evidence(self._save, self.state, evidence)
-        result = await self._platform.evidence(evidence.request(self.state.node, challenge))
+        try:
+            evidence, result = await self._exchange()
+        except RemoteRefused as error:
+            if error.code != BOOT_LOG_REQUIRED:
+                raise
+            evidence, result = await self._exchange()
         await self._take(result)
         self._report(self._status(result, evidence, time.monotonic() - started))
         return result
@@ -167,6 +172,14 @@ class Agent:
     def status(self) -> Mapping[str, Any]:
         """Return the last status line, with what was obtained since."""
         return self._last
+
+    async def _exchange(self) -> tuple[Evidence, Result]:
+        challenge = await self._platform.challenge(self.state.node)
+        self._round_seconds = challenge.round_seconds
+        evidence = await asyncio.to_thread(collect, self._tpm, self.state, challenge, self._boot_log)
+        if self._save is not None:
+            save_evidence(self._save, self.state, evidence)
+        return evidence, await self._platform.evidence(evidence.request(self.state.node, challenge))
 
     async def _take(self, result: Result) -> None:
         if result.ear is not None:

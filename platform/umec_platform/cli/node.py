@@ -4,6 +4,7 @@ import asyncio
 import base64
 import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -34,6 +35,7 @@ BootLog = Annotated[Path, typer.Option(help="The boot log (TCG crypto-agile form
 Save = Annotated[Path | None, typer.Option(help="Keep the evidence of the last round in this folder.")]
 Credential = Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")]
 Node = Annotated[str, typer.Argument(help="The node's id.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 Scope = Annotated[str, typer.Option(help="Scopes of the token, separated by spaces.")]
 
 
@@ -228,7 +230,7 @@ def ticket(
 def list_nodes(credential: Credential, as_json: Json = False) -> None:
     """List the nodes and their standing."""
     said = _operate(credential, "GET", "nodes", "attest:read")
-    rows = [f"{row['node']:<24} {row.get('tenant', ''):<16} {row['standing']}" for row in said.get("nodes", [])]
+    rows = [f"{row['node']:<24} {row.get('tenant') or '-':<16} {row['standing']}" for row in said.get("nodes", [])]
     emit(said, as_json=as_json, human="\n".join(rows) if rows else "no nodes")
 
 
@@ -248,30 +250,38 @@ def explain(node: Node, credential: Credential, as_json: Json = False) -> None:
 
 @app.command(rich_help_panel=OPERATOR)
 @refusals
-def approve(node: Node, credential: Credential, as_json: Json = False) -> None:
+def approve(
+    node: Node,
+    credential: Credential,
+    tenant: Annotated[str | None, typer.Option(help="To whom the node belongs, where no ticket said it.")] = None,
+    image: Annotated[str | None, typer.Option(help="Which node image it runs, where no ticket said it.")] = None,
+    as_json: Json = False,
+) -> None:
     """Approve a node that enrolled without a ticket."""
-    _decide(node, "approve", credential, as_json=as_json)
+    named = {"tenant": tenant, "image": image}
+    body = {name: value for name, value in named.items() if value is not None}
+    _decide(node, "approve", credential, body, as_json=as_json)
 
 
 @app.command(rich_help_panel=OPERATOR)
 @refusals
-def quarantine(node: Node, credential: Credential, as_json: Json = False) -> None:
+def quarantine(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
     """Take a node out until it is readmitted, whatever its evidence says."""
-    _decide(node, "quarantine", credential, as_json=as_json)
+    _decide(node, "quarantine", credential, {"reason": reason}, as_json=as_json)
 
 
 @app.command(rich_help_panel=OPERATOR)
 @refusals
-def readmit(node: Node, credential: Credential, as_json: Json = False) -> None:
+def readmit(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
     """Let a quarantined node prove itself again."""
-    _decide(node, "readmit", credential, as_json=as_json)
+    _decide(node, "readmit", credential, {"reason": reason}, as_json=as_json)
 
 
 @app.command(rich_help_panel=OPERATOR)
 @refusals
-def revoke(node: Node, credential: Credential, as_json: Json = False) -> None:
+def revoke(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
     """Revoke a node for good: only a new enrolment brings it back."""
-    _decide(node, "revoke", credential, as_json=as_json)
+    _decide(node, "revoke", credential, {"reason": reason}, as_json=as_json)
 
 
 # --- without hardware -----------------------------------------------------------------------------------------------
@@ -365,6 +375,8 @@ def _with_agent(
     stored = load_state(state)
 
     async def working() -> Any:  # noqa: ANN401
+        # One thread is enough for a TPM that does one thing at a time; each more costs memory.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         with Tpm(tcti if tcti is not None else stored.tcti) as tpm:
             agent = Agent(stored, tpm, boot_log=boot_log, save=save, report=report)
             try:
@@ -418,8 +430,8 @@ def _check_verdict(result: "Result") -> None:
         raise NodeNotTrusted(f"the evidence speaks against the node: {found or 'see its standing'}")
 
 
-def _decide(node: str, decision: str, credential: Path, *, as_json: bool) -> None:
-    said = _operate(credential, "POST", f"nodes/{node}/{decision}", "attest:admin")
+def _decide(node: str, decision: str, credential: Path, body: Mapping[str, str], *, as_json: bool) -> None:
+    said = _operate(credential, "POST", f"nodes/{node}/{decision}", "attest:admin", body)
     emit(said, as_json=as_json, human=f"{node}: {said.get('standing', decision)}")
 
 
@@ -433,7 +445,7 @@ def _operate(
             base = f"{client.credential.issuer}/attest/v1"
             response = await client.request(method, f"{base}/{path}", resource=base, scopes=(scope,), json=body)
             said = response.json() if response.content else {}
-            return said if isinstance(said, dict) else {"nodes": said}
+            return said if isinstance(said, dict) else {"answer": said}
 
     return asyncio.run(send())
 
