@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from umec_core.jose import KeySet, sign_jwt
 from umec_platform.netd.client import NetdClient
-from umec_platform.netd.messages import DnsRule, InstanceSpec, TrafficFilter, TrafficRule
+from umec_platform.netd.messages import DnsRule, InstanceSpec, Tenant, TrafficFilter, TrafficRule
 
 VERIFIER = "https://site.example:8443/attest/v1"
 PLATFORM = "https://site.example:8443/platform/v1"
@@ -128,7 +128,7 @@ def tar_of(*entries):
 class Lab:
     """One MEC host: namespaces, netd in them, and a client's network beside."""
 
-    def __init__(self, folder, keys, *, unprivileged=False, lease=60.0, allow=0, uid_prefix=()):
+    def __init__(self, folder, keys, *, unprivileged=False, lease=60.0, allow=0, network=None):
         self.folder, self.keys = Path(folder), keys
         self.socket = self.folder / "netd.sock"
         self.state = self.folder / "state"
@@ -146,18 +146,26 @@ class Lab:
         if unprivileged:
             os.chown(self.folder, NOBODY, NOBODY)
             unshare = [*UNPRIVILEGED, *unshare, "--user", "--map-root-user"]
+        script, pass_fds = HOST, ()
+        if network is not None:
+            # The network of an earlier netd that ended in whatever way.
+            script, pass_fds = 'echo linked; read go; exec "$@"', (network,)
+            unshare = ["nsenter", f"--net=/proc/self/fd/{network}", *[word for word in unshare if word != "--net"]]
         self.log = (self.folder / "netd.log").open("wb+")
         self.host = subprocess.Popen(
-            [*unshare, "sh", "-c", HOST, "sh", *self.command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
+            [*unshare, "sh", "-c", script, "sh", *self.command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, pass_fds=pass_fds,
         )  # fmt: skip
         assert self.host.stdout.readline() == b"linked\n", self.told()
-        self.peer = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo there; exec sleep 600"], stdout=subprocess.PIPE)
+        self.peer = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo there; exec sleep 600"], stdout=subprocess.PIPE
+        )
         self.peer.stdout.readline()
-        self.on_host("ip", "link", "set", "cli0", "netns", str(self.peer.pid))
-        self.on_client("ip", "address", "add", "192.0.2.2/24", "dev", "cli0")
-        self.on_client("ip", "link", "set", "cli0", "up")
-        self.on_client("ip", "route", "add", "default", "via", ACCESS)
+        if network is None:
+            self.on_host("ip", "link", "set", "cli0", "netns", str(self.peer.pid))
+            self.on_client("ip", "address", "add", "192.0.2.2/24", "dev", "cli0")
+            self.on_client("ip", "link", "set", "cli0", "up")
+            self.on_client("ip", "route", "add", "default", "via", ACCESS)
         self.host.stdin.write(b"go\n")
         self.host.stdin.flush()
         ready = self.host.stdout.readline()
@@ -170,7 +178,12 @@ class Lab:
 
     def _enter(self, pid, *command, check=True, **options):
         return subprocess.run(
-            ["nsenter", "-t", str(pid), "-n", *command], check=check, capture_output=True, text=True, timeout=20, **options
+            ["nsenter", "-t", str(pid), "-n", *command],
+            check=check,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            **options,
         )
 
     def on_host(self, *command, **options):
@@ -278,10 +291,8 @@ def image(tmp_path, probe):
     return Image(tmp_path / "blobs", [tar_of(("probe", probe))])
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """A host in good standing with the tenants `a` and `b`."""
-    made = Lab(tmp_path, Keys())
+def _standing_host(folder):
+    made = Lab(folder, Keys())
     try:
         made.stand()
         for tenant in ("a", "b"):
@@ -290,3 +301,22 @@ def lab(tmp_path):
     finally:
         made.stop()
         made.close()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A host in good standing with the tenants `a` and `b`."""
+    yield from _standing_host(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_lab(tmp_path_factory):
+    """The same for a whole module; `clean_lab` empties it between tests."""
+    yield from _standing_host(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture
+def clean_lab(shared_lab):
+    yield shared_lab
+    tenants = [Tenant(tenant=name) for name in ("a", "b")]
+    shared_lab.run(shared_lab.client.sync(tenants=tenants, traffic=[], dns=[], instances=[]))

@@ -89,7 +89,9 @@ def test_manifests_that_are_not_of_one_image(tmp_path, tools, change):
     assert code_of(read_image, image.folder, digest) == "image-invalid"
 
 
-@pytest.mark.parametrize("config", [{"User": "www-data"}, {"User": "99999"}, {"Env": ["A"]}, {"Cmd": [1]}, {"WorkingDir": "x"}])
+@pytest.mark.parametrize(
+    "config", [{"User": "www-data"}, {"User": "99999"}, {"Env": ["A"]}, {"Cmd": [1]}, {"WorkingDir": "x"}]
+)
 def test_configurations_that_are_refused(tmp_path, tools, config):
     image = tools.Image(tmp_path / "blobs", [tools.tar_of(("file", b"content"))], config=config)
     assert code_of(read_image, image.folder, image.digest) == "image-invalid"

@@ -119,7 +119,9 @@ def test_ordinary_user_in_a_user_namespace(open_folder, probe, tools):
         assert lab.dig("cam.a.example") == ("NOERROR", ["10.64.0.2"])
         assert lab.ask("198.51.100.7", "write /new") == "no: Read-only file system\n"
         assert "CapEff:\t0000000000000000" in lab.ask("198.51.100.7", "cat /proc/self/status")
-        assert speak(messages.Standing(id="7", statement=lab.keys.statement("untrusted")))["result"]["in_force"] is False
+        assert (
+            speak(messages.Standing(id="7", statement=lab.keys.statement("untrusted")))["result"]["in_force"] is False
+        )
         assert lab.ask("198.51.100.7", "hello") is None
         lab.stop()
         assert lab.host.returncode == 0, lab.told()

@@ -11,6 +11,7 @@ from umec_platform.netd.table import (
     MapName,
     Plan,
     base,
+    bridge_elements,
     chains,
     create_map,
     elements,
@@ -40,11 +41,11 @@ class DataPlane:
 
     def add_bridge(self, name: str) -> None:
         """Take a tenant's bridge under control: before this its packets are not forwarded at all."""
-        self._nft.run([{"add": {"element": {**TABLE, "name": "bridges", "elem": [name]}}}])
+        self._nft.run(bridge_elements("add", name))
 
     def remove_bridge(self, name: str) -> None:
         """Forget a bridge that is gone."""
-        self._nft.run([{"delete": {"element": {**TABLE, "name": "bridges", "elem": [name]}}}])
+        self._nft.run(bridge_elements("delete", name))
 
     def admit(self, bridge: str, address: str) -> None:
         """Let the packets of one instance through, as far as rules allow."""

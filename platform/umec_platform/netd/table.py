@@ -13,7 +13,17 @@ from typing import Any, Final
 from umec_platform.netd.boxes import Box, CompiledRule, Direction
 from umec_platform.netd.nft import Command
 
-__all__ = ["DELETE_TABLES", "MapName", "Plan", "base", "chains", "create_map", "elements", "live_element"]
+__all__ = [
+    "DELETE_TABLES",
+    "MapName",
+    "Plan",
+    "base",
+    "bridge_elements",
+    "chains",
+    "create_map",
+    "elements",
+    "live_element",
+]
 
 TABLE: Final = {"family": "inet", "table": "umec"}
 COPIES: Final = {"family": "ip", "table": "umec"}
@@ -125,6 +135,7 @@ def base(plan: Plan) -> list[Command]:
         {"add": {"table": {"family": "inet", "name": "umec"}}},
         {"add": {"table": {"family": "ip", "name": "umec"}}},
         {"add": {"set": {**TABLE, "name": "bridges", "type": "ifname"}}},
+        {"add": {"set": {**TABLE, "name": "same", "type": ["ifname", "ifname"]}}},
         {"add": {"set": {**TABLE, "name": "access", "type": "ifname", "elem": list(plan.access)}}},
         {"add": {"set": {**TABLE, "name": "live", "type": ["ifname", "ipv4_addr"]}}},
         {"add": {"set": {**TABLE, "name": "services", "type": ["ipv4_addr", "inet_service"]}}},
@@ -154,9 +165,11 @@ def base(plan: Plan) -> list[Command]:
         # Forward: nothing between tenants, nothing of instances that do not stand, no foreign or forged source.
         _rule("forward", _IPV6, _DROP),
         _rule("forward", _INVALID, _DROP),
-        _rule("forward", _IN_BRIDGE, _OUT_BRIDGE, _DROP),
         _rule("forward", _IN_BRIDGE, _SRC_NOT_LIVE, _DROP),
         _rule("forward", _OUT_BRIDGE, _DST_NOT_LIVE, _DROP),
+        # Where the kernel shows bridged packets here (br_netfilter), those within one bridge are its tenant's own.
+        _rule("forward", _match({"concat": [_meta("iifname"), _meta("oifname")]}, "@same"), _ACCEPT),
+        _rule("forward", _IN_BRIDGE, _OUT_BRIDGE, _DROP),
         _rule("forward", _match(_meta("iifname"), "@access"), _match(_field("ip", "saddr"), pool), _DROP),
         _rule("forward", _ORIGINAL, _IN_BRIDGE, _match(to_service, "@services"), _ACCEPT),
         _rule("forward", _REPLY, _OUT_BRIDGE, _match(from_service, "@services"), _ACCEPT),
@@ -260,6 +273,14 @@ def elements(rules: Sequence[CompiledRule]) -> dict[MapName, list[Any]]:
                 name = MapName(rule.priority, box.direction.value, shape, content)
                 found.setdefault(name, []).append([key, value])
     return found
+
+
+def bridge_elements(command: str, name: str) -> list[Command]:
+    """Return the commands that `add` or `delete` one bridge."""
+    return [
+        {command: {"element": {**TABLE, "name": "bridges", "elem": [name]}}},
+        {command: {"element": {**TABLE, "name": "same", "elem": [{"concat": [name, name]}]}}},
+    ]
 
 
 def live_element(bridge: str, address: str) -> Expression:
