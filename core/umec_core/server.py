@@ -86,6 +86,10 @@ class Listener:
         mask = os.umask(0o117)
         try:
             bound.bind(str(path))
+            bound.listen(BACKLOG)
+        except OSError:
+            bound.close()
+            raise
         finally:
             os.umask(mask)
         return bound
