@@ -150,7 +150,7 @@ def test_the_log_survives_a_restart_and_notices_a_rewrite(issuer, tmp_path):
 
     asyncio.run(story())
     keys = [path for path in tmp_path.iterdir() if path.suffix == ".key"]
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert all(path.stat().st_mode & 0o077 == 0 for path in keys)
 
 

@@ -9,6 +9,7 @@ import binascii
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,6 +20,7 @@ from umec_images.authority.certificate import prove_key
 from umec_images.authority.entry import MAX_ENTRY, parse_entry
 from umec_images.authority.errors import CsrInvalid, EntryInvalid, TimestampRequestInvalid
 from umec_images.authority.identity import IdentityVerifier
+from umec_images.authority.journal import Journal
 from umec_images.authority.log import SigstoreLog
 from umec_images.authority.material import AuthorityMaterial
 from umec_images.authority.timestamp import MAX_REQUEST, parse_request, respond
@@ -40,11 +42,18 @@ class SigningRequest(BaseModel):
 
 
 def authority_router(
-    *, material: AuthorityMaterial, identities: IdentityVerifier, log: SigstoreLog, url: str, issuer: str, clock: Clock
+    *,
+    material: AuthorityMaterial,
+    identities: IdentityVerifier,
+    log: SigstoreLog,
+    journal: Journal,
+    url: str,
+    issuer: str,
+    clock: Clock,
 ) -> APIRouter:
     """Return the routes of the authority whose public address is `url` (no trailing slash)."""
     router = APIRouter()
-    sign = _signing_certificate(material, identities, clock)
+    sign = _signing_certificate(material, identities, journal, clock)
     for path in ("/sigstore/fulcio/api/v2/signingCert", "/api/v2/signingCert"):
         router.add_api_route(path, sign, methods=["POST"], status_code=201)
     bundle = {"chains": [{"certificates": [_pem(material)]}]}
@@ -59,7 +68,7 @@ def authority_router(
 
 
 def _signing_certificate(
-    material: AuthorityMaterial, identities: IdentityVerifier, clock: Clock
+    material: AuthorityMaterial, identities: IdentityVerifier, journal: Journal, clock: Clock
 ) -> Callable[..., Awaitable[dict[str, Any]]]:
     async def signing_certificate(
         body: SigningRequest, authorization: Annotated[str | None, Header()] = None
@@ -70,6 +79,8 @@ def _signing_certificate(
         except (binascii.Error, ValueError) as error:
             raise CsrInvalid("certificateSigningRequest is not base64") from error
         certificate = material.issuer.issue(prove_key(csr), identity, now=clock())
+        facts = {"sha256": certificate.fingerprint(hashes.SHA256()).hex()}
+        await journal.done(identity.subject, "certificate-issued", f"{certificate.serial_number:x}", facts)
         chain = [certificate.public_bytes(Encoding.PEM).decode(), _pem(material)]
         return {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
 

@@ -5,9 +5,10 @@ from datetime import datetime
 from sqlalchemy import BigInteger, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from umec_core.audit import AuditMixin
 from umec_core.store import Timestamp
 
-__all__ = ["AuthorityBase", "CheckpointRow", "EntryRow"]
+__all__ = ["AuditRow", "AuthorityBase", "CheckpointRow", "EntryRow"]
 
 
 class AuthorityBase(DeclarativeBase):
@@ -36,3 +37,9 @@ class CheckpointRow(AuthorityBase):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     size: Mapped[int] = mapped_column(BigInteger)
     root: Mapped[str] = mapped_column(String(64))
+
+
+class AuditRow(AuditMixin, AuthorityBase):
+    """One entry of the audit log."""
+
+    __tablename__ = "images_audit"

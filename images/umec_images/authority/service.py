@@ -4,15 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from fastapi import APIRouter
 
+from umec_core.audit import AuditLog
 from umec_core.clock import Clock
+from umec_core.keys import load_or_create_key
 from umec_core.store import Store
 from umec_core.tokens import KeySource
 from umec_images.authority.endpoints import authority_router
 from umec_images.authority.identity import IdentityVerifier
+from umec_images.authority.journal import Journal
 from umec_images.authority.log import SigstoreLog
 from umec_images.authority.material import AuthorityMaterial, load_or_create
+from umec_images.authority.rows import AuditRow
 
 __all__ = ["MIGRATIONS", "SigningAuthority"]
 
@@ -26,6 +31,8 @@ class SigningAuthority:
     material: AuthorityMaterial
     router: APIRouter
     store: Store
+    journal: Journal
+    audit_key: EllipticCurvePublicKey
 
     @classmethod
     async def open(
@@ -42,11 +49,13 @@ class SigningAuthority:
         except BaseException:
             await store.close()
             raise
+        audit_key = load_or_create_key(state / "audit.key")
+        journal = Journal(store, AuditLog(AuditRow, audit_key, f"{url}/images/v1/audit"), clock)
         identities = IdentityVerifier(issuer=issuer, keys=keys, clock=clock)
         router = authority_router(
-            material=material, identities=identities, log=log, url=url, issuer=issuer, clock=clock
+            material=material, identities=identities, log=log, journal=journal, url=url, issuer=issuer, clock=clock
         )
-        return cls(material, router, store)
+        return cls(material, router, store, journal, audit_key.public_key())
 
     async def close(self) -> None:
         """Close the database."""

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from umec_core.errors import Kind, UmecError
 from umec_core.principal import Principal
 from umec_core.problems import PROBLEMS
+from umec_images.authority.journal import Journal
 from umec_images.gateway.access import PULL, PUSH, Door, allow
 from umec_images.gateway.backend import CHUNK, Backend, StoredBlob
 from umec_images.gateway.content import Contents
@@ -34,7 +35,7 @@ from umec_images.gateway.errors import (
     oci_error,
 )
 from umec_images.oci.client import REFUSAL_HEADER
-from umec_images.oci.errors import BlobUnknown, ManifestInvalid
+from umec_images.oci.errors import BlobUnknown, DigestMismatch, ManifestInvalid
 from umec_images.oci.manifest import INDEX, MAX_MANIFEST, encode
 from umec_images.oci.reference import check_digest, check_tag
 
@@ -45,12 +46,16 @@ MAX_QUERY: Final = 2048
 _UPLOAD: Final = re.compile(r"[0-9a-f-]{36}\Z", re.ASCII)
 _API: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
+_AUDITED: Final = {"PUT": "manifest-pushed", "DELETE": "manifest-deleted"}
+
 _Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
-def gateway_app(backend: Backend, contents: Contents, gatekeeper: Door, *, max_blob: int) -> Starlette:
+def gateway_app(
+    backend: Backend, contents: Contents, gatekeeper: Door, *, journal: Journal, max_blob: int
+) -> Starlette:
     """Return the application; `max_blob` is the size in bytes of the largest blob that it takes or gives."""
-    api = _Gateway(backend, contents, gatekeeper, max_blob)
+    api = _Gateway(backend, contents, gatekeeper, journal, max_blob)
     name = "/v2/{tenant}/{repository}"
     routes = [
         api.route("/v2/", {"GET": api.whoami, "HEAD": api.whoami}),
@@ -75,6 +80,7 @@ class _Gateway:
     backend: Backend
     contents: Contents
     gatekeeper: Door
+    journal: Journal
     max_blob: int
 
     def route(self, path: str, handlers: dict[str, _Handler]) -> Route:
@@ -84,12 +90,24 @@ class _Gateway:
                 handler = handlers.get(request.method)
                 if handler is None:
                     raise Unsupported(f"{request.method} is not supported here")
-                return await handler(request, principal)
+                try:
+                    return await handler(request, principal)
+                except UmecError as error:
+                    await self.record(request, principal, error)
+                    raise
             except UmecError as error:
                 return self.refuse(error)
 
         # The methods are told apart inside, so that a stranger learns nothing but 401.
         return Route(path, endpoint, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+
+    async def record(self, request: Request, principal: Principal, error: UmecError) -> None:
+        """Write down a refused push, and any content that is not what it was when it was pushed."""
+        action = _AUDITED.get(request.method) if "reference" in request.path_params else None
+        if isinstance(error, DigestMismatch):
+            action = "content-read"
+        if action is not None:
+            await self.journal.refused(principal.client_id, action, request.scope["path"], error.code)
 
     def refuse(self, error: UmecError) -> Response:
         headers = {**_API, REFUSAL_HEADER: error.code}  # an answer to HEAD has no body to say it in
@@ -121,6 +139,8 @@ class _Gateway:
         name, reference = _repository(request, principal, PUSH), _reference(request)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         pushed = await self.contents.push(name, reference, await _manifest_body(request), media_type)
+        facts = {"reference": reference, "subject": pushed.subject}
+        await self.journal.done(principal.client_id, "manifest-pushed", f"{name}@{pushed.digest}", facts)
         headers = {**_API, "Docker-Content-Digest": pushed.digest, "Location": f"/v2/{name}/manifests/{pushed.digest}"}
         if pushed.subject is not None:
             headers["OCI-Subject"] = pushed.subject

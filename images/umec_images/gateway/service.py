@@ -4,20 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import httpx
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from umec_core.clock import Clock
 from umec_core.edge import Edge
-from umec_core.http import create_app
+from umec_core.http import create_app, require
+from umec_core.jose import public_jwk
 from umec_core.keys import load_or_create_key
 from umec_core.principal import Principal
 from umec_core.tokens import KeySource, TokenVerifier
 from umec_images.authority import SigningAuthority
+from umec_images.authority.journal import Journal
 from umec_images.authority.trust import trusted_root
 from umec_images.gateway.access import Gatekeeper, Insider
 from umec_images.gateway.backend import Backend
@@ -36,8 +38,6 @@ __all__ = ["ImagesService", "ImagesSettings", "site_builders"]
 MAX_BLOB: Final = 4 * 1024**3
 """Bytes. The largest layers of accelerator images that anybody ships to the edge have about three gigabytes."""
 UPLOAD_SLACK: Final = 1024 * 1024
-
-PromotionHook = Callable[[Principal, Promoted], Awaitable[None]]
 
 _Url = Annotated[str, Field(pattern=r"^https?://[^/?#]+$")]
 
@@ -65,6 +65,7 @@ class ImagesSettings(BaseModel):
 class ImagesService:
     """A running images service; `app` serves everything at the registry's address."""
 
+    settings: ImagesSettings
     app: ASGIApp
     routers: Sequence[APIRouter]
     authority: SigningAuthority
@@ -81,12 +82,11 @@ class ImagesService:
         verifier: TokenVerifier,
         identity_keys: KeySource,
         clock: Clock,
-        promoted: PromotionHook | None = None,
     ) -> "ImagesService":
         """Start the store and open everything in front of it.
 
         `verifier` makes principals of access tokens for `{url}/`; `identity_keys` are the issuer's keys, for signing
-        identities; `promoted` is told of every promotion (for the audit log).
+        identities.
         """
         state = settings.state / "authority"
         authority = await SigningAuthority.open(
@@ -105,15 +105,21 @@ class ImagesService:
         backend = Backend(httpx.AsyncHTTPTransport(uds=str(process.socket)))
         contents = Contents(backend)
         door = Gatekeeper(verifier, url=settings.url)
-        registry = gateway_app(backend, contents, door, max_blob=settings.max_blob)
-        inside = gateway_app(backend, contents, Insider(clock), max_blob=settings.max_blob)
+        registry = gateway_app(backend, contents, door, journal=authority.journal, max_blob=settings.max_blob)
+        inside = gateway_app(backend, contents, Insider(clock), journal=authority.journal, max_blob=settings.max_blob)
         promoter = _promoter(settings, authority, _client(inside), clock)
-        routers = [authority.router, promotion_router(promoter, verifier, issuer=settings.issuer, promoted=promoted)]
+        promotions = promotion_router(promoter, verifier, issuer=settings.issuer, promoted=_recorder(authority.journal))
+        routers = [authority.router, promotions, _audit_router(authority, verifier)]
         app = _Split(
             registry=Edge(registry, name="registry", max_body=settings.max_blob + UPLOAD_SLACK),
             other=create_app("images", routers, ready=backend.ping),
         )
-        return cls(app, routers, authority, process, backend, contents, promoter)
+        return cls(settings, app, routers, authority, process, backend, contents, promoter)
+
+    @property
+    def trusted_root(self) -> bytes:
+        """The trusted root of the signing authority here: trusted_root.json."""
+        return encode(trusted_root(self.authority.material, url=self.settings.url))
 
     async def run(self) -> None:
         """Keep the store running; ends when it is cancelled."""
@@ -150,6 +156,30 @@ def _promoter(
         policies=load_default("promotion"),
         clock=clock,
     )
+
+
+def _recorder(journal: Journal) -> Callable[[Principal, Promoted], Awaitable[None]]:
+    async def promoted(principal: Principal, made: Promoted) -> None:
+        summary = made.summary
+        facts = {"stage": summary.stage, "summary": made.vsa_digest, "builder": summary.builder}
+        subject = f"{summary.repository}@{summary.digest}"
+        await journal.done(principal.client_id, "image-promoted", subject, facts)
+
+    return promoted
+
+
+def _audit_router(authority: SigningAuthority, verifier: TokenVerifier) -> APIRouter:
+    router = APIRouter(prefix="/images/v1")
+
+    @router.get("/audit", dependencies=[Depends(require(verifier, "images:admin"))])
+    async def audit() -> dict[str, Any]:
+        return await authority.journal.export()
+
+    @router.get("/audit-key")
+    async def audit_key() -> dict[str, str]:
+        return public_jwk(authority.audit_key)
+
+    return router
 
 
 def _client(app: ASGIApp) -> RegistryClient:
