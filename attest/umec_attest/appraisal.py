@@ -145,7 +145,7 @@ def appraise(
         facts_digest=decision.facts_digest,
         policy_ids=decision.policies,
         policy_digest=policies.digest,
-        clock_state=next_clock_state(quote, previous),
+        clock_state=_clock_state(quote, previous, judged),
     )
 
 
@@ -218,6 +218,13 @@ def _facts(
         "contradictions": sum(tier == _CONTRAINDICATED for _, tier in found),
         "warnings": sum(tier == _WARNING for _, tier in found),
     }
+
+
+def _clock_state(quote: VerifiedQuote, previous: ClockState | None, judged: Iterable[_Judged]) -> ClockState:
+    """What went backwards does not become the new measure: else the second round after it would be a good one."""
+    if previous is not None and any(item.finding.id in _CLOCK for item in judged):
+        return previous
+    return next_clock_state(quote, previous)
 
 
 def _trust_vector(judged: Iterable[_Judged]) -> Mapping[str, int]:

@@ -40,7 +40,7 @@ class ClockState:
 
 
 def next_clock_state(quote: VerifiedQuote | UnanchoredQuote, previous: ClockState | None) -> ClockState:
-    """Return the state to keep if this quote is accepted."""
+    """Return the state to keep if nothing in this quote went backwards."""
     info = quote.clock_info
     same = previous is not None and previous.reset_count == info.reset_count
     reset_clock = previous.reset_clock if previous is not None and same else info.clock

@@ -1,0 +1,210 @@
+"""EK certificate paths, one defect each; the path without the defect is good."""
+
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umec_attest.ek_certificate import verify_ek_certificate
+from umec_attest.errors import EnrolmentRefused
+
+EK_PURPOSE = ObjectIdentifier("2.23.133.8.1")
+
+
+def name(text):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def spki(key):
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def usage(**wanted):
+    flags = dict.fromkeys(
+        (
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(**(flags | wanted))
+
+
+class Pki:
+    """A vendor: root, intermediate, EK certificate; each part can be given a defect."""
+
+    def __init__(self, kit):
+        self.kit = kit
+        self.keys = {role: kit.ec_key(name=role) for role in ("root", "intermediate")} | {"ek": kit.rsa_key(name="ek")}
+
+    def make(self, subject, issuer, extensions, **changes):
+        days = {"start": -10, "end": 1000} | changes
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name(subject))
+            .issuer_name(name(changes.get("issuer_name", issuer)))
+            .public_key(self.keys[subject].public_key())
+            .serial_number(7)
+            .not_valid_before(self.kit.NOW + timedelta(days=days["start"]))
+            .not_valid_after(self.kit.NOW + timedelta(days=days["end"]))
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical=critical)
+        key = changes.get("signing_key", self.keys[issuer])
+        return builder.sign(key, changes.get("hash", hashes.SHA256()))
+
+    def authority(self, subject, issuer, path_length, *, more=(), **changes):
+        extensions = [
+            (changes.pop("constraints", x509.BasicConstraints(ca=True, path_length=path_length)), True),
+            (changes.pop("usage", usage(key_cert_sign=True, crl_sign=True)), True),
+            *more,
+        ]
+        return self.make(subject, issuer, [pair for pair in extensions if pair[0] is not None], **changes)
+
+    def root(self, **changes):
+        return self.authority("root", "root", changes.pop("path_length", 1), **changes)
+
+    def intermediate(self, **changes):
+        return self.authority("intermediate", "root", changes.pop("path_length", 0), **changes)
+
+    def ek(self, *, more=(), **changes):
+        san = x509.SubjectAlternativeName([x509.DirectoryName(name("id:00000000"))])
+        extensions = [
+            (changes.pop("constraints", x509.BasicConstraints(ca=False, path_length=None)), True),
+            (changes.pop("usage", usage(key_encipherment=True)), True),
+            (changes.pop("purpose", x509.ExtendedKeyUsage([EK_PURPOSE])), False),
+            (san, True),
+            *more,
+        ]
+        issuer = changes.pop("issuer", "intermediate")
+        return self.make("ek", issuer, [pair for pair in extensions if pair[0] is not None], **changes)
+
+    def verify(self, *, ek=None, chain=None, roots=None, **changes):
+        arguments = {"spki": spki(self.keys["ek"]), "now": self.kit.NOW} | changes
+        leaf = self.ek() if ek is None else ek
+        between = [self.intermediate()] if chain is None else chain
+        return verify_ek_certificate(
+            leaf.public_bytes(serialization.Encoding.DER),
+            [certificate.public_bytes(serialization.Encoding.DER) for certificate in between],
+            roots=[self.root()] if roots is None else roots,
+            **arguments,
+        )
+
+
+@pytest.fixture
+def pki(kit):
+    return Pki(kit)
+
+
+def test_good_paths(pki):
+    pki.verify()
+    pki.verify(ek=pki.ek(issuer="root"), chain=[])
+    pki.verify(chain=[pki.root(), pki.intermediate()])
+    pki.verify(roots=[pki.intermediate()], chain=[])  # an intermediate that was configured is a root for us
+
+
+def test_another_key(pki, kit, refused):
+    with refused("ek-certificate-mismatch"):
+        pki.verify(spki=spki(kit.rsa_key(name="another")))
+
+
+def test_no_root_or_another_root(pki, kit, refused):
+    with refused("ek-certificate-path"):
+        pki.verify(roots=[])
+    with refused("ek-certificate-path"):
+        pki.verify(chain=[])
+    other = Pki(kit)
+    other.keys = pki.keys | {"root": kit.ec_key(name="another root")}
+    with refused("ek-certificate-path"):
+        pki.verify(roots=[other.root()])
+
+
+def test_forged_signatures(pki, kit, refused):
+    forger = kit.ec_key(name="forger")
+    with refused("ek-certificate-path"):
+        pki.verify(ek=pki.ek(signing_key=forger))
+    with refused("ek-certificate-path"):
+        pki.verify(chain=[pki.intermediate(signing_key=forger)])
+
+
+@pytest.mark.parametrize("days", [{"start": 1}, {"start": -100, "end": -1}])
+def test_dates(pki, refused, days):
+    for broken in ({"ek": pki.ek(**days)}, {"chain": [pki.intermediate(**days)]}, {"roots": [pki.root(**days)]}):
+        with refused("ek-certificate-expired"):
+            pki.verify(**broken)
+
+
+def test_issuers_that_are_no_authority(pki, refused):
+    not_ca = x509.BasicConstraints(ca=False, path_length=None)
+    for broken in (
+        {"chain": [pki.intermediate(constraints=not_ca)]},
+        {"chain": [pki.intermediate(constraints=None)]},
+        {"chain": [pki.intermediate(usage=usage(digital_signature=True))]},
+        {"roots": [pki.root(constraints=not_ca)]},
+    ):
+        with refused("ek-certificate-path"):
+            pki.verify(**broken)
+
+
+def test_path_length(pki, refused):
+    with refused("ek-certificate-path"):
+        pki.verify(roots=[pki.root(path_length=0)])
+    pki.verify(ek=pki.ek(issuer="root"), chain=[], roots=[pki.root(path_length=0)])
+
+
+def test_what_is_no_ek_certificate(pki, refused):
+    other_purpose = x509.ExtendedKeyUsage([ObjectIdentifier("2.23.133.8.3")])
+    for broken in (
+        {"purpose": None},
+        {"purpose": other_purpose},
+        {"usage": None},
+        {"usage": usage(digital_signature=True)},
+        {"usage": usage(key_encipherment=True, key_cert_sign=True)},
+        {"constraints": x509.BasicConstraints(ca=True, path_length=None)},
+    ):
+        with refused("ek-certificate-invalid"):
+            pki.verify(ek=pki.ek(**broken))
+
+
+def test_critical_extensions_that_nobody_understands(pki, refused):
+    unknown = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
+    names = x509.NameConstraints(permitted_subtrees=[x509.DNSName("lamp")], excluded_subtrees=None)
+    for broken in (
+        {"ek": pki.ek(more=[(unknown, True)])},
+        {"chain": [pki.intermediate(more=[(unknown, True)])]},
+        {"roots": [pki.root(more=[(names, True)])]},
+    ):
+        with refused("ek-certificate-invalid"):
+            pki.verify(**broken)
+    pki.verify(ek=pki.ek(more=[(unknown, False)]))
+
+
+def test_bad_der_and_endless_chains(pki, refused):
+    der = pki.ek().public_bytes(serialization.Encoding.DER)
+    arguments = {"spki": spki(pki.keys["ek"]), "roots": [pki.root()], "now": pki.kit.NOW}
+    for wrong in (b"", der[:-1], der + b"\0", b"\x30\x82\xff\xff", bytes(9000)):
+        with refused("ek-certificate-invalid"):
+            verify_ek_certificate(wrong, [], **arguments)
+    with refused("ek-certificate-invalid"):
+        verify_ek_certificate(der, [b"nonsense"], **arguments)
+    with refused("ek-certificate-invalid"):
+        verify_ek_certificate(der, [der] * 9, **arguments)
+    with refused("ek-certificate-path"):
+        pki.verify(chain=[pki.ek()] * 8)
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_refused(kit, data):
+    with pytest.raises(EnrolmentRefused):
+        verify_ek_certificate(data, [], spki=b"", roots=[], now=kit.NOW)
