@@ -1,10 +1,5 @@
 """A small schema, and a real PostgreSQL for those tests that need one."""
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,8 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from umec_core.audit import AuditMixin
 from umec_core.outbox import OutboxMixin
 from umec_core.store import RowId, Timestamp
-
-POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
+from umec_core.testing import temporary_postgresql
 
 MIGRATION = textwrap.dedent("""
     import sqlalchemy as sa
@@ -93,23 +87,6 @@ def sqlite(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL that this fixture starts, on a unix socket in a folder of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="umec-pg-"))
-    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if prefix:
-        account = pwd.getpwnam("postgres")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-
-    def tool(name: str, *arguments: str) -> None:
-        subprocess.run([*prefix, POSTGRESQL / name, *arguments], check=True, capture_output=True, cwd=folder)
-
-    data = str(folder / "data")
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-    try:
-        tool("initdb", "-D", data, "-U", "umec", "--auth=trust", "--no-sync", "-E", "UTF8")
-        tool("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-        yield f"postgresql+asyncpg://umec@/postgres?host={folder}"
-    finally:
-        if (folder / "data" / "postmaster.pid").exists():
-            tool("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    """The URL of a PostgreSQL that runs for these tests."""
+    with temporary_postgresql() as url:
+        yield url
