@@ -15,7 +15,7 @@ from umec_attest.bootlog.facts import BootFacts, extract_facts
 from umec_attest.bootlog.findings import Finding
 from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.clock import ClockState, clock_findings, next_clock_state
-from umec_attest.errors import BootLogRefused
+from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet
 from umec_attest.tpm.algorithms import HashAlgorithm
@@ -122,6 +122,8 @@ def appraise(
     kept one is replayed), or why it was refused, or None if there is none. `previous` is the state of the last accepted
     round under this AK. Nothing raises: whatever is wrong is a finding.
     """
+    if isinstance(log, ReplayedLog) and log.pcrs != quote.pcrs.get(log.algorithm):
+        log = BootLogReplayMismatch("the log was replayed against another quote")
     boot_facts = extract_facts(log) if isinstance(log, ReplayedLog) else None
     judged = (
         *_log_findings(log, boot_facts),

@@ -6,6 +6,7 @@
     ├── SignatureRefused        signature-*, key-weak     a signature, or a key, that proves nothing
     ├── EnrolmentRefused        ek-*, ak-*, certify-*, …  a key that is not what enrolment demands
     ├── BootLogRefused          bootlog-*                 a boot log that cannot be believed
+    ├── ImaRefused              ima-*                     a list of runtime measurements that cannot be believed
     ├── ReferenceRefused        reference-*               a reference set that may not be used
     └── ImageFolderInvalid      image-folder-invalid      a node image whose PCR values cannot be predicted
 
@@ -32,6 +33,10 @@ __all__ = [
     "EkProfile",
     "EkTrustMissing",
     "EnrolmentRefused",
+    "ImaAggregateMismatch",
+    "ImaInvalid",
+    "ImaRefused",
+    "ImaReplayMismatch",
     "ImageFolderInvalid",
     "KeyWeak",
     "NodeKeyAttributes",
@@ -250,6 +255,34 @@ class BootLogReplayMismatch(BootLogRefused):
     """A log whose replay does not give the quoted PCR values."""
 
     code = "bootlog-replay-mismatch"
+
+
+# --- runtime measurements -------------------------------------------------------------------------------------------
+
+
+class ImaRefused(AttestError):
+    """A list of runtime measurements that cannot be believed."""
+
+    code = "ima-refused"
+
+
+class ImaInvalid(ImaRefused):
+    """A list that is not well-formed, or has a template that we do not know."""
+
+    code = "ima-invalid"
+    kind = Kind.INVALID
+
+
+class ImaReplayMismatch(ImaRefused):
+    """A list whose replay does not give the quoted PCR 10."""
+
+    code = "ima-replay-mismatch"
+
+
+class ImaAggregateMismatch(ImaRefused):
+    """A list that began on another boot: its boot_aggregate is not that of the quoted PCRs."""
+
+    code = "ima-aggregate-mismatch"
 
 
 # --- reference sets -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from umec_attest.bootlog.parse import parse_boot_log
 from umec_attest.bootlog.replay import ReplayedLog, verify_boot_log
 from umec_attest.digests import PcrValues, parse_pcr_values
 from umec_attest.errors import AttestError, BootLogRefused, PcrValuesInvalid, QuoteSignerMismatch
+from umec_attest.ima import parse_ima, verify_ima
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote, verify_quote, verify_quote_unanchored
 from umec_attest.reference import ReferenceSet
 from umec_attest.tpm.attest import Quoted, parse_attest
@@ -52,6 +53,7 @@ class EvidencePieces:
     ak_parent: bytes | None = None
     nonce: bytes | None = None
     boot_log: bytes | None = None
+    ima: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def parse_key(data: bytes) -> Public:
 
 
 def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
-    """Check that quote, signature, PCR values and boot log fit each other, under the folder's own key and nonce.
+    """Check that quote, signature, PCR values and logs fit each other, under the folder's own key and nonce.
 
     Errors: those of `verify_quote` and `verify_boot_log`; `EvidenceIncomplete` without `ak.pub` or `nonce.bin`.
     """
@@ -89,6 +91,9 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     if pieces.boot_log is not None:
         log = verify_boot_log(parse_boot_log(pieces.boot_log), quote)
         checked.append("boot-log")
+    if pieces.ima is not None:
+        verify_ima(parse_ima(pieces.ima), quote)
+        checked.append("ima")
     return ConsistentEvidence(quote, log, tuple(checked))
 
 
@@ -111,6 +116,8 @@ def judge_evidence(
     """
     if pieces.boot_log is None:
         raise EvidenceIncomplete("bootlog.bin is needed: without it nobody knows what was measured")
+    if pieces.ima is not None:
+        raise EvidenceIncomplete("runtime measurements are not appraised yet: only --structural checks them")
     quote = verify_quote(
         attest=pieces.quote,
         signature=pieces.signature,

@@ -102,6 +102,14 @@ def test_a_missing_or_refused_log(judge):
     assert judge().verdict is Verdict.AFFIRMING
 
 
+def test_a_log_of_another_quote(kit, tpm, judge):
+    events = [*kit.good_events(), kit.Event(5, "ACTION", b"Exit Boot Services Returned with Success")]
+    other = tpm.quote_of(kit.replay_events(events))
+    log = verify_boot_log(parse_boot_log(kit.write_log(events)), other)
+    appraisal = judge(log=log)
+    assert (appraisal.verdict, ids(appraisal)) == (Verdict.CONTRAINDICATED, {"bootlog-replay-mismatch"})
+
+
 def test_a_pcr_that_nobody_listed_and_one_that_nobody_quoted(kit, judge):
     values = kit.replay_events(kit.good_events())
     without = {pcr: [value] for pcr, value in values.items() if pcr != 12}

@@ -13,6 +13,7 @@ from umec_attest.bootlog.event_types import EV_EFI_VARIABLE_DRIVER_CONFIG, EV_NO
 from umec_attest.ek_certificate import verify_ek_certificate
 from umec_attest.enrolment import check_ak
 from umec_attest.errors import AttestError, BootLogRefused, EnrolmentRefused
+from umec_attest.ima import parse_ima
 from umec_attest.offline import EvidencePieces, check_consistency, parse_key
 from umec_attest.predict.model import predict_boot_applications, predict_secure_boot
 from umec_attest.predict.uefi import variable_data
@@ -246,12 +247,14 @@ def server(attest):
         ak=(folder / "ak_tpm2b_public.bin").read_bytes(),
         nonce=nonce,
         boot_log=(folder / "uefi_log.bin").read_bytes(),
+        ima=(folder / "ima_log.txt").read_bytes(),
     )
 
 
 def test_the_evidence_of_a_real_server_is_consistent(server):
     consistent = check_consistency(server)
-    assert consistent.checked == ("structure", "nonce", "signature", "pcr-digest", "boot-log")
+    assert consistent.checked == ("structure", "nonce", "signature", "pcr-digest", "boot-log", "ima")
+    assert len(parse_ima(server.ima)) == 780
     assert consistent.quote.clock_info.reset_count == 43
     check_ak(parse_key(server.ak))
     facts = extract_facts(consistent.log)
@@ -266,6 +269,21 @@ def test_a_flipped_bit_in_the_real_evidence_is_refused(server, piece):
         changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         with pytest.raises(AttestError):
             check_consistency(replaced(server, **{piece: changed}))
+
+
+def test_a_changed_removed_or_swapped_runtime_measurement_is_refused(server):
+    lines = server.ima.splitlines(keepends=True)
+    for changed in (
+        lines[:-1],
+        lines[1:],
+        [*lines[:5], *lines[6:]],
+        [lines[0], lines[2], lines[1], *lines[3:]],
+        [*lines, lines[-1]],
+        [*lines[:7], lines[7][:-2] + b"x\n", *lines[8:]],
+    ):
+        with pytest.raises(AttestError) as error:
+            check_consistency(replaced(server, ima=b"".join(changed)))
+        assert error.value.code in ("ima-replay-mismatch", "ima-invalid")
 
 
 def test_a_changed_pcr_value_of_the_real_evidence_is_refused(server):

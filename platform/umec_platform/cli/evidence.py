@@ -96,19 +96,23 @@ def _read(folder: Path) -> "EvidencePieces":
     from umec_attest.offline import EvidenceIncomplete, EvidencePieces
     from umec_platform.cli.files import read_file
 
-    for name in ("ima.bin", "ima.txt"):
-        if (folder / name).exists():
-            raise EvidenceIncomplete(f"{name}: runtime measurements cannot be checked offline yet")
     needed = {name: folder / file for name, file in _NEEDED.items()}
     absent = [path.name for path in needed.values() if not path.exists()]
     if absent:
         raise EvidenceIncomplete(f"missing in {folder}: {', '.join(absent)}")
-    optional = {name: folder / file for name, file in _OPTIONAL.items() if (folder / file).exists()}
+    optional = {name: folder / file for file, name in _OPTIONAL.items() if (folder / file).exists()}
     return EvidencePieces(**{name: read_file(path) for name, path in (needed | optional).items()})
 
 
 _NEEDED = {"quote": "quote.bin", "signature": "signature.bin", "pcrs": "pcrs.json"}
-_OPTIONAL = {"ak": "ak.pub", "ak_parent": "ak_parent.pub", "nonce": "nonce.bin", "boot_log": "bootlog.bin"}
+_OPTIONAL = {
+    "ak.pub": "ak",
+    "ak_parent.pub": "ak_parent",
+    "nonce.bin": "nonce",
+    "bootlog.bin": "boot_log",
+    "ima.txt": "ima",
+    "ima.bin": "ima",
+}
 
 
 def _hex(text: str) -> bytes:
