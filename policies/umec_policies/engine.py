@@ -120,6 +120,10 @@ class PolicySet:
 def _bounded(what: str, text: str) -> None:
     if len(text) > MAX_SOURCE:
         raise PolicyInvalid(f"the {what} have {len(text)} characters, at most {MAX_SOURCE} are read")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PolicyInvalid(f"the {what} are not well-formed Unicode") from error
 
 
 def _parse_schema(text: str) -> cedarpy.Schema:

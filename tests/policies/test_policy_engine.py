@@ -1,6 +1,10 @@
 """The engine fails closed: each fault refuses, and the same set without the fault decides."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from umec_policies import Entity, FactsInvalid, PolicyDenied, PolicyInvalid, PolicySet, Request
 
@@ -69,10 +73,12 @@ def test_nobody_s_permission_is_a_denial():
         (ALLOW.replace("context.good", "context.count"), SCHEMA),
         (ALLOW.replace("permit (principal", "permit (principal == ?principal"), SCHEMA),
         (ALLOW[:-5], SCHEMA),
+        (ALLOW + "\ud800", SCHEMA),
+        ("//" + "x" * 1024 * 1024 + "\n" + ALLOW, SCHEMA),
     ],
     ids=[
         "empty", "only-a-comment", "no-schema", "broken-schema", "optional-attribute", "optional-quoted-attribute",
-        "same-id-twice", "no-id", "bad-id", "unknown-attribute", "wrong-type", "template", "broken-policy",
+        "same-id-twice", "no-id", "bad-id", "unknown-attribute", "wrong-type", "template", "broken-policy", "surrogate", "too-long",
     ],
 )  # fmt: skip
 def test_a_set_that_could_decide_wrongly_is_refused(policies, schema):
@@ -137,3 +143,30 @@ def test_the_digest_covers_policies_and_schema():
     assert PolicySet(ALLOW, SCHEMA).digest == base
     assert PolicySet(ALLOW + FORBID, SCHEMA).digest != base
     assert PolicySet(ALLOW, SCHEMA + "entity Other;").digest != base
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(st.text(), max_size=3) | st.lists(inner),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FACTS)) | st.text(max_size=4), VALUES, max_size=5))
+def test_any_facts_are_judged_or_refused_and_only_typed_ones_allowed(facts):
+    asked = {**FACTS, **facts}
+    try:
+        decision = PolicySet(ALLOW, SCHEMA).decide(ask(**facts))
+    except FactsInvalid:
+        assert asked != FACTS
+    else:
+        typed = set(asked) == set(FACTS) and asked["good"] is True and isinstance(asked["names"], tuple | frozenset)
+        assert decision.allowed is (typed and type(asked["count"]) is int)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_text_is_a_policy_set_or_refused(policies, schema):
+    with contextlib.suppress(PolicyInvalid):
+        assert PolicySet(policies, SCHEMA).ids
+    with contextlib.suppress(PolicyInvalid):
+        assert PolicySet(ALLOW, schema).ids
