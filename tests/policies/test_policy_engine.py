@@ -78,7 +78,8 @@ def test_nobody_s_permission_is_a_denial():
     ],
     ids=[
         "empty", "only-a-comment", "no-schema", "broken-schema", "optional-attribute", "optional-quoted-attribute",
-        "same-id-twice", "no-id", "bad-id", "unknown-attribute", "wrong-type", "template", "broken-policy", "surrogate", "too-long",
+        "same-id-twice", "no-id", "bad-id", "unknown-attribute", "wrong-type", "template", "broken-policy",
+        "surrogate", "too-long",
     ],
 )  # fmt: skip
 def test_a_set_that_could_decide_wrongly_is_refused(policies, schema):
