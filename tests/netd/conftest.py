@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
+import tempfile
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from umec_core.clock import system_clock
 from umec_core.jose import KeySet, sign_jwt
 from umec_platform.netd.client import NetdClient
 from umec_platform.netd.messages import DnsRule, InstanceSpec, Tenant, TrafficFilter, TrafficRule
@@ -60,12 +61,19 @@ class Keys:
             entries = [{"seq": self.seq, "node": changes.get("node", NODE), "tenant": "a", "standing": standing,
                         "generation": self.seq if generation is None else generation,
                         "changed_at": "2026-11-22T00:00:00Z"}]  # fmt: skip
-        claims = {"iss": VERIFIER, "iat": time.time() if iat is None else iat, "after": before if after is None else after,
-                  "last": self.seq, "node": NODE, "standings": entries, **changes}  # fmt: skip
+        claims = {
+            "iss": VERIFIER,
+            "iat": system_clock().timestamp() if iat is None else iat,
+            "after": before if after is None else after,
+            "last": self.seq,
+            "node": NODE,
+            "standings": entries,
+            **changes,
+        }
         return sign_jwt(claims, key or self.verifier, typ="umec-standings+jwt")
 
     def decision(self, image, *, key=None, typ="umec-admission+jwt", **changes):
-        now = int(time.time())
+        now = int(system_clock().timestamp())
         claims = {"iss": PLATFORM, "iat": now, "exp": now + 300, "tenant": "a", "node": NODE, "instance": "one",
                   "appd_sha256": "0" * 64, "repository": "a/probe", "digest": image.digest, "policy_sha256": "0" * 64,
                   "policies": ["admit-signed"], **changes}  # fmt: skip
@@ -169,8 +177,10 @@ class Lab:
         self.host.stdin.write(b"go\n")
         self.host.stdin.flush()
         ready = self.host.stdout.readline()
-        assert ready, self.told()
-        assert json.loads(ready)["node"] == NODE
+        if json.loads(ready or b"{}").get("node") != NODE:
+            told = self.told() + ready.decode()
+            self.close()
+            raise AssertionError(told)
 
     def told(self):
         self.log.seek(0)
@@ -280,7 +290,7 @@ def probe(tmp_path_factory):
 @pytest.fixture
 def open_folder():
     """A folder that another user may enter, unlike those of pytest."""
-    folder = Path("/tmp") / f"umec-netd-{secrets.token_hex(4)}"
+    folder = Path(tempfile.gettempdir()) / f"umec-netd-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o755)
     yield folder
     shutil.rmtree(folder)

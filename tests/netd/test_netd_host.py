@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from umec_core.clock import system_clock
 from umec_core.errors import UmecError
 from umec_platform.netd.client import NetdClient
 from umec_platform.netd.messages import Status, Tenant, TrafficFilter
+
+NOW = int(system_clock().timestamp())
 
 
 def code_of(action, *args, **kwargs):
@@ -67,9 +70,9 @@ def test_nobody_at_the_socket(tmp_path):
 @pytest.mark.parametrize(
     ("claims", "code"),
     [
-        ({"exp": int(time.time()) - 1}, "decision-expired"),
-        ({"iat": int(time.time()) + 600, "exp": int(time.time()) + 900}, "decision-expired"),
-        ({"exp": int(time.time()) + 86400}, "decision-expired"),
+        ({"exp": NOW - 1}, "decision-expired"),
+        ({"iat": NOW + 600, "exp": NOW + 900}, "decision-expired"),
+        ({"exp": NOW + 86400}, "decision-expired"),
         ({"node": "pole-8"}, "decision-node"),
         ({"instance": "two"}, "decision-instance"),
         ({"tenant": "b"}, "decision-instance"),
@@ -273,7 +276,7 @@ def test_synchronisation(clean_lab, image, tools):
     assert ([one["tenant"] for one in after["tenants"]], after["instances"]) == (["b"], [])
 
 
-def test_instance_that_ends_by_itself(clean_lab, image, tools):
+def test_instance_that_ends_by_itself(clean_lab, image):
     clean_lab.start(image, args=["/probe"])
     assert code_of(clean_lab.start, image, instance="none", args=["/nothing-here"]) == "runtime-failed"
     assert not (clean_lab.state / "instances" / "none").exists()

@@ -1,10 +1,10 @@
 """Images: every digest is checked, and no layer leaves its root. As root, without a container."""
 
 import json
-import os
 import stat
 import tarfile
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,8 @@ from umec_platform.netd.errors import ImageInvalid
 from umec_platform.netd.image import open_layer, read_image
 from umec_platform.netd.unpack import unpack_layer
 
-DIRECTORY, LINK, HARD, CHARACTER, PIPE = (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)  # fmt: skip
+DIRECTORY, LINK, HARD = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+CHARACTER, PIPE = tarfile.CHRTYPE, tarfile.FIFOTYPE
 
 
 def unpack(folder, image):
@@ -142,7 +143,8 @@ def test_links_lead_within_the_root_only(tmp_path, tools):
 
 
 def test_whiteouts_and_replacements(tmp_path, tools):
-    first = tools.tar_of(("keep", b"1"), ("gone", b"1"), ("dir/old", b"1"), ("dir/sub/old", b"1"), ("tree/a/b", b"1"), ("was-dir/x", b"1"))  # fmt: skip
+    names = ("keep", "gone", "dir/old", "dir/sub/old", "tree/a/b", "was-dir/x")
+    first = tools.tar_of(*((name, b"1") for name in names))
     # The new file stands before the opaque mark: it stays nevertheless.
     second = tools.tar_of(
         ("dir/new", b"2"), (".wh.gone", b""), ("dir/.wh..wh..opq", b""), (".wh.tree", b""), (".wh.never-was", b""),
@@ -166,7 +168,7 @@ def test_whiteout_does_not_follow_links(tmp_path, tools):
 def test_no_set_uid_and_owners_of_the_image(tmp_path, tools):
     layer = tools.tar_of(("d", {"type": DIRECTORY, "mode": 0o7777, "uid": 1000, "gid": 1001}))
     root = unpack(tmp_path, tools.Image(tmp_path / "blobs", [layer]))
-    found = os.stat(root / "d")
+    found = (root / "d").stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o777, 1000, 1001)
     big = tools.tar_of(("d", {"type": DIRECTORY, "uid": 2**20}))
     (tmp_path / "second").mkdir()
@@ -176,8 +178,6 @@ def test_no_set_uid_and_owners_of_the_image(tmp_path, tools):
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=2048), st.integers(0, 511), st.integers(0, 255))
 def test_any_octets_unpack_or_give_the_one_error(noise, place, value):
-    from io import BytesIO
-
     head = bytearray(tarfile.TarInfo("name").tobuf())
     head[place] = value
     for data in (noise, bytes(head) + noise):

@@ -5,7 +5,7 @@ import re
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,8 +35,9 @@ GOOD = {
 }
 
 INJECTIONS = [
-    "", " ", "a b", "a\nb", "a\n", "a;b", "a;drop", "../a", "a/../b", "a\x00b", "$(id)", "`id`", "{a}", "a\"b", "a'b", "-a",
-    "A", "ä", "a" * 64, "a,b", "@live", "*", "a\u2028b", "a\rb", "%s", "a\\b", "０", "a\tb", "a#b", "a:b",
+    "", " ", "a b", "a\nb", "a\n", "a;b", "a;drop", "../a", "a/../b", "a\x00b", "$(id)", "`id`", "{a}",
+    "a\"b", "a'b", "-a",
+    "A", "ä", "a" * 64, "a,b", "@live", "*", "a\u2028b", "a\rb", "%s", "a\\b", "\uff10", "a\tb", "a#b", "a:b",
 ]  # fmt: skip
 
 PLACES = [
@@ -48,7 +49,8 @@ PLACES = [
     *[("traffic.put", ("rule", "filters", 0, field)) for field in ("protocol",)],
     ("traffic.put", ("rule", "filters", 0, "dst", 0)),
     *[("dns.put", ("rule", field)) for field in ("id", "tenant", "instance", "name", "kind", "address")],
-    *[("instance.start", ("spec", field)) for field in ("instance", "tenant", "decision", "repository", "digest", "blobs")],
+    *[("instance.start", ("spec", field)) for field in ("instance", "tenant", "decision", "repository")],
+    *[("instance.start", ("spec", field)) for field in ("digest", "blobs")],
 ]  # fmt: skip
 
 
@@ -139,12 +141,14 @@ def test_errors_do_not_repeat_what_was_sent():
     assert "password" not in str(refused.value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_octets_give_a_request_or_the_one_error(data):
     with pytest.raises(ValidationError):
         parse_request(data)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=20),
@@ -160,6 +164,7 @@ def test_any_value_gives_a_request_or_the_one_error(value, where):
     assert parse_request(request.model_dump_json().encode()) == request
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_names_are_labels_and_addresses_are_canonical(text):
     def taken(kind):
@@ -178,6 +183,7 @@ def test_names_are_labels_and_addresses_are_canonical(text):
     assert identifier is None or re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", identifier)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80), st.text(max_size=40))
 def test_the_resolver_checks_once_more(name, address):
     try:

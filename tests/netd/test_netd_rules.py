@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umec_core.errors import UmecError
@@ -128,6 +128,7 @@ filters = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(filters, st.integers(0, 1), st.integers(0, 1)), max_size=8))
 def test_what_the_book_takes_never_overlaps(wanted):
     book = RuleBook()

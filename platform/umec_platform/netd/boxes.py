@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from itertools import product
+from math import prod
 from typing import Final
 
 from umec_platform.netd.errors import AddressNotOfTenant, RuleOverlaps, RuleTooBroad
@@ -142,14 +143,16 @@ def _boxes(one: TrafficFilter, confinement: Confinement) -> list[Box]:
     else:
         direction = Direction.IN
         _check_destinations(one, destinations, confinement)
-    fields = product(
+    ranges = (
         [_span(network) for network in sources] or [_ALL_ADDRESSES],
         [_span(network) for network in destinations] or [_ALL_ADDRESSES],
         [(first, last) for first, last in one.src_ports] or [_ALL_PORTS],
         [(first, last) for first, last in one.dst_ports] or [_ALL_PORTS],
     )
+    if prod(len(members) for members in ranges) > MAX_BOXES:
+        raise RuleTooBroad(f"a filter has more than {MAX_BOXES} combinations")
     protocol = _PROTOCOLS[one.protocol]
-    return [Box(direction, src, dst, protocol, sport, dport) for src, dst, sport, dport in fields]
+    return [Box(direction, src, dst, protocol, sport, dport) for src, dst, sport, dport in product(*ranges)]
 
 
 def _check_destinations(one: TrafficFilter, destinations: Sequence[IPv4Network], confinement: Confinement) -> None:

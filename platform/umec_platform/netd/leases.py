@@ -2,24 +2,21 @@
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import structlog
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from umec_core.errors import UmecError
 from umec_core.jose import KeySet
-from umec_core.keys import write_private
-from umec_core.standing import Standing, StandingEntry, StandingStale, StandingView, verify_statement
+from umec_core.keys import read_private, write_private
+from umec_core.standing import Standing, StandingEntry, StandingRollback, StandingStale, StandingView, verify_statement
 from umec_platform.netd.errors import LeaseExpired, StandingDegraded
 
 __all__ = ["LEASE_TIME", "Lease", "LeaseTerms"]
 
 LEASE_TIME: Final = timedelta(seconds=90)
 """How long a statement holds from its signing: three rounds."""
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +29,41 @@ class LeaseTerms:
     time: timedelta = LEASE_TIME
 
 
+class _Floor(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issued_at: AwareDatetime
+    last: int
+
+
 class Lease:
-    """What is known about the node. The newest statement is kept in `file`, so that none goes back over a restart."""
+    """What is known about the node.
+
+    When the newest statement was signed and where it ended is kept in `file`: after a restart nothing older is taken,
+    and nothing is in force until the verifier has spoken anew.
+    """
 
     def __init__(self, terms: LeaseTerms, file: Path) -> None:
         self._terms = terms
         self._file = file
         self._view = StandingView(max_age=terms.time, node=terms.node)
         self._deadline = 0.0
+        self._floor = _Floor(issued_at=datetime.fromtimestamp(0, UTC), last=0)
 
-    def recall(self, now: datetime) -> None:
-        """Take over the statement that an earlier netd had seen; one that does not hold any more counts as none."""
-        try:
-            self._apply(self._file.read_text(encoding="ascii"), now)
-        except FileNotFoundError:
-            return
-        except (UmecError, OSError, UnicodeError) as error:
-            _log.warning("kept statement not taken", reason=str(error))
+    def recall(self) -> None:
+        """Read how far an earlier netd had come; raises a ValueError if the file is not one of ours."""
+        if self._file.exists():
+            self._floor = _Floor.model_validate_json(read_private(self._file))
 
     def renew(self, statement: str, now: datetime) -> None:
         """Take over a statement; raises `StandingInvalid` (forged, of another node) or `StandingRollback` (older)."""
-        self._apply(statement, now)
-        write_private(self._file, statement.encode("ascii"))
-
-    def _apply(self, statement: str, now: datetime) -> None:
         terms = self._terms
         verified = verify_statement(statement, terms.keys, issuer=terms.issuer, now=now)
+        if verified.issued_at < self._floor.issued_at or verified.last < self._floor.last:
+            raise StandingRollback("the statement is older than the newest that an earlier netd had seen")
         self._view.apply(verified)
+        self._floor = _Floor(issued_at=verified.issued_at, last=verified.last)
+        write_private(self._file, self._floor.model_dump_json().encode())
         # A clock that is set back must not lengthen the lease.
         left = min(verified.issued_at + terms.time - now, terms.time)
         self._deadline = time.monotonic() + left.total_seconds()

@@ -163,7 +163,7 @@ class Resolver:
         )  # fmt: skip
         try:
             async with asyncio.timeout(START_TIME):
-                while not self._socket.exists():
+                while not await self._answers():
                     if self._process.returncode is not None:
                         raise ResolverFailed(
                             f"unbound ended with status {self._process.returncode}",
@@ -172,7 +172,16 @@ class Resolver:
                     await asyncio.sleep(0.01)
         except TimeoutError as error:
             raise ResolverFailed("unbound does not come up") from error
-        await self._command("status")
+
+    async def _answers(self) -> bool:
+        """Whether Unbound takes commands: its socket is there a moment before it listens."""
+        if not self._socket.exists():
+            return False
+        try:
+            await self._exchange("UBCT1 status\n")
+        except ResolverFailed:
+            return False
+        return True
 
     async def _watch(self) -> None:
         while self._process is not None:
@@ -188,7 +197,7 @@ class Resolver:
 
     async def _command(self, command: str) -> None:
         answer = await self._exchange(f"UBCT1 {command}\n")
-        if command != "status" and not answer.startswith("ok"):
+        if not answer.startswith("ok"):
             raise ResolverFailed(f"unbound refused a change: {answer[:200]}")
 
     async def _bulk(self, command: str, lines: list[str]) -> None:

@@ -64,7 +64,7 @@ class NetdService:
         self._clock = clock
         self._plane = plane
         self._host = look()
-        self._lease = Lease(settings.terms, settings.state / "standing.jws")
+        self._lease = Lease(settings.terms, settings.state / "standing.json")
         self._resolver = Resolver(settings.state / "unbound", settings.access_address.ip)
         self._containers = Containers(settings.state, self._host, settings.access_address.ip)
         self._forwarding = network.Forwarding()
@@ -77,6 +77,7 @@ class NetdService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_force = False
         self._to_withdraw = False
+        self._renewed = asyncio.Event()
 
     # --- life
 
@@ -93,7 +94,7 @@ class NetdService:
         self._plane.install()
         self._forwarding.enable()
         await self._resolver.start()
-        self._lease.recall(self._clock())
+        self._lease.recall()
         await self._settle()
         self._keep(asyncio.create_task(self._watch_lease()))
 
@@ -122,7 +123,9 @@ class NetdService:
             remaining = LONGEST_NAP if ends is None else (ends - self._clock()).total_seconds()
             if ends is not None and remaining <= 0 and not self._in_force:
                 remaining = LONGEST_NAP
-            await asyncio.sleep(min(max(remaining, SHORTEST_NAP), LONGEST_NAP))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._renewed.wait(), min(max(remaining, SHORTEST_NAP), LONGEST_NAP))
+            self._renewed.clear()
             try:
                 async with self._lock:
                     await self._settle()
@@ -198,6 +201,7 @@ class NetdService:
         async with self._lock:
             self._lease.renew(request.statement, self._clock())
             await self._settle()
+        self._renewed.set()
         return await self._standing_now()
 
     async def _standing_now(self) -> Result:
