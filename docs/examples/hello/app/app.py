@@ -20,7 +20,7 @@ from jwskate import Jwk
 from requests_oauth2client import OAuth2Client, OAuth2ClientCredentialsAuth, PrivateKeyJwt
 
 CREDENTIAL = Path(os.environ.get("HELLO_CREDENTIAL", "/run/umec/client.json"))
-PORT = 8080
+PORT = int(os.environ.get("HELLO_PORT", "8080"))
 log = logging.getLogger("hello")
 TIMEOUT = 10
 
