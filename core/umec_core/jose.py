@@ -200,8 +200,9 @@ def public_jwk(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> dict[st
 
 
 def private_jwk(key: EllipticCurvePrivateKey) -> dict[str, str]:
-    """Return the private JWK of a P-256 key, for a credential file."""
-    return {**public_jwk(key), "d": base64url_encode(key.private_numbers().private_value.to_bytes(32, "big"))}
+    """Return the private JWK of a P-256 key, for a credential file; named and marked as other clients want it."""
+    secret = base64url_encode(key.private_numbers().private_value.to_bytes(32, "big"))
+    return {**public_jwk(key), "d": secret, "kid": thumbprint(key), "use": "sig", "alg": ALGORITHM}
 
 
 def public_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:

@@ -13,7 +13,7 @@ from umec_identity.authentication.attestation import AttestedNode
 from umec_identity.authentication.service import Authenticated
 from umec_identity.clients.service import Client
 from umec_identity.errors import GrantDenied, ScopeInvalid, TargetInvalid
-from umec_identity.settings import SCOPES, Resources
+from umec_identity.settings import SCOPES, SIGSTORE, Resources
 from umec_policies import Entity, Fact, PolicyDenied, PolicySet, Request
 
 __all__ = ["Grant", "Wish", "decide"]
@@ -154,6 +154,8 @@ def _target(subject: _Subject, wanted: str | None, resources: Resources) -> tupl
     api = resources.api(wanted)
     if api is None or (subject.resources and wanted not in subject.resources):
         raise TargetInvalid("the resource is unknown, or this client has no access to it")
+    if api == SIGSTORE and subject.kind != "builder":
+        raise GrantDenied("signing identity tokens are for builders only")
     return api, wanted
 
 

@@ -44,8 +44,9 @@ class RingKey:
 
 def signing(keys: tuple[RingKey, ...], now: datetime) -> RingKey:
     """Return the key that signs now: of those whose time has come, the last."""
-    ready = [key for key in keys if key.signs_from <= now]
-    return max(ready, key=lambda key: key.signs_from) if ready else min(keys, key=lambda key: key.signs_from)
+    ordered = sorted(keys, key=lambda key: key.signs_from)
+    ready = [key for key in ordered if key.signs_from <= now]
+    return ready[-1] if ready else ordered[0]
 
 
 def published(keys: tuple[RingKey, ...]) -> KeySet:
