@@ -134,10 +134,14 @@ class Site:
             certificate, key = self._certificate()
             listener = Listener(api, certificate=certificate, key=key, client_ca=identity.ca_path)
             self._ready.set()
-            await serve([listener], stop, sockets=[bound])
-            for task in work:
+            ended = asyncio.Event()
+            serving = asyncio.create_task(serve([listener], ended, sockets=[bound]))
+            await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+            for task in work:  # the long poll first: a server waits for it
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            ended.set()
+            await serving
         await attest.close()
         await identity.close()
 

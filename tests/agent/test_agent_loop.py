@@ -170,7 +170,7 @@ def test_no_boot_log_is_said_and_survived(scene: Scene) -> None:
 
 def test_without_a_verdict_there_is_no_credential(scene: Scene) -> None:
     async def early(agent: Agent) -> None:
-        for work in (agent.renew(), agent.token("https://a/", "node:host")):
+        for work in (agent.renew(), agent.settle(), agent.token("https://a/", "node:host")):
             with pytest.raises(NotAttested) as refused:
                 await work
             assert refused.value.code == "node-not-attested"
@@ -372,11 +372,15 @@ def test_the_key_of_the_certificate_touches_no_disk(scene: Scene) -> None:
 def test_evidence_is_kept_for_offline_judges(scene: Scene, tmp_path: Path) -> None:
     async def saving(agent: Agent) -> None:
         await agent.attest()
+        assert (tmp_path / "evidence" / "ear.jwt").read_text().count(".") == 2
+        scene.standin.verdict = "contraindicated"
+        await agent.attest()
+        assert not (tmp_path / "evidence" / "ear.jwt").exists()
 
     scene.play(saving, save=tmp_path / "evidence")
     names = {"quote.bin", "signature.bin", "ak.pub", "ak_parent.pub", "pcrs.json", "bootlog.bin", "nonce.bin"}
     assert {path.name for path in (tmp_path / "evidence").iterdir()} == names
-    sent = scene.standin.evidence[0]
+    sent = scene.standin.evidence[1]
     assert (tmp_path / "evidence" / "quote.bin").read_bytes() == base64.b64decode(sent["quote"])
     assert json.loads((tmp_path / "evidence" / "pcrs.json").read_text()) == sent["pcrs"]
 

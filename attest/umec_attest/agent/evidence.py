@@ -12,7 +12,7 @@ from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import PcrQuote, Tpm
 from umec_attest.agent.wire import Challenge
 
-__all__ = ["BOOT_LOG", "Evidence", "collect", "save_evidence"]
+__all__ = ["BOOT_LOG", "Evidence", "collect", "save_evidence", "save_result"]
 
 BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 MAX_BOOT_LOG: Final = 768 * 1024
@@ -63,6 +63,15 @@ def save_evidence(directory: Path, state: NodeState, evidence: Evidence) -> None
     }
     for name, data in files.items():
         (directory / name).write_bytes(data)
+
+
+def save_result(directory: Path, result: str | None) -> None:
+    """Keep the verifier's signed result (EAR, a JWT) beside the evidence; none takes an older one away."""
+    path = directory / "ear.jwt"
+    if result is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(result)
 
 
 def _read_log(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import httpx
 
 from umec_attest.agent.errors import NotAttested
-from umec_attest.agent.evidence import BOOT_LOG, Evidence, collect, save_evidence
+from umec_attest.agent.evidence import BOOT_LOG, Evidence, collect, save_evidence, save_result
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.session import AttestationResult, Session, open_session
 from umec_attest.agent.state import NodeState
@@ -116,6 +116,8 @@ class Agent:
         while True:
             try:
                 return await self.renew()
+            except NotAttested:
+                raise  # there is nothing to wait for
             except UmecError:
                 if time.monotonic() > give_up:
                     raise
@@ -179,7 +181,10 @@ class Agent:
         evidence = await asyncio.to_thread(collect, self._tpm, self.state, challenge, self._boot_log)
         if self._save is not None:
             save_evidence(self._save, self.state, evidence)
-        return evidence, await self._platform.evidence(evidence.request(self.state.node, challenge))
+        result = await self._platform.evidence(evidence.request(self.state.node, challenge))
+        if self._save is not None:
+            save_result(self._save, result.ear)
+        return evidence, result
 
     async def _take(self, result: Result) -> None:
         if result.ear is not None:
