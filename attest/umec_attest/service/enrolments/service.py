@@ -94,9 +94,12 @@ class EnrolmentService:
         expires_at = now + self._activation
         fingerprint = ek_sha256(ek)
 
+        async with self._store.read() as session:  # judged before the transaction, where all others would wait
+            shown = await _ticket(session, request.ticket, request.node, fingerprint, now)
+        endorsed = self._endorse(ek, request, shown, now)  # 1
+
         async def work(session: AsyncSession) -> None:
-            ticket = await self._ticket(session, request.ticket, request.node, fingerprint, now)
-            endorsed = self._endorse(ek, request, ticket, now)  # 1
+            ticket = await _ticket(session, request.ticket, request.node, fingerprint, now)
             await _check_identity(session, request.node, fingerprint, ticket)  # 2
             await _check_room(session, now)
             row = _enrolment_row(identifier, request, endorsed, ticket, expires_at)
@@ -119,7 +122,8 @@ class EnrolmentService:
         subject, approved = identifier, False
         try:
             subject = await self._take(identifier, request.secret, now)
-            approved = await self._store.write(lambda session: self._finish(session, identifier, request, now))
+            await self._certify(identifier, request)  # 4
+            approved = await self._store.write(lambda session: self._finish(session, identifier, now))
         except UmecError as error:
             await self._refusals.record("enrolment.activate", subject, error, now)
             raise
@@ -146,17 +150,20 @@ class EnrolmentService:
             raise ActivationSecretMismatch("the secret is not the one that was sealed", advice="enrol again")
         return node
 
-    async def _finish(self, session: AsyncSession, identifier: str, request: ActivationRequest, now: datetime) -> bool:
-        row = await session.get_one(EnrolmentRow, identifier)
-        node_key = parse_public(row.node_key_public)
-        verify_certify(  # 4
+    async def _certify(self, identifier: str, request: ActivationRequest) -> None:
+        async with self._store.read() as session:
+            row = await session.get_one(EnrolmentRow, identifier)
+        verify_certify(
             attest=request.certify_attest,
             signature=request.certify_signature,
             ak=parse_public(row.ak_public),
             ak_parent=parse_public(row.ek_public),
-            node_key=node_key,
+            node_key=parse_public(row.node_key_public),
             qualifying=row.secret_sha256,
         )
+
+    async def _finish(self, session: AsyncSession, identifier: str, now: datetime) -> bool:
+        row = await session.get_one(EnrolmentRow, identifier)
         ticket = None
         if row.ticket is not None:
             ticket = await session.get_one(TicketRow, row.ticket, with_for_update=True)
@@ -197,15 +204,6 @@ class EnrolmentService:
             now=now,
         )
 
-    async def _ticket(
-        self, session: AsyncSession, text: str | None, node: str, fingerprint: str, now: datetime
-    ) -> TicketRow | None:
-        if text is None:
-            return None
-        ticket = await find_ticket(session, text)
-        check_ticket(ticket, node=node, ek_sha256=fingerprint, now=now)
-        return ticket
-
     def _endorse(self, ek: Public, request: EnrolmentRequest, ticket: TicketRow | None, now: datetime) -> EndorsedKey:
         """Check the EK. A ticket names the TPM, so it vouches for one that has no certificate."""
         named = frozenset() if ticket is None else frozenset({ticket.ek_sha256})
@@ -217,6 +215,16 @@ class EnrolmentService:
             now=now,
             allow_list=self._allow_list | named,
         )
+
+
+async def _ticket(
+    session: AsyncSession, text: str | None, node: str, fingerprint: str, now: datetime
+) -> TicketRow | None:
+    if text is None:
+        return None
+    ticket = await find_ticket(session, text)
+    check_ticket(ticket, node=node, ek_sha256=fingerprint, now=now)
+    return ticket
 
 
 async def _check_identity(

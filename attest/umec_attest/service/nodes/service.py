@@ -129,7 +129,6 @@ class NodeService:
             else:
                 node.fell_at_reset = None
                 standing = Standing.PENDING
-            node.approved = True
             reason = decision.reason or "readmitted"
             await self._ledger.change(session, node, standing, actor=actor, reason=reason, now=now)
 
