@@ -38,6 +38,7 @@ class SoftwareTpm:
 
     `directory` keeps the state of a TPM that shall outlive this object; without it, everything lies in a private
     temporary directory that goes away at the end. `authority` lets several TPMs have certificates of one issuer.
+    The process dies with the thread that started it, so that a killed test leaves nothing running.
     """
 
     def __init__(self, directory: Path | None = None, *, authority: EndorsementAuthority | None = None) -> None:
