@@ -139,6 +139,26 @@ def test_a_foreign_identity_is_neither_promoted_nor_admitted(site, sigstore, pus
     assert site.promote(digest, "staging")
 
 
+def test_a_builder_does_not_speak_for_another(site, sigstore, push):
+    digest = push()
+    site.attach(digest, sigstore.statement(digest, client="second-builder"))
+    assert refusal(site.promote, digest, "staging") == "image-identity"
+    own = {
+        "buildDefinition": {"buildType": "urn:umec:build:v1", "externalParameters": {}},
+        "runDetails": {"builder": {"id": f"{ISSUER}/identity/v1/clients/second-builder"}},
+    }
+    site.attach(digest, sigstore.statement(digest, client="second-builder", predicate=own))
+    assert site.promote(digest, "staging")
+
+
+def test_provenance_that_says_nothing_is_refused(site, sigstore, push):
+    digest = push()
+    site.attach(digest, sigstore.statement(digest, predicate={"buildDefinition": {}}))
+    assert refusal(site.promote, digest, "staging") == "image-unsigned"
+    site.attach(digest, sigstore.statement(digest))
+    assert site.promote(digest, "staging")
+
+
 def test_a_tenant_for_whom_nobody_builds_gets_nothing(site, signed):
     site.promote(signed, "staging", "production")
     assert refusal(site.admit, signed, tenant="nobody") == "image-identity"

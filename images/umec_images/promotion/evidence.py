@@ -157,7 +157,7 @@ def prove(attached: Attached, verifier: BundleVerifier, expected: Expected, now:
         try:
             statement = verifier.verify_statement(bundle.content, digest=attached.digest, identity=expected, now=now)
             if statement.statement.predicate_type == PROVENANCE:
-                parse_provenance(statement.statement)
+                _check_builder(statement)
             verified.setdefault(statement.bundle_id, (statement, bundle))
         except UmecError as refusal:
             refusals.append(refusal)
@@ -174,6 +174,13 @@ def prove(attached: Attached, verifier: BundleVerifier, expected: Expected, now:
         bundles=tuple(bundle.sha256 for _, bundle in (*built, *others)),
         sboms=sum(entry.statement.predicate_type in SBOMS for entry, _ in others),
     )
+
+
+def _check_builder(verified: VerifiedStatement) -> None:
+    """Return if provenance names the builder who signed it: a builder may not speak for another."""
+    named = parse_provenance(verified.statement).builder
+    if verified.signer is None or named != verified.signer.subject:
+        raise IdentityRefused(f"the provenance names the builder {named}, who has not signed it")
 
 
 def _why(attached: Attached, refusals: Sequence[UmecError]) -> UmecError:
