@@ -169,6 +169,22 @@ def test_a_changed_piece_is_refused_or_contraindicated(kit, run, folder):
     assert (code, shown["code"]) == (1, "bootlog-replay-mismatch")
 
 
+def test_a_policy_of_ones_own(run, folder, tmp_path):
+    where, given = folder
+    policy = tmp_path / "mine.cedar"
+    for text, code in (
+        ('@id("all") permit (principal, action, resource);', 0),
+        ('@id("none") forbid (principal, action, resource);', 1),
+    ):
+        policy.write_text(text)
+        found, shown = run(evidence.app, "verify", where, *options(given | {"--policy": policy}), "--json")
+        assert (found, shown["policies"]) == (code, ["all" if code == 0 else "none"])
+    for broken in (b"", b"permit", b"\xff\xfe"):
+        policy.write_bytes(broken)
+        found, shown = run(evidence.app, "verify", where, *options(given | {"--policy": policy}), "--json")
+        assert (found, shown["code"]) == (1, "policy-invalid")
+
+
 @pytest.mark.parametrize("name", ["quote.bin", "signature.bin", "pcrs.json"])
 def test_missing_pieces(run, folder, name):
     where, given = folder

@@ -6,6 +6,7 @@ no policy will ever believe it, because no SHA-1 bank is. A log of confidential 
 crypto-agile too, but its index counts measurement registers, not PCRs.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -26,6 +27,8 @@ MAX_ALGORITHMS: Final = 8
 
 _SPEC_ID_03: Final = b"Spec ID Event03\0"
 _SPEC_ID_SIZE: Final = 16
+_HEAD: Final = struct.Struct("<III")
+_ALGORITHMS: Final = {int(algorithm): algorithm for algorithm in HashAlgorithm}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,11 @@ class RawBootLog:
 class _Reader:
     """Reads little-endian fields; every read is checked against the end."""
 
-    __slots__ = ("_data", "_what", "offset")
+    __slots__ = ("_data", "_size", "_what", "offset")
 
     def __init__(self, data: bytes, what: str) -> None:
         self._data = data
+        self._size = len(data)
         self._what = what
         self.offset = 0
 
@@ -66,16 +70,22 @@ class _Reader:
 
     @property
     def left(self) -> int:
-        return len(self._data) - self.offset
+        return self._size - self.offset
 
     def take(self, size: int) -> bytes:
-        if size > self.left:
+        start = self.offset
+        end = start + size
+        if end > self._size:
             raise self.fail(f"{size} bytes expected, {self.left} left")
-        self.offset += size
-        return self._data[self.offset - size : self.offset]
+        self.offset = end
+        return self._data[start:end]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
+
+    def head(self) -> tuple[int, int, int]:
+        """Return three 32-bit numbers, which every event begins with."""
+        return _HEAD.unpack(self.take(_HEAD.size))
 
 
 def parse_boot_log(data: bytes) -> RawBootLog:
@@ -126,7 +136,7 @@ def _read_old_event(reader: _Reader) -> RawEvent:
 
 def _read_event(reader: _Reader, sizes: dict[HashAlgorithm, int]) -> RawEvent:
     """TCG_PCR_EVENT2."""
-    pcr, kind, count = reader.number(4), reader.number(4), reader.number(4)
+    pcr, kind, count = reader.head()
     if not 1 <= count <= len(sizes):
         raise reader.fail(f"{count} digests, the log announces {len(sizes)} algorithms")
     digests: dict[HashAlgorithm, bytes] = {}
@@ -148,10 +158,10 @@ def _checked(reader: _Reader, event: RawEvent, *, agile: bool) -> RawEvent:
 
 
 def _algorithm(reader: _Reader, identifier: int) -> HashAlgorithm:
-    try:
-        return HashAlgorithm(identifier)
-    except ValueError:
-        raise reader.fail(f"unknown hash algorithm 0x{identifier:04x}") from None
+    algorithm = _ALGORITHMS.get(identifier)
+    if algorithm is None:
+        raise reader.fail(f"unknown hash algorithm 0x{identifier:04x}")
+    return algorithm
 
 
 def _parse_spec_id(event: RawEvent) -> dict[HashAlgorithm, int]:

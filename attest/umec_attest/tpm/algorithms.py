@@ -1,6 +1,7 @@
 """Algorithm identifiers (TPM 2.0 Part 2, 6.3) and what we need to know of each."""
 
 import hashlib
+from collections.abc import Callable
 from enum import IntEnum, unique
 from typing import Final
 
@@ -52,7 +53,7 @@ class HashAlgorithm(IntEnum):
     @property
     def label(self) -> str:
         """The name as DESIGN and JSON write it: "sha256"."""
-        return self.name.lower()
+        return _LABELS[self]
 
     @property
     def digest_size(self) -> int:
@@ -64,7 +65,7 @@ class HashAlgorithm(IntEnum):
 
         Errors: `ValueError` for SM3, which not every OpenSSL has.
         """
-        return hashlib.new(_HASHLIB_NAMES[self], data, usedforsecurity=True).digest()
+        return _HASHES[self](data).digest()
 
     @classmethod
     def from_label(cls, label: str) -> "HashAlgorithm":
@@ -82,8 +83,24 @@ _SIZES: Final = {
     HashAlgorithm.SHA3_384: 48,
     HashAlgorithm.SHA3_512: 64,
 }
-_HASHLIB_NAMES: Final = {member: "sm3" if member.name == "SM3_256" else member.label for member in HashAlgorithm}
-_BY_LABEL: Final = {member.label: member for member in HashAlgorithm}
+_LABELS: Final = {member: member.name.lower() for member in HashAlgorithm}
+_BY_LABEL: Final = {label: member for member, label in _LABELS.items()}
+
+
+def _sm3(data: bytes) -> "hashlib._Hash":
+    return hashlib.new("sm3", data)
+
+
+_HASHES: Final[dict[HashAlgorithm, Callable[[bytes], "hashlib._Hash"]]] = {
+    HashAlgorithm.SHA1: hashlib.sha1,  # old logs are replayed with it, and never believed
+    HashAlgorithm.SHA256: hashlib.sha256,
+    HashAlgorithm.SHA384: hashlib.sha384,
+    HashAlgorithm.SHA512: hashlib.sha512,
+    HashAlgorithm.SM3_256: _sm3,
+    HashAlgorithm.SHA3_256: hashlib.sha3_256,
+    HashAlgorithm.SHA3_384: hashlib.sha3_384,
+    HashAlgorithm.SHA3_512: hashlib.sha3_512,
+}
 
 SIGNING_HASHES: Final[dict[HashAlgorithm, hashes.HashAlgorithm]] = {
     HashAlgorithm.SHA256: hashes.SHA256(),

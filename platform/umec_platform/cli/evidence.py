@@ -35,7 +35,7 @@ def verify(
     nonce: Annotated[str | None, typer.Option(help="The nonce of the challenge, in hex.")] = None,
     reference: Annotated[Path | None, typer.Option(help="The reference set: a DSSE envelope.")] = None,
     signer: Annotated[list[Path] | None, typer.Option(help="PEM public key that may sign it (repeatable).")] = None,
-    policy: Annotated[str | None, typer.Option(help='Folder with the policies, or "default".')] = None,
+    policy: Annotated[str | None, typer.Option(help='Cedar file, folder with its own schema, or "default".')] = None,
     node: Annotated[str, typer.Option(help="Whose evidence it is, for the policies.")] = "offline",
     structural: Annotated[bool, typer.Option("--structural", help="Only whether the pieces fit each other.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -140,6 +140,16 @@ def _load_signer(pem: bytes) -> Any:  # noqa: ANN401 - cryptography's key, check
 
 
 def _policies(policy: str) -> "PolicySet":
-    from umec_policies import load_default, load_folder
+    from umec_platform.cli.files import read_file
+    from umec_policies import PolicyInvalid, PolicySet, load_default, load_folder
 
-    return load_default("appraisal") if policy == "default" else load_folder(Path(policy))
+    default = load_default("appraisal")
+    if policy == "default":
+        return default
+    path = Path(policy)
+    if path.is_dir():
+        return load_folder(path)
+    try:
+        return PolicySet(read_file(path).decode(), default.schema_text)
+    except UnicodeDecodeError:
+        raise PolicyInvalid(f"{path} is not text") from None
