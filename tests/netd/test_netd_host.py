@@ -231,6 +231,17 @@ def test_priorities_and_replacement(clean_lab, image, tools):
     assert clean_lab.ask("198.51.100.99", "env WHO") == "two\n"
 
 
+def test_own_address_and_port_of_the_host(clean_lab, image, tools):
+    run, client = clean_lab.run, clean_lab.client
+    one = clean_lab.start(image)["address"]
+    run(client.put_traffic(tools.forward(one, dst=one)))
+    assert clean_lab.ask(one, "hello") == "hello \n"
+    run(client.put_traffic(tools.forward(None, dst=one, action="PASSTHROUGH")))
+    assert clean_lab.ask(one, "hello") == "hello \n"
+    run(client.delete_traffic("a", "r1"))
+    assert clean_lab.ask(one, "hello") is None
+
+
 def test_copies(clean_lab, image, tools):
     run, client = clean_lab.run, clean_lab.client
     one = clean_lab.start(image)["address"]
