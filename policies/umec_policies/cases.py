@@ -8,19 +8,19 @@
 `policies` are exactly those that decide; a denial by nobody's permission has none. An unknown member is refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from umec_policies.engine import Decision, PolicySet
 from umec_policies.errors import FactsInvalid, PolicyInvalid
-from umec_policies.facts import Entity, Fact, Request
+from umec_policies.facts import Entity, Request
 
-__all__ = ["Case", "Outcome", "parse_cases", "read_cases", "run_case"]
+__all__ = ["Case", "Outcome", "parse_cases", "parse_request", "read_cases", "run_case"]
 
 SUFFIX: Final = ".test.json"
 MAX_FILE: Final = 4 * 1024 * 1024
@@ -33,17 +33,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+M = TypeVar("M", bound=_Model)
+
+
 class _Entity(_Model):
     type: StrictStr
     id: StrictStr
 
 
-class _Case(_Model):
-    name: Annotated[StrictStr, Field(min_length=1)]
+class _Request(_Model):
     principal: _Entity
     action: StrictStr
     resource: _Entity
     facts: dict[str, WireFact] = {}
+
+
+class _Case(_Request):
+    name: Annotated[StrictStr, Field(min_length=1)]
     expect: Literal["allow", "deny"]
     policies: tuple[StrictStr, ...]
 
@@ -82,21 +88,19 @@ class Outcome:
 
 def parse_cases(text: bytes) -> tuple[Case, ...]:
     """Return the tests of a file; raises PolicyInvalid."""
-    if len(text) > MAX_FILE:
-        raise PolicyInvalid(f"a file of tests has {len(text)} bytes, at most {MAX_FILE} are read")
-    try:
-        parsed = _File.model_validate_json(text)
-        cases = tuple(_case(case, parsed.given) for case in parsed.tests)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-        )
-        raise PolicyInvalid(f"the file of tests is malformed: {faults}") from error
-    except FactsInvalid as error:
-        raise PolicyInvalid(f"the file of tests is malformed: {error.detail}") from error
+    parsed = _validated(_File, text)
+    cases = tuple(
+        Case(case.name, _request(case, parsed.given), case.expect == "allow", tuple(sorted(case.policies)))
+        for case in parsed.tests
+    )
     if len({case.name for case in cases}) != len(cases):
         raise PolicyInvalid("two tests have the same name")
     return cases
+
+
+def parse_request(text: bytes) -> Request:
+    """Return the request in a file: like a test, without name and expectation; raises PolicyInvalid."""
+    return _request(_validated(_Request, text), {})
 
 
 def read_cases(folder: Path | Traversable) -> Iterator[tuple[str, tuple[Case, ...]]]:
@@ -117,13 +121,30 @@ def run_case(policies: PolicySet, case: Case) -> Outcome:
     return Outcome(case, policies.decide(case.request))
 
 
-def _case(case: _Case, given: dict[str, WireFact]) -> Case:
-    facts: dict[str, Fact] = {**given, **case.facts}
-    request = Request(
-        Entity(case.principal.type, case.principal.id), case.action, Entity(case.resource.type, case.resource.id), facts
-    )
-    request.canonical()
-    return Case(case.name, request, case.expect == "allow", tuple(sorted(case.policies)))
+def _validated(model: type[M], text: bytes) -> M:
+    if len(text) > MAX_FILE:
+        raise PolicyInvalid(f"a file of tests has {len(text)} bytes, at most {MAX_FILE} are read")
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise PolicyInvalid(f"the file is malformed: {faults}") from error
+
+
+def _request(wire: _Request, given: Mapping[str, WireFact]) -> Request:
+    try:
+        request = Request(
+            Entity(wire.principal.type, wire.principal.id),
+            wire.action,
+            Entity(wire.resource.type, wire.resource.id),
+            {**given, **wire.facts},
+        )
+        request.canonical()
+    except FactsInvalid as error:
+        raise PolicyInvalid(f"the file is malformed: {error.detail}") from error
+    return request
 
 
 def _word(*, allowed: bool) -> str:

@@ -131,3 +131,25 @@ def test_commands_refuse(tmp_path):
     (tmp_path / "schema.cedarschema").unlink()
     assert run("check", str(tmp_path)).exit_code == 1
     assert run("check").exit_code == 1
+
+
+def test_any_request_is_explained(tmp_path):
+    _, cases = next(read_cases(default_folder("promotion")))
+    asked = cases[0].request
+    wire = {
+        "principal": asked.principal.cedar(),
+        "action": asked.action,
+        "resource": asked.resource.cedar(),
+        "facts": {**asked.facts, "denied": True},
+    }
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(wire))
+    explained = run("explain", "--default", "promotion", "--request", str(file), "--json")
+    assert explained.exit_code == 0
+    assert json.loads(explained.stdout)["policies"] == ["forbid-deny-listed"]
+    assert json.loads(explained.stdout)["turned_by"] == ["denied"]
+    for text in ("{}", json.dumps({**wire, "surprise": 1}), json.dumps({**wire, "facts": {}})):
+        file.write_text(text)
+        assert run("explain", "--default", "promotion", "--request", str(file)).exit_code == 1
+    assert run("explain", "--default", "promotion", "--request", str(tmp_path / "none")).exit_code == 1
+    assert run("explain", "--default", "promotion").exit_code == 1

@@ -11,7 +11,7 @@ from umec_platform.cli.output import emit, refusals
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from umec_policies import PolicySet
+    from umec_policies import PolicySet, Request
     from umec_policies.cases import Case, Outcome
 
 __all__ = ["app"]
@@ -25,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @app.command()
 @refusals
-def check(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - a CLI flag
+def check(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:
     """Parse policies and schema, and validate the ones against the other."""
     _, policies = _load(folder, default)
     human = f"{len(policies.ids)} policies fit their schema; digest {policies.digest}"
@@ -34,10 +34,10 @@ def check(folder: Folder = None, default: Default = None, as_json: AsJson = Fals
 
 @app.command(name="test")
 @refusals
-def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:  # noqa: FBT002 - a CLI flag
+def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:
     """Run the tests beside the policies (*.test.json); fails if there are none, or one does not hold."""
-    from umec_policies.cases import run_case  # noqa: PLC0415 - nothing heavy before it is needed
-    from umec_policies.errors import PolicyTestsFailed  # noqa: PLC0415
+    from umec_policies.cases import run_case
+    from umec_policies.errors import PolicyTestsFailed
 
     place, policies = _load(folder, default)
     outcomes = [run_case(policies, case) for _, case in _cases(place)]
@@ -62,25 +62,26 @@ def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = 
 @app.command()
 @refusals
 def explain(
-    name: Annotated[str, typer.Option("--test", help="The name of a test: its request is explained.")],
     folder: Folder = None,
     default: Default = None,
-    as_json: AsJson = False,  # noqa: FBT002 - a CLI flag
+    name: Annotated[str | None, typer.Option("--test", help="The name of a test: its request is explained.")] = None,
+    request: Annotated[
+        Path | None, typer.Option(help="A JSON file with principal, action, resource and facts, as in a test.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say how a decision comes out, which policies make it, and which single facts would turn it around."""
-    from umec_policies.explain import explain as explain_request  # noqa: PLC0415 - nothing heavy before it is needed
+    from umec_policies.explain import explain as explain_request
 
     place, policies = _load(folder, default)
-    found = [case for _, case in _cases(place) if case.name == name]
-    if not found:
-        raise Invalid(f"there is no test {name!r} in {place}", advice="`umec policy test` lists the tests")
-    explained = explain_request(policies, found[0].request)
+    asked = _request(place, name, request)
+    explained = explain_request(policies, asked)
     decision = explained.decision
     value = {
         "allowed": decision.allowed,
         "policies": decision.policies,
         "errors": decision.errors,
-        "facts": dict(found[0].request.facts),
+        "facts": dict(asked.facts),
         "facts_digest": decision.facts_digest,
         "policy_digest": decision.policy_digest,
         "verdicts": [{"policy": v.policy, "effect": v.effect, "decided": v.decided} for v in explained.verdicts],
@@ -88,7 +89,7 @@ def explain(
     }
     human = [
         f"{'allowed' if decision.allowed else 'denied'} by {', '.join(decision.policies) or 'no policy'}",
-        *(f"  fact {fact} = {content!r}" for fact, content in found[0].request.facts.items()),
+        *(f"  fact {fact} = {content!r}" for fact, content in asked.facts.items()),
         *(f"  {v.effect:6} {v.policy}{' <- decided' if v.decided else ''}" for v in explained.verdicts),
         f"turned around by: {', '.join(explained.pivots) or 'no single fact'}",
     ]
@@ -96,7 +97,7 @@ def explain(
 
 
 def _load(folder: Path | None, default: str | None) -> "tuple[Path | Traversable, PolicySet]":
-    from umec_policies.files import default_folder, load_folder  # noqa: PLC0415 - nothing heavy before it is needed
+    from umec_policies.files import default_folder, load_folder
 
     if (folder is None) is (default is None):
         raise Invalid("give either a folder or --default NAME")
@@ -108,8 +109,24 @@ def _load(folder: Path | None, default: str | None) -> "tuple[Path | Traversable
     return place, load_folder(place)
 
 
+def _request(place: "Path | Traversable", name: str | None, file: Path | None) -> "Request":
+    from umec_policies.cases import parse_request
+
+    if (name is None) is (file is None):
+        raise Invalid("give either --test NAME or --request FILE")
+    if file is not None:
+        try:
+            return parse_request(file.read_bytes())
+        except OSError as error:
+            raise Invalid(f"{file} cannot be read: {error}") from error
+    found = [case for _, case in _cases(place) if case.name == name]
+    if not found:
+        raise Invalid(f"there is no test {name!r} in {place}", advice="`umec policy test` lists the tests")
+    return found[0].request
+
+
 def _cases(place: "Path | Traversable") -> "list[tuple[str, Case]]":
-    from umec_policies.cases import read_cases  # noqa: PLC0415 - nothing heavy before it is needed
+    from umec_policies.cases import read_cases
 
     return [(name, case) for name, cases in read_cases(place) for case in cases]
 
