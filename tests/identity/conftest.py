@@ -310,3 +310,8 @@ def _make_csr() -> Callable[[EllipticCurvePrivateKey], str]:
 @pytest.fixture(name="csr_digest", scope="session")
 def _csr_digest() -> Callable[[str], str]:
     return csr_digest
+
+
+@pytest.fixture(name="opened", scope="session")
+def _opened() -> Callable[..., contextlib.AbstractAsyncContextManager[World]]:
+    return opened

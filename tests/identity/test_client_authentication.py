@@ -1,8 +1,12 @@
 """Client authentication at the token endpoint: one attempt for each fault, and the same without it."""
 
+import asyncio
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from umec_core.jose import private_jwk, public_jwk
+from umec_identity.errors import TooManyRequests
 from umec_identity.limits import Buckets
 
 ISSUER = "https://authority.test:8443"
@@ -179,20 +183,33 @@ def test_bodies_that_are_no_form(shared):
     shared(scenario)
 
 
-def test_a_client_that_asks_too_often(play):
-    async def scenario(world):
-        buckets = Buckets(1.0, what="client", clock=lambda: world.now)
-        world.service.routers  # noqa: B018 - the service runs with its own, wide ones
-        for _ in range(4):
-            buckets.take("app")
-        with pytest.raises(Exception, match="more than 1 times") as caught:
-            buckets.take("app")
-        assert (caught.value.code, caught.value.retry_after) == ("too-many-requests", 1)
-        buckets.take("another")
-        world.later(seconds=1)
+def test_a_bucket_is_refilled_and_is_one_clients_own():
+    now = [datetime(2026, 11, 22, tzinfo=UTC)]
+    buckets = Buckets(1.0, what="client", clock=lambda: now[0])
+    for _ in range(4):
         buckets.take("app")
+    with pytest.raises(TooManyRequests) as caught:
+        buckets.take("app")
+    assert (caught.value.code, caught.value.retry_after) == ("too-many-requests", 1)
+    buckets.take("another")
+    now[0] += timedelta(seconds=1)
+    buckets.take("app")
 
-    play(scenario)
+
+@pytest.mark.parametrize("name", ["address", "client"])
+def test_who_asks_too_often_is_told_when_to_come_back(tmp_path, opened, name):
+    async def scenario():
+        async with opened(tmp_path / "identity", **{f"requests_per_second_{name}": 1.0}) as world:
+            assert [(await world.ask()).status_code for _ in range(4)] == [200] * 4
+            answer = await world.ask()
+            assert code(answer) == (429, "temporarily_unavailable", "too-many-requests")
+            assert answer.headers["retry-after"] == "1"
+            other = await world.ask(client="plain")
+            assert other.status_code == (429 if name == "address" else 200)
+            world.later(seconds=1)
+            assert (await world.ask()).status_code == 200
+
+    asyncio.run(scenario())
 
 
 def test_keys_are_checked_at_registration(shared):

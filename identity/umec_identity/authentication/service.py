@@ -116,7 +116,7 @@ class Authentication:
         peeked = peek_assertion(text, issuer=self._issuer, now=now)
         if request.form.get("client_id", peeked.client_id) != peeked.client_id:
             raise ClientInvalid
-        self._buckets.take(peeked.client_id)
+        self._buckets.take(f"{request.address} {peeked.client_id}")  # so that strangers cannot use up its bucket
         assertion = await verify_assertion(peeked, self._clients)
         return Authenticated(client=assertion.client, node=None, used=(assertion.used,))
 
