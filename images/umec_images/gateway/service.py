@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -120,6 +121,15 @@ class ImagesService:
     def trusted_root(self) -> bytes:
         """The trusted root of the signing authority here: trusted_root.json."""
         return encode(trusted_root(self.authority.material, url=self.settings.url))
+
+    @property
+    def audit_key(self) -> EllipticCurvePublicKey:
+        """Verifies the checkpoints of this service's audit log."""
+        return self.authority.audit_key
+
+    async def ready(self) -> None:
+        """Raise BackendUnavailable unless the store answers."""
+        await self.backend.ping()
 
     async def run(self) -> None:
         """Keep the store running; ends when it is cancelled."""

@@ -68,14 +68,15 @@ class ManifestUnknown(NotFound):
 
 
 class RegistryRefused(Refused):
-    """The registry refused; `refusal` is its own stable code where it gave one."""
+    """The registry refused; `code` is its own stable code where it gave one, else `registry-refused`."""
 
     code = "registry-refused"
 
     def __init__(self, detail: str, *, status: int, refusal: str | None = None, advice: str | None = None) -> None:
         super().__init__(detail, advice=advice)
         self.status = status
-        self.refusal = refusal
+        if refusal is not None:
+            self.code = refusal  # type: ignore[misc]  # the code of another process, known only now
 
 
 class RegistryUnavailable(Unavailable):

@@ -1,0 +1,139 @@
+"""The commands that people use, against a real authorization server and a real registry, over HTTPS."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from umec_core.client import Credential, save_credential
+from umec_core.clock import system_clock
+from umec_core.http import create_app
+from umec_core.jose import KeySet
+from umec_core.server import Listener, serve
+from umec_core.standing import StandingView
+from umec_core.tokens import StaticKeys, TokenVerifier
+from umec_identity.service import IdentityService, operator_seed
+from umec_identity.settings import IdentitySettings
+from umec_images.gateway import ImagesService, ImagesSettings
+from umec_platform.composition.servercert import server_certificate
+
+
+class Site:
+    """Authorization server and images service in a thread, and the operator's credential file."""
+
+    def __init__(self, state):
+        self.state = state
+        self.tls = server_certificate(state, names=("127.0.0.1",), now=system_clock())
+        self.sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self.management, self.registry = (f"https://127.0.0.1:{each.getsockname()[1]}" for each in self.sockets)
+        self.operator = state / "operator.json"
+        key = ec.generate_private_key(ec.SECP256R1())
+        self.seed = operator_seed(key.public_key())
+        ca = self.tls.ca.read_text()
+        save_credential(self.operator, Credential.of(issuer=self.management, client_id="operator", key=key, ca=ca))
+        self.ready, self.failure = threading.Event(), None
+
+    def run(self):
+        self.loop, self.stop = asyncio.new_event_loop(), asyncio.Event()
+        try:
+            self.loop.run_until_complete(self._serve())
+        except BaseException as error:  # noqa: BLE001 - shown to the test that waits
+            self.failure = error
+        finally:
+            self.ready.set()
+
+    async def _serve(self):
+        async with contextlib.AsyncExitStack() as closing:
+            verifier_keys = StaticKeys(KeySet([ec.generate_private_key(ec.SECP256R1()).public_key()]))
+            settings = IdentitySettings(
+                issuer=self.management, mp1="https://127.0.0.1:1", registry=self.registry, state=self.state / "identity"
+            )
+            identity = await IdentityService.open(
+                settings, verifier_keys=verifier_keys, standings=StandingView(), seeds=[self.seed], clock=system_clock
+            )
+            closing.push_async_callback(identity.close)
+            verifier = TokenVerifier(
+                issuer=self.management,
+                audience=f"{self.registry}/",
+                keys=identity.ring,
+                standings=None,
+                clock=system_clock,
+            )
+            images = await ImagesService.open(
+                ImagesSettings(state=self.state / "images", url=self.registry, issuer=self.management),
+                verifier=verifier,
+                identity_keys=identity.ring,
+                clock=system_clock,
+            )
+            closing.push_async_callback(images.close)
+            listeners = [
+                Listener(app, certificate=self.tls.certificate, key=self.tls.key)
+                for app in (create_app("management", identity.routers), images.app)
+            ]
+            self.loop.call_later(0.5, self.ready.set)
+            await serve(listeners, self.stop, sockets=self.sockets)
+
+    def umec(self, *arguments, credential=None):
+        """Run a command and return (exit status, its JSON)."""
+        command = [sys.executable, "-m", "umec_platform.cli", *arguments, "--json"]
+        environment = {"UMEC_CREDENTIAL": str(credential or self.operator), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+        assert done.stdout.strip(), done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    made = Site(tmp_path_factory.mktemp("site"))
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    assert made.ready.wait(30)
+    assert made.failure is None, made.failure
+    yield made
+    made.loop.call_soon_threadsafe(made.stop.set)
+    thread.join(15)
+
+
+def builder(site, name, tenant):
+    credential = site.state / f"{name}.json"
+    wanted = ["--kind", "builder", "--tenant", tenant, "--scope", "images:push", "--scope", "images:pull"]
+    resources = ["--resource", "sigstore", "--resource", f"{site.registry}/"]
+    status, answer = site.umec("client", "add", name, "--out", str(credential), *wanted, *resources)
+    assert status == 0, answer
+    return credential
+
+
+@pytest.mark.slow
+def test_an_image_goes_from_its_files_to_production(site, tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "app.py").write_text("print('up')")
+    (tmp_path / "image.toml").write_text('entrypoint = ["/app/app.py"]\n[[folders]]\nsource = "src"\ntarget = "/app"\n')
+    ours, theirs = builder(site, "alpha-builder", "alpha"), builder(site, "beta-builder", "beta")
+    image = f"{site.registry.removeprefix('https://')}/alpha/app"
+    out = str(tmp_path / "out")
+    status, built = site.umec("image", "build", str(tmp_path), "--out", out, "--tag", "v1")
+    assert status == 0
+    status, refused = site.umec("image", "push", out, f"{image}:v1", credential=theirs)
+    assert (status, refused["code"]) == (1, "tenant-foreign")
+    status, pushed = site.umec("image", "push", out, f"{image}:v1", credential=ours)
+    assert (status, pushed["digest"]) == (0, built["digest"])
+    exact = f"{image}@{built['digest']}"
+    status, refused = site.umec("image", "promote", exact, "--stage", "staging")
+    assert (status, refused["code"]) == (1, "image-unsigned")
+    status, signed = site.umec("image", "sign", f"{image}:v1", "--layout", out, credential=ours)
+    assert status == 0, signed
+    status, verified = site.umec("image", "verify", exact, "--identity", "alpha-builder")
+    assert (status, verified["digest"]) == (0, built["digest"])
+    status, refused = site.umec("image", "verify", exact, "--identity", "beta-builder")
+    assert (status, refused["code"]) == (1, "image-identity")
+    for stage in ("staging", "production"):
+        status, promoted = site.umec("image", "promote", exact, "--stage", stage)
+        assert (status, promoted.get("stage")) == (0, stage), promoted
+    status, tree = site.umec("image", "tree", exact)
+    assert (status, len(tree["referrers"])) == (0, 3)
