@@ -67,12 +67,15 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check that no entry is missing, moved or rewritten, and that the checkpoint signs just these entries."""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     from umec_core.audit import verify_export
 
     document = _read(file)
     public = load_pem_public_key(key.read_bytes())
+    if not isinstance(public, EllipticCurvePublicKey):
+        raise AuditFileInvalid(f"{key} is not a P-256 key", advice="`umec up` writes SERVICE-audit.pem")
     earlier = None if previous is None else str(_read(previous)["checkpoint"])
     verify_export(document, public, previous_checkpoint=earlier)
     entries = len(document["entries"])

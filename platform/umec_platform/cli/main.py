@@ -1,6 +1,7 @@
 """`umec`: one command, a sub-command for each noun, and every one of them answers `--help` and `--json`."""
 
 import importlib
+import importlib.util
 from typing import Final
 
 import typer
@@ -34,6 +35,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for noun, summary in NOUNS.items():
+        if importlib.util.find_spec(f"umec_platform.cli.{noun}") is None:
+            continue
         module = importlib.import_module(f"umec_platform.cli.{noun}")
         root.add_typer(module.app, name=noun, help=summary, no_args_is_help=True)
     for command, name in COMMANDS.items():

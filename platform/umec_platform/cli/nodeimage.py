@@ -84,3 +84,36 @@ def _human(result: dict[str, Any]) -> str:
     if "reference" in result:
         lines.append(f"reference set {result['name']} version {result['version']}: {result['reference']}")
     return "\n".join(lines)
+
+
+@app.command()
+@refusals
+def publish(
+    file: Annotated[Path, typer.Argument(help="A signed reference set.")],
+    credential: Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Give a signed reference set to the verifier: from now on nodes of that image are judged by it."""
+    import asyncio
+
+    from umec_platform.cli.files import read_file
+    from umec_platform.cli.remote import connected
+
+    envelope = read_file(file)
+
+    async def send() -> dict[str, Any]:
+        async with connected(credential) as client:
+            attest = f"{client.credential.issuer}/attest/v1"
+            answer = await client.request(
+                "POST",
+                f"{attest}/reference-sets",
+                resource=attest,
+                scopes=("attest:admin",),
+                content=envelope,
+                headers={"Content-Type": "application/vnd.dsse.envelope.v1+json"},
+            )
+            return dict(answer.json())
+
+    taken = asyncio.run(send())
+    human = f"{taken['image']} version {taken['version']} is what nodes are judged by, until {taken['expires']}"
+    emit(taken, as_json=as_json, human=human)

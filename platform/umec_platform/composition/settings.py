@@ -60,6 +60,8 @@ class SiteSettings(_Strict):
     """PEM public keys whose reference sets are believed. Without one, no node can become trusted."""
     ek_roots: Path | None = None
     """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
+    verifier_jwks: Path | None = None
+    """The verifier keys that this site believes (JWKS), where they are not those of its own verifier."""
     builders: tuple[Builder, ...] = ()
     policies: Path | None = None
     """A folder of policy sets that replace the built-in ones."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 __all__ = ["Broken", "Evidence", "Timeline"]
 
@@ -35,6 +36,10 @@ class Broken(Exception):
         super().__init__(detail)
         self.detail = detail
         self.code = code
+
+    def fields(self) -> dict[str, str | None]:
+        """Return the members of a JSON line."""
+        return {"code": self.code, "detail": self.detail}
 
 
 @dataclass(slots=True)
@@ -79,7 +84,8 @@ class Timeline:
                     "code": broken.code,
                     "detail": broken.detail,
                 },
-                f"[red]✗[/] [bold]{number:>2}[/] {LINKS[number]}: {name} — [red]{broken.code or 'failed'}[/]: {broken.detail}",
+                f"[red]✗[/] [bold]{number:>2}[/] {LINKS[number]}: {name} — [red]{broken.code or 'failed'}[/]: "
+                + escape(broken.detail),
             )
             self.broken.append(f"link {number} ({LINKS[number]}): {name}")
             raise

@@ -7,11 +7,19 @@ from fastapi import APIRouter, Depends, Query
 
 from umec_attest.service.standings.feed import MAX_WAIT, StandingFeed
 from umec_attest.service.wire import Id
+from umec_core.errors import Forbidden
 from umec_core.http import require
 from umec_core.jose import KeySet
+from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
 
 __all__ = ["standings_router"]
+
+
+class NotANode(Forbidden):
+    """Somebody who is no node asks for their own standing."""
+
+    code = "not-a-node"
 
 
 def standings_router(feed: StandingFeed, tokens: TokenVerifier, key: EllipticCurvePublicKey) -> APIRouter:
@@ -30,5 +38,12 @@ def standings_router(feed: StandingFeed, tokens: TokenVerifier, key: EllipticCur
         node: Id | None = None,
     ) -> dict[str, str]:
         return {"statement": await feed.statement(after=after, wait=wait, node=node)}
+
+    @router.get("/standings/own")
+    async def own(principal: Annotated[Principal, Depends(require(tokens, "node:host"))]) -> dict[str, str]:
+        """Show a node what is said of it, signed; for its certificate-bound token and for no other node."""
+        if principal.node is None:
+            raise NotANode("only a node has a standing of its own")
+        return {"statement": await feed.statement(after=0, wait=0.0, node=principal.node)}
 
     return router

@@ -1,0 +1,204 @@
+"""All services of a site in this process, on their listeners, with `netd` beside them."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastapi import APIRouter
+
+from umec_attest.service import AttestService, AttestSettings
+from umec_core.client import OAuthClient, http_client
+from umec_core.clock import Clock
+from umec_core.http import create_app
+from umec_core.jose import KeySet
+from umec_core.keys import load_or_create_key
+from umec_core.server import Listener, serve
+from umec_core.standing import StandingFollower, StandingView
+from umec_core.tokens import StaticKeys, TokenVerifier
+from umec_identity.service import IdentityService
+from umec_identity.settings import IdentitySettings
+from umec_platform.composition.credentials import Credentials
+from umec_platform.composition.servercert import ServerCertificate, server_certificate
+from umec_platform.composition.settings import SiteSettings
+
+__all__ = ["OPERATOR_FILE", "Site", "open_site"]
+
+OPERATOR_FILE: Final = "operator.json"
+VERIFIER_JWKS: Final = "verifier.jwks.json"
+"""The verifier keys that this site believes, for those who check verdicts themselves."""
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(slots=True)
+class Site:
+    """A site whose services are open: `run` serves them until it is told to stop."""
+
+    settings: SiteSettings
+    listeners: list[Listener] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve all listeners and do the work beside them until `stop` is set."""
+        tasks = [asyncio.create_task(self._guard(work, stop)) for work in self.work]
+        try:
+            await serve(self.listeners, stop)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _guard(self, work: Work, stop: asyncio.Event) -> None:
+        """A service whose work ends by itself ends the site: half a platform must not look like a whole one."""
+        try:
+            await work()
+        finally:
+            stop.set()
+
+
+@contextlib.asynccontextmanager
+async def open_site(settings: SiteSettings, clock: Clock) -> AsyncIterator[Site]:
+    """Open all services of a site; what is missing (keys, CA, databases, the operator's credential) is made."""
+    builder = _Builder(settings, clock)
+    async with contextlib.AsyncExitStack() as closing:
+        yield await builder.build(closing)
+
+
+class _Builder:
+    """Puts the services together: every one gets its own folder, keys and database."""
+
+    def __init__(self, settings: SiteSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._state = settings.state
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = (settings.host, *settings.names)
+        self._tls: ServerCertificate = server_certificate(self._state, names=names, now=clock())
+        self._ca = self._tls.ca.read_text()
+        self._credentials = Credentials(
+            self._state / "clients", self._state / OPERATOR_FILE, issuer=settings.management, ca=self._ca
+        )
+        self._verifier_issuer = f"{settings.management}/attest/v1"
+        self._verifier_keys = self._pinned_verifier_keys()
+        _write_jwks(self._state / VERIFIER_JWKS, self._verifier_keys)
+        self._view = StandingView(max_age=timedelta(seconds=settings.feed_age_seconds))
+
+    async def build(self, closing: contextlib.AsyncExitStack) -> Site:
+        settings = self._settings
+        identity = await self._identity(closing)
+        attest = await self._attest(closing, identity)
+        site = Site(settings)
+        management: list[APIRouter] = [*identity.routers, *attest.routers]
+
+        async def ready() -> None:
+            await identity.ready()
+            await attest.ready()
+
+        client = await self._client(closing, "umec-platform")
+        follower = StandingFollower(
+            client,
+            view=self._view,
+            keys=StaticKeys(self._verifier_keys),
+            issuer=self._verifier_issuer,
+            clock=self._clock,
+        )
+        site.listeners.append(
+            self._listener(create_app("management", management, ready=ready), settings.management_port, identity)
+        )
+        site.work += [identity.run, attest.run, follower.run]
+        return site
+
+    async def _identity(self, closing: contextlib.AsyncExitStack) -> IdentityService:
+        service = await IdentityService.open(
+            IdentitySettings(
+                issuer=self._settings.management,
+                mp1=self._settings.mp1,
+                registry=self._settings.registry,
+                state=self._state / "identity",
+            ),
+            verifier_keys=StaticKeys(self._verifier_keys),
+            standings=self._view,
+            seeds=self._credentials.seeds(),
+            clock=self._clock,
+        )
+        closing.push_async_callback(service.close)
+        self._public(self._state / "identity-audit.pem", service.audit_key)
+        return service
+
+    async def _attest(self, closing: contextlib.AsyncExitStack, identity: IdentityService) -> AttestService:
+        state = self._state / "attest"
+        service = await AttestService.open(
+            AttestSettings(
+                management_url=self._settings.management,
+                state=state,
+                database=f"sqlite+aiosqlite:///{state / 'attest.db'}",
+                ca_sha256=_fingerprint(self._tls.ca),
+                ek_roots=self._settings.ek_roots,
+                reference_signers=self._settings.reference_signers,
+                round_seconds=self._settings.round_seconds,
+            ),
+            tokens=self._token_verifier(identity, self._verifier_issuer),
+            clock=self._clock,
+        )
+        closing.push_async_callback(service.close)
+        self._public(self._state / "attest-audit.pem", service.audit_public_key)
+        return service
+
+    def _token_verifier(self, identity: IdentityService, audience: str) -> TokenVerifier:
+        return TokenVerifier(
+            issuer=self._settings.management,
+            audience=audience,
+            keys=identity.ring,
+            standings=self._view,
+            clock=self._clock,
+            denied=identity.revocation.denied,
+        )
+
+    async def _client(self, closing: contextlib.AsyncExitStack, name: str) -> OAuthClient:
+        http = await closing.enter_async_context(http_client(self._ca))
+        return OAuthClient(self._credentials.service(name), http, clock=self._clock)
+
+    def _listener(self, app: Any, port: int, identity: IdentityService) -> Listener:  # noqa: ANN401 - an ASGI application
+        return Listener(
+            app,
+            host=self._settings.host,
+            port=port,
+            certificate=self._tls.certificate,
+            key=self._tls.key,
+            client_ca=identity.ca_path,
+        )
+
+    def _pinned_verifier_keys(self) -> KeySet:
+        """The keys whose verdicts this site believes: its own verifier's, unless the settings pin others."""
+        if self._settings.verifier_jwks is not None:
+            return _read_jwks(self._settings.verifier_jwks)
+        state = self._state / "attest"
+        state.mkdir(mode=0o700, exist_ok=True)
+        return KeySet([load_or_create_key(state / "verifier.key").public_key()])
+
+    def _public(self, path: Path, key: Any) -> None:  # noqa: ANN401 - a public key of any kind
+        path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _write_jwks(path: Path, keys: KeySet) -> None:
+    path.write_text(json.dumps(keys.jwks()))
+
+
+def _read_jwks(path: Path) -> KeySet:
+    return KeySet.from_jwks(json.loads(path.read_bytes()))
+
+
+def _fingerprint(ca: Path) -> str:
+    certificate = x509.load_pem_x509_certificate(ca.read_bytes())
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()

@@ -1,0 +1,40 @@
+"""Inside the sandbox: the run itself."""
+
+import contextlib
+import sys
+from typing import Annotated
+
+import typer
+
+from umec_platform.demo import chain
+from umec_platform.demo.command import Processes
+from umec_platform.demo.run import Run
+from umec_platform.demo.sandbox import prepare
+from umec_platform.demo.timeline import Broken, Timeline
+
+
+def run(
+    sabotage: Annotated[int | None, typer.Option(min=1, max=12)] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Run every link of the chain, and say how it went."""
+    folder = prepare()
+    timeline = Timeline(as_json=as_json)
+    logs = folder / "logs"
+    logs.mkdir()
+    with contextlib.ExitStack() as clean_up:
+        processes = Processes(logs)
+        clean_up.callback(processes.stop_all)
+        this = Run(folder, timeline, sabotage, processes, clean_up)
+        try:
+            chain.show(this)
+        except Broken as broken:
+            if not timeline.broken:
+                timeline.broken.append(f"{broken.code or 'failed'}: {broken.detail}")
+    sys.exit(timeline.finish())
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(run)
+    app()
