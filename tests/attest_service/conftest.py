@@ -25,7 +25,7 @@ from umec_attest.testing.swtpm import SoftwareTpm
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.http import create_app
 from umec_core.jose import KeySet, sign_jwt
-from umec_core.standing import StandingStatement, verify_statement
+from umec_core.standing import StandingStatement, StandingView, verify_statement
 from umec_core.tokens import StaticKeys, TokenVerifier
 
 MGMT = "https://edge.example:8443"
@@ -106,13 +106,14 @@ class World:
             "reference_signers": (signer,),
         }
         self.settings = AttestSettings(**{**values, **changes})
+        self.view = StandingView()
         self.service: AttestService
         self.http: httpx.AsyncClient
 
     async def __aenter__(self) -> "World":
         keys = StaticKeys(KeySet([TOKEN_KEY.public_key()]))
         tokens = TokenVerifier(
-            issuer=MGMT, audience=ISSUER, keys=keys, standings=None, clock=self.clock, allow_bearer=True
+            issuer=MGMT, audience=ISSUER, keys=keys, standings=self.view, clock=self.clock, allow_bearer=True
         )
         self.service = await AttestService.open(self.settings, tokens=tokens, clock=self.clock)
         app = create_app("attest", self.service.routers, ready=self.service.ready)
@@ -123,8 +124,8 @@ class World:
         await self.http.aclose()
         await self.service.close()
 
-    def token(self, *scopes: str, audience: str = ISSUER, tenant: str | None = None) -> dict[str, str]:
-        """A header with an access token of the authorization server."""
+    def token(self, *scopes: str, audience: str = ISSUER, **claimed: Any) -> dict[str, str]:
+        """A header with an access token of the authorization server; `claimed`: tenant, node, generation."""
         now = int(self.clock().timestamp())
         claims = {
             "iss": MGMT,
@@ -135,9 +136,8 @@ class World:
             "exp": now + 300,
             "jti": secrets.token_hex(8),
             "scope": " ".join(scopes),
+            **claimed,
         }
-        if tenant is not None:
-            claims["tenant"] = tenant
         return {"authorization": f"Bearer {sign_jwt(claims, TOKEN_KEY, typ='at+jwt')}"}
 
     @property

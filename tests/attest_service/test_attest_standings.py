@@ -12,7 +12,8 @@ import pytest
 from umec_attest.appraisal import Verdict
 from umec_attest.service.evidence.transition import next_standing
 from umec_core.audit import verify_export
-from umec_core.standing import Standing, StandingView
+from umec_core.jose import KeySet
+from umec_core.standing import Standing, StandingView, verify_statement
 
 Run = Callable[..., None]
 
@@ -178,6 +179,8 @@ OPEN = {
     ("GET", "/attest/v1/jwks"),
 }
 """What a node without credentials, or everybody, may call."""
+OWN = {("GET", "/attest/v1/standings/own")}
+"""What a node may ask about itself; see `test_a_node_reads_its_own_standing_and_no_other`."""
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ENDPOINTS)
@@ -202,7 +205,7 @@ def test_who_may_call(run: Run, method: str, path: str, scope: str) -> None:
 
 def test_the_matrix_knows_every_endpoint(run: Run) -> None:
     async def body(world: Any) -> None:
-        known = {(method, path.replace("node-1", "{node}")) for method, path, _ in ENDPOINTS} | OPEN
+        known = {(method, path.replace("node-1", "{node}")) for method, path, _ in ENDPOINTS} | OPEN | OWN
         served = {
             (method, route.path)
             for router in world.service.routers
@@ -210,6 +213,29 @@ def test_the_matrix_knows_every_endpoint(run: Run) -> None:
             for method in route.methods
         }
         assert served == known
+
+    run(body)
+
+
+def test_a_node_reads_its_own_standing_and_no_other(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted, tpms.booted("node-2", 1) as other:
+            await world.ready_node(booted)
+            await world.ready_node(other)
+            world.view.apply(await world.statement())
+            path = "standings/own"
+            assert (await world.http.get(f"/attest/v1/{path}")).json()["code"] == "token-missing"
+            wrong = world.token("attest:read", node="node-1", generation=2)
+            assert (await world.get(path, headers=wrong, status=403))["code"] == "token-scope"
+            nobody = world.token("node:host")
+            assert (await world.get(path, headers=nobody, status=403))["code"] == "not-a-node"
+            old = world.token("node:host", node="node-1", generation=1)
+            assert (await world.get(path, headers=old, status=403))["code"] == "standing-fallen"
+            own = world.token("node:host", node="node-1", generation=2)
+            answer = await world.get(path, headers=own, node="node-2")
+            keys = KeySet.from_jwks((await world.http.get("/attest/v1/jwks")).json())
+            said = verify_statement(answer["statement"], keys, issuer=world.settings.issuer, now=world.clock())
+            assert (said.node, [entry.node for entry in said.entries]) == ("node-1", ["node-1"])
 
     run(body)
 

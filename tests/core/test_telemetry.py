@@ -1,0 +1,28 @@
+"""Log lines: one JSON object each, ours and those of libraries, and nothing of libraries below a warning."""
+
+import json
+import subprocess
+import sys
+
+PROGRAM = """
+import logging, structlog
+from umec_core.telemetry import configure_logging
+configure_logging(json=True)
+structlog.get_logger("umec.test").info("hello", node="node-1")
+logging.getLogger("uvicorn.error").info("too much")
+logging.getLogger("uvicorn.error").warning("a library %s", "warns")
+try:
+    raise ValueError("deep inside")
+except ValueError:
+    structlog.get_logger("umec.test").exception("failed")
+"""
+
+
+def test_every_line_is_json() -> None:
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert ran.stdout == ""
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["hello", "a library warns", "failed"]
+    assert lines[0]["node"] == "node-1"
+    assert lines[0]["timestamp"].endswith("Z")
+    assert "deep inside" in lines[2]["exception"]
