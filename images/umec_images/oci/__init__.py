@@ -2,3 +2,5 @@
 
 Nothing here needs a web framework or a database: the same code runs in the gateway, on nodes and in the CLI.
 """
+
+__all__: list[str] = []
