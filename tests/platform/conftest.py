@@ -7,7 +7,8 @@ adapters are tested against the real ones.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -375,8 +376,9 @@ def descriptor(tenant: str = "harbour", **members: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world() -> Iterator[World]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield World(Path(folder))
 
 
 @pytest.fixture

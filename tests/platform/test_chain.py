@@ -168,11 +168,14 @@ def test_a_silent_host_delays_its_rules_only(world: Any, wait_until: Callable[..
             await world.furnish()
             await world.onboard()
             instance = await world.instantiate()
+            path = f"{RULES}/{instance}/dns_rules/Name"
+            rule = (await world.apply(instance, "GET", path)).json()
             world.host.silent = True
-            await activate(world, instance)
+            answer = await world.apply(instance, "PUT", path, json={**rule, "state": "ACTIVE"})
+            assert (answer.status_code, answer.json()["state"]) == (200, "ACTIVE")
             assert not world.host.dns
             world.host.silent = False
-            await wait_until(lambda: world.host.traffic and world.host.dns)
+            await wait_until(lambda: world.host.dns)
 
     asyncio.run(scenario())
 

@@ -6,6 +6,7 @@ It runs as a process of its own with nothing but its credential: the one that th
 import asyncio
 import base64
 import contextlib
+import importlib
 import json
 import os
 import socket
@@ -18,8 +19,9 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from typer.testing import CliRunner
 
-from umec_core.client import Credential, OAuthClient, RemoteRefused, http_client
+from umec_core.client import Credential, OAuthClient, RemoteRefused, http_client, save_credential
 from umec_core.http import create_app
 from umec_core.jose import KeySet
 from umec_core.server import Listener, serve
@@ -145,12 +147,12 @@ async def start_hello(running: Running, world: Any, wait_until: Callable[..., An
 
 
 def test_the_example_becomes_ready_registers_and_activates_its_rules(
-    tmp_path: Path, world: Any, wait_until: Callable[..., Any]
+    world: Any, wait_until: Callable[..., Any]
 ) -> None:
     async def scenario() -> None:
-        async with site(tmp_path, world) as running:
+        async with site(world.folder, world) as running:
             instance, credential = await start_hello(running, world, wait_until)
-            file = tmp_path / "client.json"
+            file = world.folder / "client.json"
             file.write_text(json.dumps(credential))
             port = free_port()
             process = await asyncio.create_subprocess_exec(
@@ -178,9 +180,9 @@ def test_the_example_becomes_ready_registers_and_activates_its_rules(
     asyncio.run(scenario())
 
 
-def test_the_credential_of_an_instance_ends_with_it(tmp_path: Path, world: Any, wait_until: Callable[..., Any]) -> None:
+def test_the_credential_of_an_instance_ends_with_it(world: Any, wait_until: Callable[..., Any]) -> None:
     async def scenario() -> None:
-        async with site(tmp_path, world) as running:
+        async with site(world.folder, world) as running:
             instance, credential = await start_hello(running, world, wait_until)
             mine = Credential(**{name: credential[name] for name in ("issuer", "client_id", "private_jwk", "ca")})
             async with http_client(mine.ca) as http:
@@ -197,5 +199,47 @@ def test_the_credential_of_an_instance_ends_with_it(tmp_path: Path, world: Any, 
                 await wait_until(ended)
                 with pytest.raises(RemoteRefused):
                     await app.token(f"{credential['mp1']}/", ["mec:app"], fresh=True)
+
+    asyncio.run(scenario())
+
+
+def test_the_command_line_leads_from_the_descriptor_to_a_running_instance(world: Any) -> None:
+    async def scenario() -> None:
+        async with site(world.folder, world) as running:
+            operator = world.folder / "operator.json"
+            save_credential(operator, running.operator.credential)
+
+            async def umec(noun: str, *arguments: str) -> tuple[int, Any]:
+                module = importlib.import_module(f"umec_platform.cli.{noun}")
+                given = [*arguments, "--credential", str(operator), "--json"]
+                result = await asyncio.to_thread(CliRunner().invoke, module.app, given)
+                lines = [line for line in result.output.splitlines() if line.startswith("{")]  # beside the servers' log
+                return result.exit_code, json.loads(lines[-1]) if result.exit_code == 0 else result.output
+
+            code, said = await umec("app", "onboard", str(EXAMPLE), "--tenant", "city")
+            assert code == 1
+            assert "tenant-unknown" in said
+            assert (await umec("tenant", "add", "city", "--address", "198.51.100.80"))[0] == 0
+            assert (await umec("host", "add", "host-a", "--node", "node-a", "--netd", "/run/a"))[0] == 0
+            assert (await umec("host", "list"))[1]["hosts"][0]["standing"] == "trusted"
+            code, package = await umec("app", "onboard", str(EXAMPLE), "--tenant", "city")
+            assert (code, package["onboardingState"]) == (0, "ONBOARDED")
+            world.neighbours.refused = True
+            code, said = await umec("app", "instantiate", "hello-1", "--tenant", "city")
+            assert code == 1
+            assert "image-unsigned" in said
+            world.neighbours.refused = False
+            code, instance = await umec("app", "instantiate", "hello-1", "--tenant", "city", "--host", "host-a")
+            assert (code, instance["instantiationState"]) == (0, "INSTANTIATED")
+            assert len((await umec("app", "list"))[1]["instances"]) == 1
+            assert (await umec("app", "show", instance["id"]))[1]["address"] == instance["address"]
+            assert (await umec("service", "list"))[1] == {"services": []}
+            rules = (await umec("service", "rules"))[1]["rules"]
+            assert {(each["kind"], each["rule"]["state"]) for each in rules} == {
+                ("traffic", "INACTIVE"),
+                ("dns", "INACTIVE"),
+            }
+            assert (await umec("app", "terminate", instance["id"]))[0] == 0
+            assert (await umec("app", "list"))[1]["instances"] == []
 
     asyncio.run(scenario())

@@ -45,7 +45,7 @@ class Admission:
 
 
 class RegistryPuller:
-    """Keeps images in a content-addressed folder, `sha256/<hex>`; a file is checked when it comes and before each use."""
+    """Keeps images in a content-addressed folder, `sha256/<hex>`; files are checked when they come and before use."""
 
     def __init__(self, registry: RegistryClient, folder: Path) -> None:
         self._registry = registry
