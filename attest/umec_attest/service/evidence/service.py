@@ -164,7 +164,8 @@ class RoundService:
         except UmecError as error:
             await self._refusals.record("evidence.submit", request.node, error, now)
             raise
-        self._ledger.announce()
+        if effect.generation != judged.node.generation:  # a round that changes nothing wakes nobody
+            self._ledger.announce()
         return {
             **_shown(judged.appraisal),
             "standing": effect.standing.value,
