@@ -110,14 +110,17 @@ def judge_evidence(
 ) -> Appraisal:
     """Verify and appraise a folder against what the caller knows.
 
-    The PCR selection must be exactly what the reference set lists and ignores. Without `ak_parent` the AK must be a
-    primary key of the endorsement hierarchy. Errors: those of `verify_quote`, `EvidenceIncomplete` without a boot log;
-    a log that does not hold is a finding.
+    Every PCR of the reference set must be quoted. Without `ak_parent` the folder's own is taken, else the AK must be a
+    primary key of the endorsement hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes
+    the check fail. Errors: those of `verify_quote`, `EvidenceIncomplete` without a boot log; a log that does not hold is
+    a finding.
     """
     if pieces.boot_log is None:
         raise EvidenceIncomplete("bootlog.bin is needed: without it nobody knows what was measured")
     if pieces.ima is not None:
         raise EvidenceIncomplete("runtime measurements are not appraised yet: only --structural checks them")
+    if ak_parent is None and pieces.ak_parent is not None:
+        ak_parent = parse_key(pieces.ak_parent)
     quote = verify_quote(
         attest=pieces.quote,
         signature=pieces.signature,

@@ -142,6 +142,16 @@ def test_nothing_is_taken_from_the_folder(run, folder, option):
     assert (code, shown["code"]) == (1, "evidence-incomplete")
 
 
+def test_the_parent_is_no_secret(run, folder):
+    where, given = folder
+    del given["--ak-parent"]
+    code, shown = run(evidence.app, "verify", where, *options(given), "--json")
+    assert (code, shown["verdict"]) == (0, "affirming")
+    (where / "ak_parent.pub").unlink()
+    code, shown = run(evidence.app, "verify", where, *options(given), "--json")
+    assert (code, shown["code"]) == (1, "quote-signer-mismatch")
+
+
 def test_evidence_of_another(kit, run, folder, tmp_path):
     where, given = folder
     stranger = tmp_path / "stranger.pub"

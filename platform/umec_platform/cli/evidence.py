@@ -30,7 +30,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="quote.bin, signature.bin, pcrs.json, bootlog.bin, …")],
     ak: Annotated[Path | None, typer.Option(help="The expected AK: TPM2B_PUBLIC or TPMT_PUBLIC.")] = None,
     ak_parent: Annotated[
-        Path | None, typer.Option(help="Its parent (the EK); without it, the AK is a primary key.")
+        Path | None, typer.Option(help="Its parent, the EK (default: ak_parent.pub, which cannot deceive).")
     ] = None,
     nonce: Annotated[str | None, typer.Option(help="The nonce of the challenge, in hex.")] = None,
     reference: Annotated[Path | None, typer.Option(help="The reference set: a DSSE envelope.")] = None,
