@@ -87,6 +87,9 @@ class NetdService:
         if settings.access_address.ip in settings.pool:
             raise SubnetRefused(f"the access address {settings.access_address} lies in the pool {settings.pool}")
         await asyncio.to_thread(network.check_access, settings.access[0], settings.access_address)
+        if not (self._host.mapped or self._host.cgroups):
+            advice = "enter a network with `nsenter --net`: `ip netns exec` hides the control groups"
+            _log.warning("no control groups here, so root cannot start containers", advice=advice)
         await self._containers.open()
         left = await asyncio.to_thread(network.sweep)
         if left:
