@@ -173,7 +173,7 @@ def test_an_upload_beyond_the_cap_is_refused(registry):
 
 def test_twenty_attachers_at_once_all_keep_their_place(registry):
     repository = fresh()
-    subject, _, _ = registry.run(lambda client: push_image(client, repository))
+    subject, _, _ = registry.run(lambda client: push_image(client, repository, tag="v1"))
 
     async def attach_all(client):
         return await asyncio.gather(*(client.attach(repository, subject, f'{{"n": {n}}}'.encode()) for n in range(20)))
@@ -184,6 +184,7 @@ def test_twenty_attachers_at_once_all_keep_their_place(registry):
     assert {each.digest for each in found} == set(attached)
     assert registry.run(lambda client: client.referrers(repository, subject, "application/spdx+json")) == []
     assert registry.run(lambda client: client.referrers(repository, attached[0])) == []
+    assert registry.send(registry.holder(), "GET", f"/v2/{repository}/tags/list").json()["tags"] == ["v1"]
 
 
 def test_nothing_is_deleted_and_no_other_path_exists(registry):

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -61,6 +62,18 @@ class Backend:
         except ManifestUnknown:
             return None
         return digest
+
+    async def tags(self, repository: str) -> list[str]:
+        """Return all tags that the store lists for a repository."""
+        async with self.request("GET", f"/v2/{repository}/tags/list") as response:
+            if response.status_code != 200:
+                return []
+            content = await _read(response, MAX_MANIFEST)
+        try:
+            listed = json.loads(content)["tags"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise BackendUnavailable("docker-registry lists its tags in a way that cannot be read") from error
+        return [tag for tag in listed or [] if isinstance(tag, str)]
 
     async def put_manifest(self, repository: str, reference: str, content: bytes, media_type: str) -> None:
         """Store a manifest that was checked. Raises UploadRefused."""

@@ -69,6 +69,10 @@ class Contents:
         await self._refer(repository, parsed.subject.digest, entry)  # 5
         return PushedManifest(digest, parsed.subject.digest)
 
+    async def tags(self, repository: str) -> list[str]:
+        """Return the tags of a repository, without those that keep referrers; [] for one that does not exist."""
+        return sorted(tag for tag in await self._backend.tags(repository) if not _is_reserved(tag))
+
     async def referrers(self, repository: str, subject: str) -> Index:
         """Return what refers to a digest: an empty list where nothing does."""
         try:
@@ -141,9 +145,13 @@ def _fallback_tag(digest: str) -> str:
 
 
 def _client_tag(tag: str) -> str:
-    if check_tag(tag).startswith("sha256-") and len(tag) == _FALLBACK_LENGTH:
+    if _is_reserved(check_tag(tag)):
         raise TagReserved(
             "this tag keeps the list of referrers, which the registry writes",
             advice="Push the referrer's manifest with its subject: it is listed by itself.",
         )
     return tag
+
+
+def _is_reserved(tag: str) -> bool:
+    return tag.startswith("sha256-") and len(tag) == _FALLBACK_LENGTH

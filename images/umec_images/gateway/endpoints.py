@@ -125,9 +125,7 @@ class _Gateway:
 
     async def tags(self, request: Request, principal: Principal) -> Response:
         name = _repository(request, principal, PULL)
-        async with self.backend.request("GET", f"/v2/{name}/tags/list") as stored:
-            found = (await stored.aread()) if stored.status_code == 200 else b'{"tags": []}'
-        return Response(found, media_type="application/json", headers=_API)
+        return JSONResponse({"name": name, "tags": await self.contents.tags(name)}, headers=_API)
 
     async def get_manifest(self, request: Request, principal: Principal) -> Response:
         name, reference = _repository(request, principal, PULL), _reference(request)
