@@ -112,8 +112,8 @@ def judge_evidence(
 
     Every PCR of the reference set must be quoted. Without `ak_parent` the folder's own is taken, else the AK must be a
     primary key of the endorsement hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes
-    the check fail. Errors: those of `verify_quote`, `EvidenceIncomplete` without a boot log; a log that does not hold is
-    a finding.
+    the check fail. Errors: those of `verify_quote`, `EvidenceIncomplete` without a boot log. A log that does not hold
+    is a finding.
     """
     if pieces.boot_log is None:
         raise EvidenceIncomplete("bootlog.bin is needed: without it nobody knows what was measured")
