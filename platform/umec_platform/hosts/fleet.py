@@ -11,7 +11,7 @@ from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostSilent
 from umec_platform.hosts.ports import Connect, HostDriver, StandingSource
 from umec_platform.hosts.store import HostRow
-from umec_platform.hosts.worker import HostWorker
+from umec_platform.hosts.worker import HostWorker, relay_standing
 
 __all__ = ["Fleet"]
 
@@ -70,20 +70,20 @@ class Fleet:
 
     async def relay(self, host: str) -> None:
         """Hand the newest standing to a host now; raises what either side raises, and `HostSilent` if it is unknown."""
-        worker = self._workers.get(host)
-        if worker is None:
-            raise HostSilent(f"nobody works for host {host} yet")
-        await worker.relay()
+        await relay_standing(self._source, await self.driver(host), (await self._row(host)).node)
 
     async def driver(self, host: str) -> HostDriver:
         """Return the operations of a host; raises `HostSilent` if there is no such host."""
         if host not in self._drivers:
-            async with self._ledger.store.read() as session:
-                row = await session.get(HostRow, host)
-            if row is None:
-                raise HostSilent(f"there is no host {host}")
-            self._drivers[host] = self._connect(row.netd)
+            self._drivers[host] = self._connect((await self._row(host)).netd)
         return self._drivers[host]
+
+    async def _row(self, host: str) -> HostRow:
+        async with self._ledger.store.read() as session:
+            row = await session.get(HostRow, host)
+        if row is None:
+            raise HostSilent(f"there is no host {host}")
+        return row
 
     def _employ(self, row: HostRow) -> None:
         if self._tasks is None or row.id in self._workers:

@@ -21,7 +21,7 @@ from umec_platform.netd.messages import TrafficRule
 from umec_platform.rules.store import RuleRow
 from umec_platform.rules.translate import rule_id
 
-__all__ = ["HostWorker"]
+__all__ = ["HostWorker", "relay_standing"]
 
 RELAY_EVERY: Final = 20.0
 """Seconds between relays of the standing: three may be lost before a lease of 90 s ends."""
@@ -37,6 +37,21 @@ PASSING: Final = frozenset({"standing-fallen", "standing-degraded", "lease-expir
 """Refusals that say nothing about the rule itself."""
 
 log = structlog.get_logger("umec.host")
+
+
+async def relay_standing(source: StandingSource | None, driver: HostDriver, node: str) -> None:
+    """Hand the newest signed standing of a node to its host; raises what either side raises.
+
+    A host that has seen a newer one (two relays crossed each other) is content, and so are we.
+    """
+    if source is None:
+        return
+    statement = await source.standings(after=0, wait=0, node=node)
+    try:
+        await driver.standing(statement)
+    except UmecError as error:
+        if error.code != "statement-old":
+            raise
 
 
 class HostWorker:
@@ -80,10 +95,7 @@ class HostWorker:
 
     async def relay(self) -> None:
         """Hand the newest signed standing of the node to the host; raises what either side raises."""
-        if self._source is None:
-            return
-        statement = await self._source.standings(after=0, wait=0, node=self._node)
-        await self._driver.standing(statement)
+        await relay_standing(self._source, self._driver, self._node)
 
     async def sync(self) -> None:
         """Set the whole desired state (1)."""

@@ -55,6 +55,10 @@ __all__ = ["LifeCycle", "Site"]
 
 log = structlog.get_logger("umec.lifecycle")
 
+FEED_PATIENCE: Final = 10.0
+FEED_LOOK: Final = 0.1
+"""Seconds that operations of an earlier run wait for the first standing, and between two looks."""
+
 CREDENTIAL: Final = "client.json"
 """The file under /run/umec from which an application learns who it is and where its platform answers."""
 
@@ -124,12 +128,21 @@ class LifeCycle:
                 async with self._ledger.store.read() as session:
                     unfinished = select(OperationRow.id).where(OperationRow.state.in_([STARTING, PROCESSING]))
                     orders = list(await session.scalars(unfinished))
+                if orders:
+                    await self._hear_of_nodes()
                 for order in orders:
                     self._begin(order)
                 await asyncio.Event().wait()
         finally:
             self._tasks = None
             self._running.clear()
+
+    async def _hear_of_nodes(self) -> None:
+        """Wait until the standing feed has spoken, or would have: else operations would fail for a restart alone."""
+        for _ in range(round(FEED_PATIENCE / FEED_LOOK)):
+            if self._view.issued_at is not None:
+                return
+            await asyncio.sleep(FEED_LOOK)
 
     async def handle(self, payload: dict[str, Any]) -> None:
         """Take a row of the outbox (topic OPERATION): begin, and leave the rest to the operation's own state."""
