@@ -121,6 +121,19 @@ def test_killed_netd_leaves_nothing_to_its_successor(tmp_path, image, tools):
         first.close()
 
 
+def test_kept_standing_that_was_changed(tmp_path, tools):
+    (tmp_path / "state").mkdir()
+    kept = tmp_path / "state" / "standing.json"
+    kept.write_text('{"issued_at": "never", "last": 0}')
+    kept.chmod(0o600)
+    with pytest.raises(AssertionError, match="netd-failed"):
+        tools.Lab(tmp_path, tools.Keys())
+    kept.unlink()
+    lab = tools.Lab(tmp_path, tools.Keys())
+    lab.stop()
+    lab.close()
+
+
 def test_one_netd_for_each_network(lab, tools, tmp_path):
     network = os.open(f"/proc/{lab.host.pid}/ns/net", os.O_RDONLY)
     (tmp_path / "second").mkdir()

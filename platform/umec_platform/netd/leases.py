@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from umec_core.jose import KeySet
 from umec_core.keys import read_private, write_private
 from umec_core.standing import Standing, StandingEntry, StandingRollback, StandingStale, StandingView, verify_statement
-from umec_platform.netd.errors import LeaseExpired, StandingDegraded
+from umec_platform.netd.errors import LeaseExpired, OperationFailed, StandingDegraded
 
 __all__ = ["LEASE_TIME", "Lease", "LeaseTerms"]
 
@@ -51,9 +51,15 @@ class Lease:
         self._floor = _Floor(issued_at=datetime.fromtimestamp(0, UTC), last=0)
 
     def recall(self) -> None:
-        """Read how far an earlier netd had come; raises a ValueError if the file is not one of ours."""
-        if self._file.exists():
+        """Read how far an earlier netd had come; raises `OperationFailed` if the file is not one of ours."""
+        if not self._file.exists():
+            return
+        try:
             self._floor = _Floor.model_validate_json(read_private(self._file))
+        except ValidationError as error:
+            raise OperationFailed(
+                f"{self._file} is not what netd wrote", advice="find out why, then remove it: standing begins anew"
+            ) from error
 
     def renew(self, statement: str, now: datetime) -> None:
         """Take over a statement; raises `StandingInvalid` (forged, of another node) or `StandingRollback` (older)."""

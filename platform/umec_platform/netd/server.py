@@ -167,6 +167,7 @@ async def listen(service: NetdService, path: Path, *, allowed: Collection[int]) 
     """
     if not allowed:
         raise PeerRefused("nobody may speak to netd: name the uid of the platform")
+    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread(path.unlink, missing_ok=True)
     endpoint = _Endpoint(service, allowed)
     server = await asyncio.start_unix_server(endpoint.accept, path, limit=MAX_LINE)
