@@ -70,9 +70,10 @@ def test_a_work_that_raises_is_undone_alone(opened: Any, add: Any, names: Any, s
             await session.flush()
             raise LookupError("changed its mind")
 
-        works = [add(store, "a"), store.write(failing), add(store, "b"), add(store, "a"), add(store, "c")]
+        works = [add(store, "a"), add(store, "a"), store.write(failing), add(store, "b"), add(store, "c")]
         results = await asyncio.gather(*works, return_exceptions=True)
-        assert [type(result) for result in results] == [str, LookupError, str, IntegrityError, str]
+        assert {type(result) for result in results[:2]} == {str, IntegrityError}  # PostgreSQL keeps no order here
+        assert [type(result) for result in results[2:]] == [LookupError, str, str]
         assert await names(store) == ["a", "b", "c"]
 
     opened(body)
