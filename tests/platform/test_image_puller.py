@@ -33,7 +33,9 @@ def registry(tmp_path: Path) -> Iterator[str]:
     }
     file = tmp_path / "registry.yml"
     file.write_text(json.dumps(configuration))
-    with subprocess.Popen(["docker-registry", "serve", str(file)], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        ["docker-registry", "serve", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             for _ in range(200):
                 with socket.socket() as probe:

@@ -58,7 +58,8 @@ class RegistryPuller:
         await asyncio.to_thread(blobs.mkdir, mode=0o755, parents=True, exist_ok=True)
         _, media_type, content = await self._registry.manifest(repository, digest)
         manifest = parse_manifest(content, media_type=media_type)
-        await asyncio.to_thread(_write, blobs / _hex(digest), content)
+        async with self._locks[digest]:
+            await asyncio.to_thread(_write, blobs / _hex(digest), content)
         await self._fetch(repository, manifest.config, blobs, MAX_CONFIG)
         for layer in manifest.layers:
             await self._fetch(repository, layer, blobs, MAX_LAYER)
