@@ -2,9 +2,10 @@
 
 import hashlib
 from datetime import datetime
+from typing import Final, cast
 
-from sqlalchemy import LargeBinary, delete, insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import LargeBinary, Table, delete
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -34,6 +35,9 @@ class UsedRow(Base):
     until: Mapped[datetime] = mapped_column(Timestamp, index=True)
 
 
+_used: Final = cast("Table", UsedRow.__table__)
+
+
 class Used:
     """One thing that is used up by a request: (`kind`, `owner`, `jti`), until it is no longer valid anyway."""
 
@@ -47,12 +51,10 @@ class Used:
 
 async def consume(session: AsyncSession, used: Used) -> bool:
     """Remember that something was used, in the caller's transaction; False if it was used before."""
-    try:
-        async with session.begin_nested():
-            await session.execute(insert(UsedRow).values(digest=used.digest, until=used.until))
-    except IntegrityError:
-        return False
-    return True
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    row = insert(_used).values(digest=used.digest, until=used.until)
+    added = await session.execute(row.on_conflict_do_nothing().returning(_used.c.digest))
+    return added.first() is not None
 
 
 async def forget_used(session: AsyncSession, now: datetime) -> None:

@@ -69,14 +69,7 @@ class World:
             self.settings,
             verifier_keys=StaticKeys(KeySet([self.verifier_key.public_key()])),
             standings=self.view,
-            seeds=[
-                operator_seed(self.keys["operator"].public_key()),
-                service_seed("umec-platform", self.keys["umec-platform"].public_key()),
-                self.client("app", kind="application", tenant="transit", scopes=EVERYTHING, instance="app"),
-                self.client("plain", kind="application", tenant="transit", scopes=EVERYTHING, binding="bearer"),
-                self.client("housed", kind="application", tenant="transit", scopes=EVERYTHING, node="lamp-7"),
-                self.client("builder", kind="builder", tenant="transit", scopes=["images:push", "images:pull"]),
-            ],
+            seeds=self.seeds(),
             clock=lambda: self.now,
         )
         app = create_app("identity", self.service.routers)
@@ -86,6 +79,16 @@ class World:
             await app(scope, receive, send)
 
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(shown), base_url=ISSUER)
+
+    def seeds(self) -> list[ClientIn]:
+        return [
+            operator_seed(self.keys["operator"].public_key()),
+            service_seed("umec-platform", self.keys["umec-platform"].public_key()),
+            self.client("app", kind="application", tenant="transit", scopes=EVERYTHING, instance="app"),
+            self.client("plain", kind="application", tenant="transit", scopes=EVERYTHING, binding="bearer"),
+            self.client("housed", kind="application", tenant="transit", scopes=EVERYTHING, node="lamp-7"),
+            self.client("builder", kind="builder", tenant="transit", scopes=["images:push", "images:pull"]),
+        ]
 
     async def close(self) -> None:
         await self.http.aclose()

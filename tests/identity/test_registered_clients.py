@@ -101,7 +101,7 @@ def test_a_removed_client_is_gone_at_once_with_its_live_tokens(play):
         answer = await world.call("operator", "DELETE", f"{PATH}/cam-1")
         assert (answer.status_code, answer.json()["code"]) == (404, "client-unknown")
         await world.call("operator", "POST", PATH, json=new(world))
-        world.later(seconds=1)
+        world.later(seconds=2)
         await api.verify(world.presented(await world.token("cam-1")))
 
     play(scenario)

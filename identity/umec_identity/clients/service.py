@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -25,6 +25,11 @@ __all__ = ["Client", "Clients"]
 
 MAX_KEYS: Final = 4
 """Keys of a client: the present one, the next one, and room for a second pair."""
+
+REMEMBERED: Final = timedelta(seconds=1)
+"""How long a client is known without looking again: a busy one is read once a second, not once a token."""
+
+MAX_REMEMBERED: Final = 4096
 
 SHOWN: Final = 1000
 """Clients in one listing."""
@@ -72,12 +77,29 @@ class Clients:
         self._revocation = revocation
         self._resources = resources
         self._clock = clock
+        self._known: dict[str, tuple[Client, datetime]] = {}
+        self._removals = 0
 
     async def find(self, client_id: str) -> Client | None:
-        """Return a client, or None."""
+        """Return a client, or None; what another replica changed is seen within `REMEMBERED`."""
+        now = self._clock()
+        known = self._known.get(client_id)
+        if known is not None and known[1] <= now < known[1] + REMEMBERED:
+            return known[0]
+        removals = self._removals
         async with self._store.read() as session:
             row = await session.get(ClientRow, client_id)
-        return None if row is None else _client(row)
+        if row is None:
+            return None
+        client = _client(row)
+        if removals == self._removals:
+            self._remember(client, now)
+        return client
+
+    def _remember(self, client: Client, now: datetime) -> None:
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        self._known[client.client_id] = (client, now)
 
     async def get(self, client_id: str) -> Client:
         """Return a client; raises `ClientUnknown`."""
@@ -122,7 +144,10 @@ class Clients:
         return await self._store.write(work)
 
     async def remove(self, client_id: str, *, actor: str) -> None:
-        """Remove a client and refuse its live tokens from now on; raises `ClientUnknown`."""
+        """Remove a client and refuse its live tokens from now on; raises `ClientUnknown`.
+
+        Tokens that a replica still issues while it remembers the client are refused too.
+        """
         now = self._clock()
 
         async def work(session: AsyncSession) -> None:
@@ -130,12 +155,14 @@ class Clients:
             if row is None:
                 raise ClientUnknown(f"there is no client {client_id}")
             await session.delete(row)
-            await self._revocation.deny_client(session, client_id, now=now)
+            await self._revocation.deny_client(session, client_id, now=now, since=now + REMEMBERED)
             await self._audit.append(
                 session, actor=actor, action="client.remove", subject=client_id, outcome="done", now=now
             )
 
         await self._store.write(work)
+        self._removals += 1
+        self._known.pop(client_id, None)
         await self._revocation.refresh()
 
     async def seed(self, wanted: Sequence[ClientIn]) -> None:

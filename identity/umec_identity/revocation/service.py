@@ -55,6 +55,6 @@ class Revocation:
         """Deny a token in the caller's transaction; `refresh` afterwards."""
         await session.merge(DeniedRow(kind="jti", name=jti, since=now, until=until))
 
-    async def deny_client(self, session: AsyncSession, client_id: str, *, now: datetime) -> None:
-        """Deny all tokens of a client up to now in the caller's transaction; `refresh` afterwards."""
-        await session.merge(DeniedRow(kind="client", name=client_id, since=now, until=now + LONGEST))
+    async def deny_client(self, session: AsyncSession, client_id: str, *, now: datetime, since: datetime) -> None:
+        """Deny all tokens of a client issued up to `since` in the caller's transaction; `refresh` afterwards."""
+        await session.merge(DeniedRow(kind="client", name=client_id, since=since, until=now + LONGEST))
