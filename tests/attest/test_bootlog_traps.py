@@ -339,3 +339,11 @@ def test_any_bytes_give_a_log_or_the_one_error(kit, data, with_head):
 def test_any_bytes_give_a_variable_or_none(data):
     found = parse_variable(data)
     assert found is None or len(data) >= 32 + len(found.data)
+
+
+def test_a_spec_id_event_of_another_version_or_with_a_digest(kit, refused):
+    good = kit.spec_id()
+    for at in (8, 32 + 20, 32 + 21, 32 + 23):  # digest, minor and major version, size of a UINTN
+        with refused("bootlog-invalid"):
+            parse_boot_log(good[:at] + b"\x09" + good[at + 1 :])
+    parse_boot_log(good)
