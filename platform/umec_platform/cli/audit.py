@@ -17,6 +17,7 @@ app = typer.Typer()
 SERVICES: Final = {
     "attest": ("attest/v1", "attest:admin"),
     "identity": ("identity/v1", "identity:clients"),
+    "images": ("images/v1", "images:admin"),
     "platform": ("platform/v1", "platform:admin"),
 }
 """Where a service's log is, and the scope that shows it."""

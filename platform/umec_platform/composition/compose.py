@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fastapi import APIRouter
 
 from umec_attest.service import AttestService, AttestSettings
 from umec_core.client import OAuthClient, http_client
@@ -25,15 +24,26 @@ from umec_core.standing import StandingFollower, StandingView
 from umec_core.tokens import StaticKeys, TokenVerifier
 from umec_identity.service import IdentityService
 from umec_identity.settings import IdentitySettings
+from umec_images.admission import Admitter
+from umec_images.gateway.service import ImagesService, ImagesSettings, site_builders
+from umec_images.oci.client import RegistryClient
+from umec_images.verify import BundleVerifier
+from umec_platform.composition.children import NetdFiles, NetdProcess
 from umec_platform.composition.credentials import Credentials
 from umec_platform.composition.servercert import ServerCertificate, server_certificate
 from umec_platform.composition.settings import SiteSettings
+from umec_platform.instances.adapters import Admission, Registrar, RegistryPuller, registry_authorization
+from umec_platform.netd.client import NetdClient
+from umec_platform.service import PlatformService, PlatformSettings
+from umec_policies import PolicySet, load_default, load_folder
 
 __all__ = ["OPERATOR_FILE", "Site", "open_site"]
 
 OPERATOR_FILE: Final = "operator.json"
 VERIFIER_JWKS: Final = "verifier.jwks.json"
 """The verifier keys that this site believes, for those who check verdicts themselves."""
+DECISION_JWKS: Final = "decision.jwks.json"
+"""The keys that sign this platform's admission decisions."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -47,14 +57,22 @@ class Site:
     work: list[Work] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve all listeners and do the work beside them until `stop` is set."""
+        """Serve all listeners and do the work beside them until `stop` is set; raises what ended the work by itself.
+
+        The work ends before the listeners do, so that none of its own long polls is cut off.
+        """
+        quiet = asyncio.Event()
+        serving = asyncio.create_task(serve(self.listeners, quiet))
+        serving.add_done_callback(lambda _: stop.set())
         tasks = [asyncio.create_task(self._guard(work, stop)) for work in self.work]
         try:
-            await serve(self.listeners, stop)
+            await stop.wait()
         finally:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
+            quiet.set()
+            await serving
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -95,29 +113,111 @@ class _Builder:
         self._view = StandingView(max_age=timedelta(seconds=settings.feed_age_seconds))
 
     async def build(self, closing: contextlib.AsyncExitStack) -> Site:
-        settings = self._settings
+        """Open every service and connect them: listeners, background work, netd."""
         identity = await self._identity(closing)
         attest = await self._attest(closing, identity)
-        site = Site(settings)
-        management: list[APIRouter] = [*identity.routers, *attest.routers]
-
-        async def ready() -> None:
-            await identity.ready()
-            await attest.ready()
-
+        images = await self._images(closing, identity)
         client = await self._client(closing, "umec-platform")
+        platform = await self._platform(closing, identity, images, client)
         follower = StandingFollower(
             client,
             view=self._view,
             keys=StaticKeys(self._verifier_keys),
             issuer=self._verifier_issuer,
             clock=self._clock,
+            on_change=platform.on_standing,
         )
-        site.listeners.append(
-            self._listener(create_app("management", management, ready=ready), settings.management_port, identity)
+
+        async def ready() -> None:
+            for service in (identity, attest, images):
+                await service.ready()
+
+        settings = self._settings
+        management = create_app(
+            "management", [*identity.routers, *attest.routers, *platform.management_routers], ready=ready
         )
-        site.work += [identity.run, attest.run, follower.run]
-        return site
+        mp1 = create_app("mp1", platform.mp1_routers, ready=ready)
+        return Site(
+            settings,
+            listeners=[
+                self._listener(management, settings.management_port, identity),
+                self._listener(mp1, settings.mp1_port, identity),
+                self._listener(images.app, settings.registry_port, identity),
+            ],
+            work=[identity.run, attest.run, images.run, platform.run, follower.run, *self._netd()],
+        )
+
+    def _netd(self) -> list[Work]:
+        files = NetdFiles(verifier=self._state / VERIFIER_JWKS, decisions=self._state / DECISION_JWKS)
+        return [NetdProcess(self._settings, host, files).run for host in self._settings.netd]
+
+    async def _images(self, closing: contextlib.AsyncExitStack, identity: IdentityService) -> ImagesService:
+        service = await ImagesService.open(
+            ImagesSettings(
+                state=self._state / "images",
+                url=self._settings.registry,
+                issuer=self._settings.management,
+                builders=self._settings.builders,
+            ),
+            verifier=self._token_verifier(identity, f"{self._settings.registry}/"),
+            identity_keys=identity.ring,
+            clock=self._clock,
+        )
+        closing.push_async_callback(service.close)
+        self._public(self._state / "images-audit.pem", service.audit_key)
+        return service
+
+    async def _platform(
+        self,
+        closing: contextlib.AsyncExitStack,
+        identity: IdentityService,
+        images: ImagesService,
+        client: OAuthClient,
+    ) -> PlatformService:
+        settings, state = self._settings, self._state / "platform"
+        state.mkdir(mode=0o700, exist_ok=True)
+        decision_key = load_or_create_key(state / "decision.key")
+        _write_jwks(self._state / DECISION_JWKS, KeySet([decision_key.public_key()]))
+        audit_key = load_or_create_key(state / "audit.key")
+        self._public(self._state / "platform-audit.pem", audit_key.public_key())
+        http = await closing.enter_async_context(http_client(self._ca))
+        registry = RegistryClient(
+            settings.registry, http, registry_authorization(client, settings.registry, self._clock)
+        )
+        admitter = Admitter(
+            registry=registry,
+            verifier=BundleVerifier(images.trusted_root),
+            builders=site_builders(settings.management, settings.builders),
+            promotion_keys=[images.promoter.public_key],
+            policies=lambda: self._policies("admission"),
+            clock=self._clock,
+        )
+        service = await PlatformService.open(
+            PlatformSettings(
+                database=f"sqlite+aiosqlite:///{state / 'platform.db'}",
+                management=settings.management,
+                mp1=settings.mp1,
+                ca=self._ca,
+            ),
+            management_verifier=self._token_verifier(identity, f"{settings.management}/platform/v1"),
+            mp1_verifier=self._token_verifier(identity, f"{settings.mp1}/"),
+            view=self._view,
+            source=client,
+            admitter=Admission(admitter),
+            puller=RegistryPuller(registry, state / "images"),
+            registrar=Registrar(client, management=settings.management, mp1=settings.mp1),
+            connect=NetdClient,
+            decision_key=decision_key,
+            audit_key=audit_key,
+            clock=self._clock,
+        )
+        closing.push_async_callback(service.close)
+        return service
+
+    def _policies(self, name: str) -> PolicySet:
+        """The policy set of that name: the site's own where its settings name a folder, else the built-in one."""
+        folder = self._settings.policies
+        return load_default(name) if folder is None else load_folder(folder / name)
 
     async def _identity(self, closing: contextlib.AsyncExitStack) -> IdentityService:
         service = await IdentityService.open(
@@ -130,6 +230,7 @@ class _Builder:
             verifier_keys=StaticKeys(self._verifier_keys),
             standings=self._view,
             seeds=self._credentials.seeds(),
+            policies=self._policies("tokens"),
             clock=self._clock,
         )
         closing.push_async_callback(service.close)
@@ -149,6 +250,7 @@ class _Builder:
                 round_seconds=self._settings.round_seconds,
             ),
             tokens=self._token_verifier(identity, self._verifier_issuer),
+            policies=self._policies("appraisal"),
             clock=self._clock,
         )
         closing.push_async_callback(service.close)

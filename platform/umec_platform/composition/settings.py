@@ -6,9 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Builder", "NetdSettings", "SiteSettings", "default_state"]
+__all__ = ["NetdSettings", "SiteSettings", "default_state"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Tenant = Name
+ClientId = Name
 
 
 def default_state() -> Path:
@@ -22,18 +25,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Builder(_Strict):
-    """Who may build images: the identity in a signing certificate, and who vouched for it. Both match exactly."""
-
-    client_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    tenant: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-
-
 class NetdSettings(_Strict):
     """A `umec netd` that this machine starts: one MEC host."""
 
-    node: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    node: Name
+    namespace: Name | None = None
     """A named network namespace to run in; none is the machine's own."""
     access: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,14}$")]
     """The interface on the side of the users' devices."""
@@ -62,9 +58,10 @@ class SiteSettings(_Strict):
     """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
     verifier_jwks: Path | None = None
     """The verifier keys that this site believes (JWKS), where they are not those of its own verifier."""
-    builders: tuple[Builder, ...] = ()
+    builders: dict[Tenant, tuple[ClientId, ...]] = Field(default_factory=dict)
+    """Whose signatures count for a tenant's images: clients of the kind builder; without: `TENANT-builder`."""
     policies: Path | None = None
-    """A folder of policy sets that replace the built-in ones."""
+    """A folder with policy sets (appraisal, admission, tokens, promotion) in place of the built-in ones."""
     netd: tuple[NetdSettings, ...] = ()
 
     @property

@@ -1,19 +1,24 @@
 """Attacks from outside, each with only what an attacker of that kind has: refused, each for its own reason."""
 
 import subprocess
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import httpx
+import requests
 
 from umec_attest.testing.node import SoftwareNode
 from umec_attest.testing.swtpm import SoftwareTpm
-from umec_platform.demo import nodes
-from umec_platform.demo.run import MANAGEMENT, Run, code_of
+from umec_platform.demo import applications, images, nodes
+from umec_platform.demo.client import OutsideClient
+from umec_platform.demo.run import MANAGEMENT, MP1, Run, code_of
 from umec_platform.demo.timeline import Broken
+from umec_platform.demo.topology import NODES
 
-__all__ = ["buy_tpm", "on_evidence"]
+__all__ = ["Probes", "buy_tpm", "on_evidence", "on_images", "on_tokens"]
 
-STRANGER = "node-x"
+STRANGER: Final = "node-x"
+SERVICES: Final = "/mec_service_mgmt/v1/services"
 
 
 def buy_tpm(run: Run) -> SoftwareTpm:
@@ -69,3 +74,94 @@ def _enrol(http: httpx.Client, node: SoftwareNode, ticket: str) -> None:
     answer = opened.json()
     path = f"{MANAGEMENT}/attest/v1/enrolments/{answer['enrolment']}/activation"
     http.post(path, json=node.activation(answer)).raise_for_status()
+
+
+@dataclass(slots=True)
+class Probes:
+    """Clients of people outside: one bound to a node, one of the same tenant and no node, one of another tenant."""
+
+    bound: OutsideClient
+    outside: OutsideClient
+    foreign: OutsideClient
+
+    @classmethod
+    def register(cls, run: Run) -> "Probes":
+        """Have the operator register them; each may only read services."""
+        return cls(
+            _client(run, "city-probe", "city", "--node", NODES[0].name),
+            _client(run, "city-dashboard", "city"),
+            _client(run, "transit-dashboard", "transit"),
+        )
+
+
+def on_tokens(run: Run, probes: Probes, instance: str) -> None:
+    """Somebody has a token, and not what belongs to it."""
+    token = probes.bound.token()
+    honest = probes.bound.call("GET", SERVICES, token=token)
+    if not honest.ok or not honest.json():
+        raise Broken(f"the honest call was refused: {honest.text}")
+    stolen = probes.bound.call_without_proof(SERVICES, token=token)
+    run.timeline.attack("stolen-token-without-its-key", expected="token-binding", code=_said(stolen))
+    wrong_key = probes.foreign.call_with_own_proof(SERVICES, token=token)
+    run.timeline.attack("stolen-token-with-another-key", expected="token-binding", code=_said(wrong_key))
+    support = f"/mec_app_support/v1/applications/{instance}"
+    widened = probes.bound.call("GET", f"{support}/traffic_rules", token=token)
+    run.timeline.attack("scope-not-granted", expected="token-scope", code=_said(widened))
+    theirs = probes.foreign.call("GET", SERVICES, token=probes.foreign.token())
+    found = "served" if any(instance in str(each) for each in theirs.json()) else "not-shown"
+    run.timeline.attack("services-of-another-tenant", expected="not-shown", code=found)
+    with run.http() as http:
+        plain = http.get(f"{MP1}{SERVICES}")
+    run.timeline.attack("no-token", expected="token-missing", code=code_of(plain))
+
+
+def on_images(run: Run) -> None:
+    """Images that must not run: each is onboarded, and its instance is refused."""
+    for name, prepare, expected in (
+        ("unsigned", _leave_unsigned, "image-unsigned"),
+        ("foreign-identity", _sign_as_intern, "image-identity"),
+        ("staging-only", _promote_to_staging, "promotion-stage"),
+        ("layer-byte-changed", _damage, "blob-digest"),
+    ):
+        digest = images.small_image(run, name)
+        prepare(run, name, images.image_of("city", name, digest))
+        appd = applications.onboard(run, "city", digest, name=name)
+        run.timeline.attack(name, expected=expected, code=_refusal(run, appd))
+
+
+def _leave_unsigned(_run: Run, _name: str, _image: str) -> None:
+    """Do nothing."""
+
+
+def _sign_as_intern(run: Run, name: str, image: str) -> None:
+    images.sign(run, image, name, "city-intern")
+
+
+def _promote_to_staging(run: Run, name: str, image: str) -> None:
+    images.sign(run, image, name, "city-builder")
+    images.promote(run, image, "staging")
+
+
+def _damage(run: Run, name: str, image: str) -> None:
+    images.sign(run, image, name, "city-builder")
+    for stage in ("staging", "production"):
+        images.promote(run, image, stage)
+    images.damage_layer(run, name)
+
+
+def _refusal(run: Run, appd: str) -> str | None:
+    try:
+        applications.instantiate(run, appd, NODES[0])
+    except Broken as broken:
+        return broken.code
+    return None
+
+
+def _client(run: Run, name: str, tenant: str, *more: str) -> OutsideClient:
+    file = run.folder / f"{name}.json"
+    run.operator("client", "add", name, "--tenant", tenant, "--scope", "mec:services.read", *more, "--out", str(file))
+    return OutsideClient(file, run.ca)
+
+
+def _said(answer: requests.Response) -> str | None:
+    return None if answer.ok else str(answer.json().get("code"))

@@ -7,10 +7,10 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from umec_platform.demo import attacks, nodes
+from umec_platform.demo import applications, attacks, audit, fall, images, nodes
 from umec_platform.demo.command import umec_line, wait_for
 from umec_platform.demo.run import MANAGEMENT, Run
-from umec_platform.demo.topology import NODES, SITE_ADDRESS, build_street
+from umec_platform.demo.topology import ACCESS_INTERFACE, NODES, SITE_ADDRESS, StreetNode, build_street
 
 __all__ = ["show"]
 
@@ -34,6 +34,27 @@ def show(this: Run) -> None:
         nodes.get_credentials(this, node)
     attacks.on_evidence(this, stranger)
 
+    this.timeline.chapter("An image is believed")
+    images.register_builders(this)
+    digest = images.build_example(this)
+    for node in NODES:
+        images.publish(this, node, digest)
+
+    this.timeline.chapter("An application runs, and moves packets and names")
+    for node in NODES:
+        applications.add_tenant(this, node)
+    running = [applications.deploy(this, node, digest) for node in NODES]
+    probes = attacks.Probes.register(this)
+    attacks.on_tokens(this, probes, running[0].instance)
+    attacks.on_images(this)
+
+    this.timeline.chapter("Trust falls, and everything falls with it")
+    fall.fall(this, running[0], running[1], probes)
+    fall.recover(this, running[0])
+
+    this.timeline.chapter("What happened can be proven")
+    audit.verify_logs(this)
+
 
 def start_site(this: Run) -> None:
     """Start `umec up` with the settings of this street, and wait until it is ready."""
@@ -46,7 +67,7 @@ def start_site(this: Run) -> None:
         "ek_roots": str(this.folder / "ek-roots"),
     }
     config = this.folder / "umec.toml"
-    config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+    config.write_text(_toml(settings) + "".join(f"\n[[netd]]\n{_toml(_host(node))}" for node in NODES))
     this.processes.start("site", umec_line("up", "--config", str(config), "--json"))
 
     def ready() -> bool | None:
@@ -71,3 +92,18 @@ def _signing_key(this: Run) -> str:
     public = this.folder / "reference-signer.pem"
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return str(public)
+
+
+def _host(node: StreetNode) -> dict[str, Any]:
+    """Settings of the MEC host that a node is."""
+    return {
+        "node": node.name,
+        "namespace": node.name,
+        "access": ACCESS_INTERFACE,
+        "access_address": node.access,
+        "pool": node.pool,
+    }
+
+
+def _toml(table: dict[str, Any]) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
