@@ -72,9 +72,13 @@ def verify(
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     from umec_core.audit import verify_export
+    from umec_platform.cli.files import read_file
 
     document = _read(file)
-    public = load_pem_public_key(key.read_bytes())
+    try:
+        public = load_pem_public_key(read_file(key))
+    except ValueError:
+        raise AuditFileInvalid(f"{key} is no PEM public key", advice="`umec up` writes SERVICE-audit.pem") from None
     if not isinstance(public, EllipticCurvePublicKey):
         raise AuditFileInvalid(f"{key} is not a P-256 key", advice="`umec up` writes SERVICE-audit.pem")
     earlier = None if previous is None else str(_read(previous)["checkpoint"])
@@ -86,10 +90,9 @@ def verify(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise AuditFileInvalid(f"{file}: {error}") from error
-    if not isinstance(document, dict) or not {"origin", "entries", "checkpoint"} <= document.keys():
+    from umec_platform.cli.files import read_object
+
+    document = read_object(file)
+    if not {"origin", "entries", "checkpoint"} <= document.keys():
         raise AuditFileInvalid(f"{file} is not an exported audit log")
     return document

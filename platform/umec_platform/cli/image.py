@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from umec_platform.cli.files import read_file
+from umec_platform.cli.files import read_file, read_object
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def sign(
     from umec_core.clock import system_clock
     from umec_images.build.signing import provenance, sign_statement
 
-    report = None if layout is None else json.loads(read_file(layout / REPORT))
+    report = None if layout is None else read_object(layout / REPORT)
 
     async def attach(registry: "RegistryClient", client: "OAuthClient") -> tuple[str, str]:
         repository, digest = await _digest(registry, image)

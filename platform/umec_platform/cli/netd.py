@@ -1,12 +1,11 @@
 """`umec netd`: the privileged helper of one MEC host, in the network namespace of that host."""
 
 import asyncio
-import json
 import signal
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -86,12 +85,9 @@ async def _serve(settings: "NetdSettings", socket: Path, allowed: list[int], *, 
 
 def _keys(path: Path) -> "KeySet":
     from umec_core.jose import KeySet
+    from umec_platform.cli.files import read_object
 
-    try:
-        jwks: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise OptionInvalid(f"{path} does not hold a set of keys: {error}") from error
-    return KeySet.from_jwks(jwks)
+    return KeySet.from_jwks(read_object(path))
 
 
 def _service(text: str) -> tuple[IPv4Address, int]:

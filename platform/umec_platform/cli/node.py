@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from umec_core.errors import Invalid, Refused
+from umec_platform.cli.files import read_file
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -177,21 +178,25 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Send one request in the node's name: its in-memory TLS key, a token bound to it. Exit status 1 unless 2xx."""
+    from pydantic import ValidationError
+
     from umec_attest.agent.control import Call
     from umec_attest.agent.session import default_resource
     from umec_attest.agent.state import load_state
 
-    content = None if data is None else _content(data)
-    request = Call.model_validate(
-        {
-            "method": method.upper(),
-            "url": url,
-            "resource": resource if resource is not None else default_resource(url, load_state(state).url),
-            "scope": scope,
-            "content": content,
-            "headers": {} if data is None else {"Content-Type": "application/json"},
-        }
-    )
+    wanted = {
+        "method": method.upper(),
+        "url": url,
+        "resource": resource if resource is not None else default_resource(url, load_state(state).url),
+        "scope": scope,
+        "content": None if data is None else _content(data),
+        "headers": {} if data is None else {"Content-Type": "application/json"},
+    }
+    try:
+        request = Call.model_validate(wanted)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        raise Invalid("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in faults)) from None
     said = _asked(state, tcti, boot_log, request)
     body = base64.b64decode(said["content"]).decode(errors="replace")
     emit({"status": said["status"], "body": body}, as_json=as_json, human=f"{said['status']}\n{body}")
@@ -461,9 +466,9 @@ def _content(given: str) -> bytes:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} cannot be read: {error}") from error
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} is not text: {error}") from error
 
 
 def _certificates(path: Path) -> tuple[bytes, ...]:
@@ -471,7 +476,7 @@ def _certificates(path: Path) -> tuple[bytes, ...]:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     try:
-        read = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as error:
+        read = x509.load_pem_x509_certificates(read_file(path))
+    except ValueError as error:
         raise Invalid(f"{path} has no certificates in PEM") from error
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in read)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from umec_core.errors import UmecError
 
-__all__ = ["emit", "fail", "refusals"]
+__all__ = ["SystemRefused", "emit", "fail", "refusals"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,6 +18,12 @@ R = TypeVar("R")
 REFUSED_EXIT = 1
 
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class SystemRefused(UmecError):
+    """This machine does not let the command do it: a file or folder that is not there, or not what it must be."""
+
+    code = "system-refused"
 
 
 def emit(value: Mapping[str, Any], *, as_json: bool, human: str | None = None) -> None:
@@ -32,13 +37,13 @@ def emit(value: Mapping[str, Any], *, as_json: bool, human: str | None = None) -
             typer.echo(f"{name}: {member if isinstance(member, str) else json.dumps(member, ensure_ascii=False)}")
 
 
-def fail(error: UmecError) -> NoReturn:
+def fail(error: UmecError, *, as_json: bool) -> NoReturn:
     """Say code, detail and advice, and end with exit status 1.
 
-    With `--json` they are one object on standard output, where a script looks for the result; else text on standard
+    With `as_json` they are one object on standard output, where a script looks for the result; else text on standard
     error.
     """
-    if "--json" in sys.argv:
+    if as_json:
         refusal = {"refused": True, "code": error.code, "detail": error.detail, "advice": error.advice}
         typer.echo(json.dumps(refusal, ensure_ascii=False))
         raise typer.Exit(REFUSED_EXIT) from error
@@ -50,13 +55,19 @@ def fail(error: UmecError) -> NoReturn:
 
 
 def refusals(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn every `UmecError` of a command into its message and a non-zero exit status."""
+    """Turn every `UmecError` of a command, and what the machine refuses, into a message and a non-zero exit status.
+
+    The command says by its parameter `as_json` how it is to be said.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except UmecError as error:
-            fail(error)
+            fail(error, as_json=bool(kwargs.get("as_json")))
+        except OSError as error:
+            where = "" if error.filename is None else f"{error.filename}: "
+            fail(SystemRefused(f"{where}{error.strerror or error}"), as_json=bool(kwargs.get("as_json")))
 
     return wrapped

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umec_core.errors import Invalid
+from umec_platform.cli.files import read_file
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -115,10 +116,7 @@ def _request(place: "Path | Traversable", name: str | None, file: Path | None) -
     if (name is None) is (file is None):
         raise Invalid("give either --test NAME or --request FILE")
     if file is not None:
-        try:
-            return parse_request(file.read_bytes())
-        except OSError as error:
-            raise Invalid(f"{file} cannot be read: {error}") from error
+        return parse_request(read_file(file))
     found = [case for _, case in _cases(place) if case.name == name]
     if not found:
         raise Invalid(f"there is no test {name!r} in {place}", advice="`umec policy test` lists the tests")
