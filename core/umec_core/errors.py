@@ -4,7 +4,8 @@
     └── one tree for each package  (umec_attest.errors.AttestError, …)
 
 An error carries a stable `code` (kebab-case, never reused for something else) that operators, clients and tests rely
-on, and a `kind` that says what sort of refusal it is. Errors know no HTTP: `umec_core.problems` maps a kind to a status.
+on, and a `kind` that says what sort of refusal it is. Errors know no HTTP: `umec_core.problems` maps a kind to a
+status.
 """
 
 from enum import Enum, unique
@@ -47,8 +48,8 @@ class Kind(Enum):
 class UmecError(Exception):
     """An error with a stable code.
 
-    A subclass is one reason: it sets `code` and `kind` (or inherits its kind). `detail` says what was found and what was
-    expected; `advice` says what the reader can do about it.
+    A subclass is one reason: it sets `code` and `kind` (or inherits its kind). `detail` says what was found and what
+    was expected; `advice` says what the reader can do about it.
     """
 
     code: ClassVar[str] = "internal-error"

@@ -59,7 +59,9 @@ class AttestService:
     `verifier_public_key` signs results and standing statements, `audit_public_key` the checkpoints of the audit log.
     """
 
-    def __init__(self, settings: AttestSettings, store: Store, keys: _Keys, watch: SilenceWatch) -> None:
+    def __init__(
+        self, settings: AttestSettings, store: Store, keys: _Keys, watch: SilenceWatch, feed: StandingFeed
+    ) -> None:
         self.settings: Final = settings
         self.issuer: Final = settings.issuer
         self.verifier_public_key: Final[EllipticCurvePublicKey] = keys.verifier.public_key()
@@ -67,6 +69,7 @@ class AttestService:
         self.routers: list[APIRouter] = []
         self._store = store
         self._watch = watch
+        self._feed = feed
 
     @classmethod
     async def open(
@@ -88,7 +91,8 @@ class AttestService:
         audit = AuditLog(AuditRow, keys.audit, AUDIT_ORIGIN)
         ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
         references = ReferenceService(store, audit, refusals, signers=signers, clock=clock)
-        service = cls(settings, store, keys, SilenceWatch(store, ledger, clock=clock))
+        feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
+        service = cls(settings, store, keys, SilenceWatch(store, ledger, clock=clock), feed)
         rounds = RoundService(
             store,
             audit,
@@ -122,7 +126,6 @@ class AttestService:
         tickets = TicketService(
             store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
         )
-        feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
         service.routers = [
             tickets_router(tickets, tokens),
             enrolments_router(enrolments),
@@ -135,8 +138,11 @@ class AttestService:
         return service
 
     async def run(self) -> None:
-        """Lapse silent nodes until cancelled."""
-        await self._watch.run()
+        """Lapse silent nodes until cancelled; then nobody waits for news any longer."""
+        try:
+            await self._watch.run()
+        finally:
+            self._feed.close()
 
     async def ready(self) -> None:
         """Return if the database answers; for /readyz."""

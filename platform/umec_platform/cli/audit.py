@@ -29,25 +29,39 @@ class AuditFileInvalid(Invalid):
     code = "audit-file-invalid"
 
 
+class AuditServiceUnknown(Invalid):
+    """No service of that name keeps a log, or it is not said where."""
+
+    code = "audit-service-unknown"
+
+
 @app.command()
 @refusals
 def fetch(
-    service: Annotated[str, typer.Argument(help="attest, identity or platform.")],
+    service: Annotated[str, typer.Argument(help="attest, identity, images or platform.")],
     credential: Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")],
     out: Annotated[Path, typer.Option(help="Where to write the log.")],
+    registry: Annotated[
+        str | None, typer.Option(envvar="UMEC_REGISTRY", help="The registry's URL: where the log of images is.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fetch a service's audit log with its signed checkpoint."""
     from umec_platform.cli.remote import connected
 
     if service not in SERVICES:
-        raise AuditFileInvalid(f"no service {service!r}", advice=f"one of {', '.join(SERVICES)}")
+        raise AuditServiceUnknown(f"no service {service!r}", advice=f"one of {', '.join(SERVICES)}")
     path, scope = SERVICES[service]
+    if service == "images" and registry is None:
+        raise AuditServiceUnknown("the log of images is at the registry", advice="--registry https://HOST:5443")
 
     async def get() -> bytes:
         async with connected(credential) as client:
             base = f"{client.credential.issuer}/{path}"
-            return (await client.request("GET", f"{base}/audit", resource=base, scopes=(scope,))).content
+            resource = base
+            if registry is not None and service == "images":
+                base, resource = f"{registry.rstrip('/')}/{path}", f"{registry.rstrip('/')}/"
+            return (await client.request("GET", f"{base}/audit", resource=resource, scopes=(scope,))).content
 
     export = asyncio.run(get())
     out.write_bytes(export)

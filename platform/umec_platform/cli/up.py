@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["up"]
 
-OTHERS: Final = frozenset({"VECTORS", "CREDENTIAL", "TCTI", "AGENT_STATE", "TICKET", "CONFIG", "DEMO_SANDBOX"})
+OTHERS: Final = frozenset(
+    {"VECTORS", "CREDENTIAL", "TCTI", "AGENT_STATE", "TICKET", "CONFIG", "REGISTRY", "DEMO_SANDBOX"}
+)
 """Variables that begin like settings and belong to other commands."""
 
 

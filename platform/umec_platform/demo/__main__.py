@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -31,6 +32,9 @@ def run(
         except Broken as broken:
             if not timeline.broken:
                 timeline.broken.append(f"{broken.code or 'failed'}: {broken.detail}")
+        except Exception as error:  # noqa: BLE001 - a run that stumbles has not shown the chain
+            (logs / "demo.log").write_text(traceback.format_exc())
+            timeline.broken.append(f"the run itself failed: {type(error).__name__}: {error}")
     sys.exit(timeline.finish())
 
 

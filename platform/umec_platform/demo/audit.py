@@ -4,7 +4,7 @@ import sqlite3
 from typing import Final
 
 from umec_platform.demo.command import umec
-from umec_platform.demo.run import Run
+from umec_platform.demo.run import REGISTRY, Run
 
 __all__ = ["verify_logs"]
 
@@ -18,7 +18,7 @@ def verify_logs(run: Run) -> None:
     for service in SERVICES:
         with run.timeline.link(12, f"the log of {service} is whole, and its checkpoint signed") as evidence:
             file = run.folder / f"{service}.audit.json"
-            run.operator("audit", "fetch", service, "--out", str(file))
+            run.operator("audit", "fetch", service, "--registry", REGISTRY, "--out", str(file))
             checked = umec("audit", "verify", str(file), "--key", str(run.state / f"{service}-audit.pem"))
             evidence.data = file.read_bytes()
             evidence.note = f"{checked['entries']} entries"

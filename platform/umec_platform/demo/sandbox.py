@@ -28,8 +28,8 @@ class SandboxUnavailable(Unavailable):
     code = "sandbox-unavailable"
 
 
-def enter(arguments: list[str]) -> int:
-    """Run this command again inside new namespaces and return its exit status."""
+def enter(arguments: list[str], *, keep: Path | None = None) -> int:
+    """Run this command again inside new namespaces and return its exit status; `keep` gets a copy of all files."""
     search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [tool for tool in TOOLS if shutil.which(tool, path=search) is None]
     if missing:
@@ -48,7 +48,10 @@ def enter(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="umec-demo-") as folder:
         environment = {**os.environ, INSIDE: folder, "PATH": search}
         command += ["--", sys.executable, "-m", "umec_platform.demo", *arguments]
-        return subprocess.run(command, check=False, env=environment).returncode
+        status = subprocess.run(command, check=False, env=environment).returncode
+        if keep is not None:
+            shutil.copytree(folder, keep, dirs_exist_ok=True, ignore=_not_a_file)
+        return status
 
 
 def prepare() -> Path:
@@ -58,3 +61,8 @@ def prepare() -> Path:
     Path("/run/netns").mkdir()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     return folder
+
+
+def _not_a_file(folder: str, names: list[str]) -> set[str]:
+    """Sockets stay behind."""
+    return {name for name in names if (Path(folder) / name).is_socket()}

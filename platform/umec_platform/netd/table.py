@@ -162,6 +162,10 @@ def base(plan: Plan) -> list[Command]:
             _match(_meta("oifname"), "@access"),
             {"masquerade": None},
         ),
+        # The platform may run elsewhere and knows the way to this host, not to the instances on it.
+        _rule(
+            "postrouting", _match(_field("ip", "saddr"), pool), _match(to_service, "@services"), {"masquerade": None}
+        ),
         # Forward: nothing between tenants, nothing of instances that do not stand, no foreign or forged source.
         _rule("forward", _IPV6, _DROP),
         _rule("forward", _INVALID, _DROP),

@@ -39,6 +39,12 @@ class StandingFeed:
         self._key = key
         self._issuer = issuer
         self._clock = clock
+        self._closing = False
+
+    def close(self) -> None:
+        """Answer those who wait, now: the service ends."""
+        self._closing = True
+        self._events.publish(TOPIC, {})
 
     async def statement(self, *, after: int, wait: float, node: str | None) -> str:
         """Return a signed statement: at once if there is news after `after`, else after `wait` seconds, empty.
@@ -51,7 +57,7 @@ class StandingFeed:
             while True:
                 claims = await self._claims(after, node)
                 left = end - loop.time()
-                if claims["standings"] or left <= 0:
+                if claims["standings"] or left <= 0 or self._closing:
                     return sign_jwt(claims, self._key, typ=STATEMENT_TYPE)
                 try:
                     async with asyncio.timeout(min(left, LOOK_AGAIN)):
