@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable
 
+__all__ = ["main"]
+
 EVERY_SECONDS = 0.05
 PATIENCE_SECONDS = 0.4
 """Long for two hosts on one machine; an attempt that takes longer has failed."""
