@@ -1,13 +1,17 @@
 """The command line in this process, and files that are not what a command expects."""
 
+import contextlib
 import json
+import logging
+import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
@@ -35,13 +39,30 @@ class Said:
         return value
 
 
+@contextlib.contextmanager
+def as_before() -> Iterator[None]:
+    """Take back what a command sets for its whole process: where log lines go, and what signals do."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def umec() -> Callable[..., Said]:
     """Run `umec` with words; an exception that would have been a stack trace fails the test."""
     command, runner = build(), CliRunner()
 
     def run(*words: object) -> Said:
-        said = runner.invoke(command, [str(word) for word in words])
+        with as_before():
+            said = runner.invoke(command, [str(word) for word in words])
         if said.exception is not None and not isinstance(said.exception, SystemExit):
             pytest.fail("".join(traceback.format_exception(said.exception)))
         assert "Traceback" not in said.output
