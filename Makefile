@@ -1,11 +1,14 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo test vectors check fmt bench lock
+.PHONY: bootstrap demo sabotage test vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
 
 demo: bootstrap  ## the main job, end to end
 	@.venv/bin/umec demo
+
+sabotage: bootstrap  ## break each link on purpose: every run must fail and name it
+	@scripts/sabotage
 
 test: bootstrap check  ## what must pass before anything lands
 	@.venv/bin/pytest -m "not vectors"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from umec_core.errors import UmecError
+from umec_core.errors import UmecError, Unavailable
 from umec_core.keys import load_or_create_key
 from umec_identity.errors import CertificateInvalid, CsrInvalid
 
@@ -35,6 +35,12 @@ class PlatformCaInvalid(UmecError):
     """The file of the platform CA does not fit its key."""
 
     code = "platform-ca-invalid"
+
+
+class PlatformCaExpired(Unavailable):
+    """The time of the platform CA is over, or has not come: what it signs now would be worth nothing."""
+
+    code = "platform-ca-expired"
 
 
 class CsrKey:
@@ -96,9 +102,17 @@ class CertificateAuthority:
         return self.certificate.public_bytes(Encoding.PEM).decode()
 
     def issue(self, node: str, key: EllipticCurvePublicKey, *, until: datetime, now: datetime) -> x509.Certificate:
-        """Return a client certificate for a node's TLS key: from just before now, until `until` or ten minutes."""
+        """Return a client certificate for a node's TLS key: from just before now, until `until` or ten minutes.
+
+        Raises `PlatformCaExpired`.
+        """
         begins = now - BACKDATED
-        ends = min(until, begins + LEAF_LIFE)
+        ends = min(until, begins + LEAF_LIFE, self.certificate.not_valid_after_utc)
+        if not self.certificate.not_valid_before_utc <= now < ends:
+            raise PlatformCaExpired(
+                f"the platform CA is valid until {self.certificate.not_valid_after_utc:%Y-%m-%d}",
+                advice="replace platform-ca.key and platform-ca.pem; nodes get new certificates by themselves",
+            )
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node)]))

@@ -7,7 +7,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from umec_platform.demo import applications, attacks, audit, fall, images, nodes
+from umec_platform.demo import applications, attacks, audit, fall, images, nodes, sabotage
 from umec_platform.demo.command import umec_line, wait_for
 from umec_platform.demo.run import MANAGEMENT, Run
 from umec_platform.demo.topology import ACCESS_INTERFACE, NODES, SITE_ADDRESS, StreetNode, build_street
@@ -65,6 +65,7 @@ def start_site(this: Run) -> None:
         "round_seconds": ROUND_SECONDS,
         "reference_signers": [signer],
         "ek_roots": str(this.folder / "ek-roots"),
+        **sabotage.prepare(this),
     }
     config = this.folder / "umec.toml"
     config.write_text(_toml(settings) + "".join(f"\n[[netd]]\n{_toml(_host(node))}" for node in NODES))
