@@ -46,7 +46,7 @@ def enter(arguments: list[str], *, keep: Path | None = None) -> int:
                 advice="run it as root, or allow them: sysctl kernel.unprivileged_userns_clone=1",
             )
     with tempfile.TemporaryDirectory(prefix="umec-demo-") as folder:
-        environment = {**os.environ, INSIDE: folder, "PATH": search}
+        environment = {**os.environ, INSIDE: folder, "TMPDIR": folder, "PATH": search}
         command += ["--", sys.executable, "-m", "umec_platform.demo", *arguments]
         status = subprocess.run(command, check=False, env=environment).returncode
         if keep is not None:
