@@ -21,7 +21,7 @@ from umec_platform.hosts.endpoints import platform_router
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.hosts.ports import Connect, StandingSource
 from umec_platform.hosts.service import Hosts
-from umec_platform.instances.endpoints import instance_router
+from umec_platform.instances.endpoints import instance_router, log_router
 from umec_platform.instances.lifecycle import LifeCycle, Site
 from umec_platform.instances.ports import Admitter, ClientRegistrar, Puller
 from umec_platform.instances.service import Instances
@@ -129,7 +129,8 @@ class PlatformService:
                 clock=clock,
             ),
             package_router(management_verifier, Packages(ledger), base=settings.management),
-            instance_router(management_verifier, Instances(ledger), base=settings.management),
+            instance_router(management_verifier, Instances(ledger), ledger, base=settings.management),
+            log_router(management_verifier, Instances(ledger), fleet),
         ]
         mp1: list[APIRouter] = []
         for version in VERSIONS:

@@ -292,9 +292,10 @@ def test_instance_that_ends_by_itself(clean_lab, image):
     assert code_of(clean_lab.start, image, instance="none", args=["/nothing-here"]) == "runtime-failed"
     assert not (clean_lab.state / "instances" / "none").exists()
     one = clean_lab.run(clean_lab.client.status())["instances"]
-    assert [(entry["instance"], entry["running"], entry["output"]) for entry in one] == [
-        ("one", True, "probe listens\n")
-    ]
+    assert [(entry["instance"], entry["running"]) for entry in one] == [("one", True)]
+    assert clean_lab.run(clean_lab.client.instance_log("one", lines=5))["text"] == "probe listens\n"
+    kept = clean_lab.state / "logs" / "one.log"
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     pid = next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm") if _is_probe(path, clean_lab))
     os.kill(pid, 9)
     deadline = time.monotonic() + 5

@@ -87,8 +87,8 @@ def test_clean_stop_leaves_nothing(lab, image, tools):
     finally:
         os.close(keep)
     assert not lab.socket.exists()
-    # What was seen of the verifier stays: an older statement must not be taken by the next netd.
-    assert [path.name for path in lab.state.iterdir()] == ["standing.json"]
+    # Logs stay, and what was seen of the verifier: an older statement must not be taken by the next netd.
+    assert {path.name for path in lab.state.iterdir()} == {"logs", "standing.json"}
 
 
 def test_ordinary_user_in_a_user_namespace(open_folder, probe, tools):
@@ -125,6 +125,6 @@ def test_ordinary_user_in_a_user_namespace(open_folder, probe, tools):
         assert lab.ask("198.51.100.7", "hello") is None
         lab.stop()
         assert lab.host.returncode == 0, lab.told()
-        assert [path.name for path in lab.state.iterdir()] == ["standing.json"]
+        assert {path.name for path in lab.state.iterdir()} == {"logs", "standing.json"}
     finally:
         lab.close()

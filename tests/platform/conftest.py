@@ -59,10 +59,25 @@ class MemoryHost:
     instances: dict[str, InstanceSpec] = field(default_factory=dict)
     statements: list[str] = field(default_factory=list)
     syncs: int = 0
+    life: int = 1
+    starts: int = 0
+
+    def restart(self) -> None:
+        """Lose everything, as a netd does that ends and starts."""
+        self.life += 1
+        self.traffic, self.dns, self.instances = {}, {}, {}
 
     def _answer(self) -> None:
         if self.silent:
             raise Silent("the host does not answer")
+
+    async def status(self) -> dict[str, Any]:
+        self._answer()
+        return {"began": str(self.life), "instances": [{"instance": one, "running": True} for one in self.instances]}
+
+    async def instance_log(self, instance: str, *, lines: int) -> dict[str, Any]:
+        self._answer()
+        return {"instance": instance, "text": "hello\n" * min(lines, 3)}
 
     async def standing(self, statement: str) -> dict[str, Any]:
         self._answer()
@@ -102,6 +117,7 @@ class MemoryHost:
         if "start" in self.refuse:
             raise RemoteRefusal(self.refuse["start"], "refused", "refused by the host")
         self.instances[spec.instance] = spec
+        self.starts += 1
         return {"instance": spec.instance, "address": f"10.64.1.{9 + len(self.instances)}", "pid": 1}
 
     async def stop_instance(self, instance: str) -> dict[str, Any]:

@@ -95,6 +95,7 @@ MANAGEMENT_ENDPOINTS: Final = [
     Endpoint("POST", "/platform/v1/hosts", "platform:admin", 201, NEW_HOST),
     Endpoint("GET", "/platform/v1/hosts", "platform:admin", 200),
     Endpoint("GET", "/platform/v1/audit", "platform:admin", 200),
+    Endpoint("GET", "/platform/v1/instances/{instance}/log", "platform:tenant", 200),
     Endpoint("GET", "/platform/v1/services", "platform:tenant", 200, shared=True),
     Endpoint("GET", "/platform/v1/rules", "platform:tenant", 200, shared=True),
     Endpoint("POST", "/app_pkgm/v1/app_packages", "platform:tenant", 201, {}, shared=True),

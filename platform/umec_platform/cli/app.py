@@ -144,7 +144,7 @@ def list_(credential: CredentialFile, tenant: Tenant = None, as_json: AsJson = F
     packages = [f"package  {each['id']}  {each['tenant']}  {each.get('appDId', '-')}" for each in found["packages"]]
     instances = [
         f"instance {each['id']}  {each['tenant']}  {each['appDId']}  {each['instantiationState']}"
-        f"  {each.get('host', '-')}  {each.get('address', '-')}"
+        f"  {each.get('host', '-')}  {each.get('address', '-')}  {each.get('stopped', {}).get('code', '')}"
         for each in found["instances"]
     ]
     emit(found, as_json=as_json, human="\n".join([*packages, *instances]))
@@ -162,6 +162,26 @@ def show(instance: Instance, credential: CredentialFile, as_json: AsJson = False
             return found
 
     emit(asyncio.run(run()), as_json=as_json)
+
+
+@app.command()
+@refusals
+def log(
+    instance: Instance,
+    credential: CredentialFile,
+    lines: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last lines.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an instance wrote last to its standard output and error, in all its runs on its host."""
+    from umec_platform.cli.platform_api import platform_api
+
+    async def run() -> dict[str, Any]:
+        async with platform_api(credential) as api:
+            found: dict[str, Any] = await api.get(f"/platform/v1/instances/{instance}/log?lines={lines}")
+            return found
+
+    found = asyncio.run(run())
+    emit(found, as_json=as_json, human=found["text"].removesuffix("\n"))
 
 
 async def _operate(api: "PlatformApi", path: str, body: dict[str, Any], wait: float) -> None:

@@ -13,6 +13,10 @@ Result = dict[str, Any]
 class HostDriver(Protocol):
     """The operations of one host's netd; each returns its result or raises with netd's code."""
 
+    async def status(self) -> Result:
+        """Return what is there: `{began, instances: [{instance, running}]}` and more."""
+        ...
+
     async def standing(self, statement: str) -> Result:
         """Relay a signed standing statement about the host's node."""
         ...
@@ -43,6 +47,10 @@ class HostDriver(Protocol):
 
     async def stop_instance(self, instance: str) -> Result:
         """Stop an instance."""
+        ...
+
+    async def instance_log(self, instance: str, *, lines: int) -> Result:
+        """Return the last lines that an instance wrote: `{instance, text}`."""
         ...
 
     async def sync(

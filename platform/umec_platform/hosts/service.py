@@ -11,6 +11,7 @@ from umec_platform.errors import AlreadyThere
 from umec_platform.hosts.schemas import NewHost
 from umec_platform.hosts.standing import consequence
 from umec_platform.hosts.store import HostRow
+from umec_platform.instances.store import InstanceRow
 from umec_platform.services.store import ServiceRow
 
 __all__ = ["Hosts"]
@@ -72,6 +73,9 @@ class Hosts:
                 .where(ServiceRow.host == row.id)
                 .values(suspended=follows.suspended, withdrawn=follows.withdrawn, version=ServiceRow.version + 1)
             )
+            # What does not run does not serve, however well its node stands.
+            down = select(InstanceRow.id).where(InstanceRow.host == row.id, InstanceRow.address.is_(None))
+            await session.execute(update(ServiceRow).where(ServiceRow.instance.in_(down)).values(suspended=True))
             facts = {"node": row.node, "from": before, "to": row.standing, "generation": row.generation}
             await self._ledger.record(
                 session, actor="verifier", action="host.standing", subject=row.id, facts=facts, now=now

@@ -1,8 +1,11 @@
 """Brings one host to its desired state and keeps its lease alive: retried for ever, never in another host's way.
 
-1. At the start, after any failure, after a change of standing and once a minute: the whole desired state (`sync`).
+1. At the start, after any failure, after a change of standing and once a minute: the whole desired state (`sync`), as
+   it is once it is known what the host still runs (3).
 2. In between, one rule at a time, as it is now in the rows.
-3. A rule that the host refuses for what it says is set INACTIVE, with the reason; whoever waits for it is told.
+3. Every few seconds the host is asked what it is and what it runs: one that began anew is set as a whole, and instances
+   that it should run and does not are started again (`instances.recovery`).
+4. A rule that the host refuses for what it says is set INACTIVE, with the reason; whoever waits for it is told.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from umec_core.errors import Kind, UmecError
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.hosts.desired import Desired, desired_rule, desired_state
 from umec_platform.hosts.ports import HostDriver, StandingSource
+from umec_platform.instances.recovery import Recovery
 from umec_platform.netd.messages import TrafficRule
 from umec_platform.rules.store import RuleRow
 from umec_platform.rules.translate import rule_id
@@ -27,7 +31,10 @@ RELAY_EVERY: Final = 20.0
 """Seconds between relays of the standing: three may be lost before a lease of 90 s ends."""
 
 SYNC_EVERY: Final = 60.0
-"""Seconds after which a host is compared as a whole, whatever happened: it may have restarted unnoticed."""
+"""Seconds after which a host is compared as a whole, whatever happened: it may have been changed unnoticed."""
+
+LOOK_EVERY: Final = 2.0
+"""Seconds between looks at what a host runs: one exchange on a socket of this machine."""
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
@@ -65,6 +72,7 @@ class HostWorker:
         self._driver = driver
         self._ledger = ledger
         self._source = source
+        self._recovery = Recovery(ledger)
         self._wishes: asyncio.Queue[RuleKey | None] = asyncio.Queue()
         self._relay_now = asyncio.Event()
         self._waiting: defaultdict[RuleKey, list[asyncio.Future[None]]] = defaultdict(list)
@@ -129,29 +137,43 @@ class HostWorker:
         pause = FIRST_PAUSE
         while True:
             try:
+                began = await self.look()
                 await self.sync()
                 pause = FIRST_PAUSE
-                await self._rules_until_sync()
+                await self._rules_until_sync(began)
             except Exception as error:  # noqa: BLE001 - the rows stay what they are, and the host is tried again
                 _warn("the host is not in its desired state", self.host, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _rules_until_sync(self) -> None:
-        """Apply single rules (2) until the host as a whole has to be looked at."""
-        deadline = asyncio.get_running_loop().time() + SYNC_EVERY
-        while True:
+    async def _rules_until_sync(self, began: str) -> None:
+        """Apply single rules (2) and look at the host (3) until it has to be set as a whole."""
+        loop = asyncio.get_running_loop()
+        deadline, look = loop.time() + SYNC_EVERY, 0.0
+        while loop.time() < deadline:
+            if loop.time() >= look:
+                if await self.look() != began:
+                    return
+                look = loop.time() + LOOK_EVERY
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(deadline, look)):
                     rule = await self._wishes.get()
             except TimeoutError:
-                return
+                continue
             if rule is None:
                 return
             await self.apply(rule)
 
+    async def look(self) -> str:
+        """Have instances started again that the host should run and does not (3); returns which life of it this is."""
+        expected = await self._recovery.expected(self.host)
+        status = await self._driver.status()
+        running = {str(one["instance"]) for one in status["instances"] if one["running"]}
+        await self._recovery.compare(self.host, expected, running)
+        return str(status["began"])
+
     async def apply(self, key: RuleKey) -> None:
-        """Bring one rule to what the rows say (2, 3); raises if the host does not answer."""
+        """Bring one rule to what the rows say (2, 4); raises if the host does not answer."""
         try:
             async with self._ledger.store.read() as session:
                 rule = await desired_rule(session, key)

@@ -1,20 +1,24 @@
-"""`/app_lcm/v1` on the management listener (MEC 010-2): instances and the operations on them."""
+"""`/app_lcm/v1` on the management listener (MEC 010-2): instances and the operations on them; and what they write."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from umec_core.http import require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
 from umec_platform.api import acting_tenant, entity, only_parameters, rfc3339, seconds
+from umec_platform.effects import Ledger
+from umec_platform.hosts.fleet import Fleet
+from umec_platform.instances.recovery import Down, reasons
 from umec_platform.instances.service import FAILED, INSTANTIATED, Instances
 from umec_platform.instances.store import InstanceRow, OperationRow
 from umec_platform.mec import Identifier, MecModel, Text
+from umec_platform.netd.messages import MAX_LOG_LINES
 from umec_platform.packages.store import PackageRow
 
-__all__ = ["instance_router"]
+__all__ = ["instance_router", "log_router"]
 
 
 class CreateAppInstanceRequest(MecModel):
@@ -51,7 +55,7 @@ class TerminateAppRequest(BaseModel):
     timeout: int | None = Field(default=None, alias="gracefulTerminationTimeout", ge=0, le=3600)
 
 
-def instance_router(verifier: TokenVerifier, instances: Instances, *, base: str) -> APIRouter:
+def instance_router(verifier: TokenVerifier, instances: Instances, ledger: Ledger, *, base: str) -> APIRouter:
     """Return the endpoints; `base` is the URL of the management listener."""
     router = APIRouter(prefix="/app_lcm/v1")
     caller = Annotated[Principal, Depends(require(verifier))]
@@ -70,20 +74,22 @@ def instance_router(verifier: TokenVerifier, instances: Instances, *, base: str)
             description=wish.app_instance_description,
         )
         row, package = await instances.get(row.id, row.tenant)
-        shown = _instance(row, package, url)
+        shown = _instance(row, package, url, None)
         return entity(shown, version=row.version, status=201, location=shown["_links"]["self"]["href"])
 
     @router.get("/app_instances")
     async def every(request: Request, who: caller, tenant: str | None = None) -> Response:
         only_parameters(request, {"tenant"})
         rows = await instances.list(acting_tenant(who, tenant))
-        return entity([_instance(row, package, url) for row, package in rows])
+        down = await reasons(ledger, [row for row, _ in rows])
+        return entity([_instance(row, package, url, down.get(row.id)) for row, package in rows])
 
     @router.get("/app_instances/{instance}")
     async def read(request: Request, instance: str, who: caller) -> Response:
         only_parameters(request)
         row, package = await instances.get(instance, acting_tenant(who, None))
-        return entity(_instance(row, package, url), version=row.version)
+        down = await reasons(ledger, [row])
+        return entity(_instance(row, package, url, down.get(row.id)), version=row.version)
 
     @router.delete("/app_instances/{instance}")
     async def remove(request: Request, instance: str, who: caller) -> Response:
@@ -122,7 +128,23 @@ def instance_router(verifier: TokenVerifier, instances: Instances, *, base: str)
     return router
 
 
-def _instance(row: InstanceRow, package: PackageRow, url: str) -> dict[str, Any]:
+def log_router(verifier: TokenVerifier, instances: Instances, fleet: Fleet) -> APIRouter:
+    """Return the endpoint that shows what an instance wrote to its standard output and error."""
+    router = APIRouter(prefix="/platform/v1")
+    caller = Annotated[Principal, Depends(require(verifier))]
+
+    @router.get("/instances/{instance}/log")
+    async def log(
+        request: Request, instance: str, who: caller, lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 100
+    ) -> Response:
+        only_parameters(request, {"lines"})
+        driver = await fleet.driver(await instances.host_of(instance, acting_tenant(who, None)))
+        return entity(await driver.instance_log(instance, lines=lines))
+
+    return router
+
+
+def _instance(row: InstanceRow, package: PackageRow, url: str, down: Down | None) -> dict[str, Any]:
     here = f"{url}/app_instances/{row.id}"
     appd: dict[str, Any] = package.appd or {}
     document: dict[str, Any] = {
@@ -144,8 +166,12 @@ def _instance(row: InstanceRow, package: PackageRow, url: str) -> dict[str, Any]
         },
     }
     if row.state == INSTANTIATED:
-        document["instantiatedAppState"] = {"operationalState": "STARTED"}
+        document["instantiatedAppState"] = {"operationalState": "STARTED" if down is None else "STOPPED"}
         document |= {"host": row.host, "address": row.address, "ready": row.ready}
+    if down is not None:
+        document["stopped"] = {"code": down.code, "detail": down.detail}
+        if down.retry_at is not None:
+            document["stopped"]["retryAt"] = rfc3339(down.retry_at)
     return {name: value for name, value in document.items() if value is not None}
 
 

@@ -5,6 +5,8 @@ Instantiate: 1. the node stands well now, by the verifier's own feed; 2. the ima
 of the authorization server with the scopes of its descriptor; 6. the platform signs its decision; 7. the host starts
 the instance; 8. instance and rules (inactive until the application asks for them) are written down. If a step fails,
 what the earlier ones made is taken back, and the operation says why.
+Operate: an instance that should run and does not (`recovery`) is started again, by the same steps; if one fails, it
+stays instantiated and down, and is tried again later.
 Terminate: 1. the host stops the instance; 2. its client goes; 3. its services, subscriptions and rules go.
 """
 
@@ -37,8 +39,10 @@ from umec_platform.instances.service import (
     INSTANTIATE,
     INSTANTIATED,
     NOT_INSTANTIATED,
+    OPERATE,
     PROCESSING,
     STARTING,
+    TERMINATE,
     forget_instance,
 )
 from umec_platform.instances.store import InstanceRow, OperationRow
@@ -85,6 +89,7 @@ class _Job:
 
     operation: str
     kind: str
+    began: datetime
     instance: InstanceRow
     package: PackageRow
     host: HostRow
@@ -166,7 +171,7 @@ class LifeCycle:
         if job is None:
             return
         try:
-            await (self._instantiate(job) if job.kind == INSTANTIATE else self._terminate(job))
+            await (self._terminate(job) if job.kind == TERMINATE else self._start(job))
         except Exception as error:
             if not isinstance(error, UmecError):
                 log.exception("an operation met an unforeseen error", operation=operation)
@@ -181,13 +186,16 @@ class LifeCycle:
         return _Job(
             operation=order.id,
             kind=order.operation,
+            began=order.entered_at,
             instance=instance,
             package=await session.get_one(PackageRow, instance.package),
             host=await session.get_one(HostRow, instance.host),
             tenant=await session.get_one(TenantRow, instance.tenant),
         )
 
-    async def _instantiate(self, job: _Job) -> None:
+    async def _start(self, job: _Job) -> None:
+        if job.kind == OPERATE:
+            await self._hear_of_nodes()
         appd, now = job.appd, self._ledger.clock()
         standing = self._view.current(job.host.node, now)  # 1
         if standing.standing is not Standing.TRUSTED:
@@ -263,7 +271,7 @@ class LifeCycle:
         row = await session.get_one(InstanceRow, job.instance.id)
         if row.busy != job.operation:
             raise StoppedMeanwhile("the instance went away while it was started")
-        await forget_instance(session, row.id)
+        await forget_instance(session, row.id, until=job.began)
         await session.flush()
         row.state, row.address, row.ready, row.busy = INSTANTIATED, address, False, None
         row.version += 1
@@ -302,7 +310,7 @@ class LifeCycle:
         await self._ledger.write(work)
 
     async def _fail(self, job: _Job, error: Exception) -> None:
-        if job.kind == INSTANTIATE:
+        if job.kind != TERMINATE:
             await self._take_back(job)
         known = error if isinstance(error, UmecError) else HostSilent(f"an unforeseen {type(error).__name__}")
         now = self._ledger.clock()

@@ -24,18 +24,22 @@ __all__ = [
     "INSTANTIATE",
     "INSTANTIATED",
     "NOT_INSTANTIATED",
+    "OPERATE",
     "PROCESSING",
     "STARTING",
     "TERMINATE",
     "Instances",
     "find_instance",
     "forget_instance",
+    "place_order",
 ]
 
 NOT_INSTANTIATED: Final = "NOT_INSTANTIATED"
 INSTANTIATED: Final = "INSTANTIATED"
 INSTANTIATE: Final = "INSTANTIATE"
 TERMINATE: Final = "TERMINATE"
+OPERATE: Final = "OPERATE"
+"""Starting an instance again that should run (MEC 010-2: `changeStateTo` STARTED)."""
 STARTING: Final = "STARTING"
 PROCESSING: Final = "PROCESSING"
 COMPLETED: Final = "COMPLETED"
@@ -50,11 +54,51 @@ async def find_instance(session: AsyncSession, instance: str, tenant: str | None
     return row
 
 
-async def forget_instance(session: AsyncSession, instance: str) -> None:
-    """Remove services, subscriptions and rules of an instance: nothing of it outlives its termination."""
-    for kind in (ServiceRow, SubscriptionRow, RuleRow):
-        for row in await session.scalars(select(kind).where(kind.instance == instance)):
+async def forget_instance(session: AsyncSession, instance: str, *, until: datetime | None = None) -> None:
+    """Remove services, subscriptions and rules of an instance: nothing of it outlives its termination.
+
+    With `until`, what its program has registered since then stays: it may be quicker than we are.
+    """
+    for kind in (ServiceRow, SubscriptionRow):
+        query = select(kind).where(kind.instance == instance)
+        if until is not None:
+            query = query.where(kind.created_at <= until)
+        for row in await session.scalars(query):
             await session.delete(row)
+    for rule in await session.scalars(select(RuleRow).where(RuleRow.instance == instance)):
+        await session.delete(rule)
+
+
+async def place_order(
+    ledger: Ledger,
+    session: AsyncSession,
+    *,
+    actor: str,
+    row: InstanceRow,
+    operation: str,
+    parameters: dict[str, Any],
+    now: datetime,
+) -> OperationRow:
+    """Write down, in the caller's transaction, that an operation is to be run on an idle instance."""
+    order = OperationRow(
+        id=str(uuid4()),
+        tenant=row.tenant,
+        instance=row.id,
+        operation=operation,
+        state=STARTING,
+        parameters=parameters,
+        confirmed=False,
+        started_at=now,
+        entered_at=now,
+    )
+    row.busy = order.id
+    row.version += 1
+    session.add(order)
+    facts = {"operation": order.id, **parameters}
+    action = f"instance.{operation.lower()}"
+    await ledger.record(session, actor=actor, action=action, subject=row.id, facts=facts, now=now)
+    await ledger.run_operation(session, order.id, now)
+    return order
 
 
 class Instances:
@@ -105,7 +149,15 @@ class Instances:
             row = await _idle(session, instance, tenant, NOT_INSTANTIATED)
             chosen = await _choose_host(session, host)
             row.host = chosen.id
-            return await self._order(session, actor, row, INSTANTIATE, {"host": chosen.id}, now)
+            return await place_order(
+                self._ledger,
+                session,
+                actor=actor,
+                row=row,
+                operation=INSTANTIATE,
+                parameters={"host": chosen.id},
+                now=now,
+            )
 
         return await self._ledger.write(work)
 
@@ -117,7 +169,9 @@ class Instances:
 
         async def work(session: AsyncSession) -> OperationRow:
             row = await _idle(session, instance, tenant, INSTANTIATED)
-            return await self._order(session, actor, row, TERMINATE, parameters, now)
+            return await place_order(
+                self._ledger, session, actor=actor, row=row, operation=TERMINATE, parameters=parameters, now=now
+            )
 
         return await self._ledger.write(work)
 
@@ -139,6 +193,14 @@ class Instances:
         async with self._ledger.store.read() as session:
             row = await find_instance(session, instance, tenant)
             return row, await session.get_one(PackageRow, row.package)
+
+    async def host_of(self, instance: str, tenant: str | None) -> str:
+        """Return the host of an instance; raises `NoInstance`, or `InstanceState` for one that has none."""
+        async with self._ledger.store.read() as session:
+            row = await find_instance(session, instance, tenant)
+        if row.host is None:
+            raise InstanceState("the instance is on no host")
+        return row.host
 
     async def list(self, tenant: str | None) -> Sequence[tuple[InstanceRow, PackageRow]]:
         """Return the instances of a tenant (None: of all) with their packages, oldest first."""
@@ -164,35 +226,6 @@ class Instances:
             if tenant is not None:
                 query = query.where(OperationRow.tenant == tenant)
             return list(await session.scalars(query))
-
-    async def _order(
-        self,
-        session: AsyncSession,
-        actor: str,
-        row: InstanceRow,
-        operation: str,
-        parameters: dict[str, Any],
-        now: datetime,
-    ) -> OperationRow:
-        order = OperationRow(
-            id=str(uuid4()),
-            tenant=row.tenant,
-            instance=row.id,
-            operation=operation,
-            state=STARTING,
-            parameters=parameters,
-            confirmed=False,
-            started_at=now,
-            entered_at=now,
-        )
-        row.busy = order.id
-        row.version += 1
-        session.add(order)
-        facts = {"operation": order.id, **parameters}
-        action = f"instance.{operation.lower()}"
-        await self._ledger.record(session, actor=actor, action=action, subject=row.id, facts=facts, now=now)
-        await self._ledger.run_operation(session, order.id, now)
-        return order
 
 
 async def _package_of(session: AsyncSession, app_d_id: str, tenant: str | None) -> PackageRow:

@@ -14,6 +14,7 @@ from umec_platform.netd.messages import (
     DnsDelete,
     DnsPut,
     DnsRule,
+    InstanceLog,
     InstanceSpec,
     InstanceStart,
     InstanceStop,
@@ -78,6 +79,10 @@ class NetdClient:
     async def stop_instance(self, instance: str) -> Result:
         """Stop an instance; its rules and names go with it."""
         return await self.call(InstanceStop(id=_new_id(), instance=instance))
+
+    async def instance_log(self, instance: str, *, lines: int) -> Result:
+        """Return the last lines that an instance wrote: `{instance, text}`."""
+        return await self.call(InstanceLog(id=_new_id(), instance=instance, lines=lines))
 
     async def sync(
         self,

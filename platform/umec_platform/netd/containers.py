@@ -19,6 +19,7 @@ from umec_platform.netd.decisions import Admitted
 from umec_platform.netd.errors import RuntimeFailed
 from umec_platform.netd.host import HostFacts, remove_cgroup
 from umec_platform.netd.image import open_layer, read_image
+from umec_platform.netd.logs import InstanceLog, LogBook
 from umec_platform.netd.messages import InstanceSpec
 from umec_platform.netd.mounts import mount_tmpfs, unmount
 from umec_platform.netd.unpack import unpack_layer
@@ -28,8 +29,11 @@ __all__ = ["Bundle", "Container", "Containers"]
 RUNC_TIME: Final = 30.0
 """Seconds for one call of runc, which takes some 30 ms."""
 
-OUTPUT: Final = 4096
-"""Octets of an instance's output that are kept, to say why it ended."""
+READ: Final = 65536
+READ_EVERY: Final = 0.1
+"""Octets of an instance's output that are read at once, and seconds until the next: whoever writes more has to wait, so
+that it costs its neighbours neither netd's time nor the life of the disk.
+"""
 
 FIRST_USER: Final = 1_879_048_192
 """First uid of instances whose image names none: each has its own, far above those of people and of containers."""
@@ -48,24 +52,29 @@ class Bundle:
 
 
 class Container:
-    """A created container: `pid` is its first process, `output` the end of what it wrote."""
+    """A created container: `pid` is its first process; what it writes goes to the log."""
 
-    def __init__(self, bundle: Bundle, pid: int, output: int) -> None:
+    def __init__(self, bundle: Bundle, pid: int, output: int, kept: InstanceLog) -> None:
         self.bundle: Final = bundle
         self.pid: Final = pid
-        self.output = b""
+        self._log = kept
+        self._pause: asyncio.TimerHandle | None = None
         self._pipe = output
         self._watch = os.pidfd_open(pid)
         self.running = True
 
     def follow(self, on_exit: Callable[[str], None]) -> None:
-        """Keep the end of the output, and call back when the process has ended."""
+        """Keep the output, and call back when the process has ended."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._pipe, self._read)
         loop.add_reader(self._watch, self._ended, on_exit)
 
     def release(self) -> None:
-        """Close what watches the process."""
+        """Keep what is left of the output, and close what watches the process."""
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._pipe >= 0:
+            self._take()
         loop = asyncio.get_running_loop()
         for descriptor in (self._pipe, self._watch):
             if descriptor >= 0:
@@ -74,13 +83,22 @@ class Container:
         self._pipe = self._watch = -1
 
     def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pipe)
+        if self._take():
+            self._pause = loop.call_later(READ_EVERY, loop.add_reader, self._pipe, self._read)
+
+    def _take(self) -> bool:
+        """Read once; returns whether there may be more."""
         try:
-            data = os.read(self._pipe, 65536)
+            data = os.read(self._pipe, READ)
         except BlockingIOError:
-            return
-        self.output = (self.output + data)[-OUTPUT:]
-        if not data:
-            asyncio.get_running_loop().remove_reader(self._pipe)
+            return True
+        try:
+            self._log.append(data)
+        except OSError as error:
+            _log.warning("output is lost", instance=self.bundle.instance, reason=str(error))
+        return bool(data)
 
     def _ended(self, on_exit: Callable[[str], None]) -> None:
         asyncio.get_running_loop().remove_reader(self._watch)
@@ -95,6 +113,7 @@ class Containers:
         self._bundles = state / "instances"
         self._runc_root = state / "runc"
         self._log = state / "runc.json"
+        self.logs: Final = LogBook(state / "logs")
         self._resolv_conf = state / "resolv.conf"
         self._host = host
         self._resolver = resolver
@@ -113,7 +132,7 @@ class Containers:
             await self.remove(left)
 
     async def close(self) -> None:
-        """Remove the folders; the containers are gone already."""
+        """Remove the folders; the containers are gone already. Logs stay: they say what led to an end."""
         for left in [path.name for path in self._bundles.glob("*")]:
             await self.remove(left)
         shutil.rmtree(self._bundles, ignore_errors=True)
@@ -173,7 +192,8 @@ class Containers:
                 bundle.instance,
                 output=writing,
             )
-            return Container(bundle, int(pid_file.read_text()), reading)
+            kept = await asyncio.to_thread(self.logs.of, bundle.instance)
+            return Container(bundle, int(pid_file.read_text()), reading, kept)
         except BaseException:
             os.close(reading)
             raise

@@ -27,10 +27,12 @@ from umec_platform.netd.names import (
 
 __all__ = [
     "MAX_LINE",
+    "MAX_LOG_LINES",
     "Action",
     "DnsDelete",
     "DnsPut",
     "DnsRule",
+    "InstanceLog",
     "InstanceSpec",
     "InstanceStart",
     "InstanceStop",
@@ -56,6 +58,9 @@ MAX_LINE: Final = 16 * 1024 * 1024
 
 MAX_RULES: Final = 20_000
 """Rules of one kind in a synchronisation: twice what the budgets are measured with."""
+
+MAX_LOG_LINES: Final = 1000
+"""Lines of an instance's log in one answer, which is bounded in octets as well (`logs.MAX_TEXT`)."""
 
 Action = Literal["DROP", "FORWARD", "PASSTHROUGH", "DUPLICATE"]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -224,6 +229,14 @@ class InstanceStop(_Request):
     instance: Identifier
 
 
+class InstanceLog(_Request):
+    """Ask for the last lines that an instance wrote in all its runs here. Result: `{instance, text}`; bounded."""
+
+    op: Literal["instance.log"] = "instance.log"
+    instance: Identifier
+    lines: Annotated[int, Field(ge=1, le=MAX_LOG_LINES)] = 100
+
+
 class Sync(_Request):
     """The whole desired state: what is not named goes. Instances are left alone unless `instances` lists the wanted.
 
@@ -248,6 +261,7 @@ Request = Annotated[
     | DnsDelete
     | InstanceStart
     | InstanceStop
+    | InstanceLog
     | Sync,
     Field(discriminator="op"),
 ]

@@ -46,6 +46,7 @@ def handlers(service: NetdService) -> dict[type[BaseModel], Handler]:
         messages.DnsDelete: service.delete_dns,
         messages.InstanceStart: service.start_instance,
         messages.InstanceStop: service.stop_instance,
+        messages.InstanceLog: service.instance_log,
         messages.Sync: service.sync,
     }
 
@@ -93,9 +94,9 @@ class _Endpoint:
         try:
             request = parse_request(line)
         except ValidationError as error:
-            told = MessageInvalid(_faults(error))
-            _log.warning("netd request", uid=uid, pid=pid, outcome="refused", code=told.code)
-            return _refused("", told)
+            fault = MessageInvalid(_faults(error))
+            _log.warning("netd request", uid=uid, pid=pid, outcome="refused", code=fault.code)
+            return _refused("", fault)
         about = _about(request)
         try:
             result = await self._handlers[type(request)](request)
@@ -107,7 +108,8 @@ class _Endpoint:
         except Exception:  # noqa: BLE001 - the one place that answers for a fault of our own
             _log.exception("netd request", uid=uid, pid=pid, **about, outcome="failed")
             return _refused(request.id, OperationFailed("an unexpected fault, see the log of netd"))
-        _log.info("netd request", uid=uid, pid=pid, **about, outcome="done")
+        told = _log.debug if isinstance(request, messages.Status) else _log.info  # asked for every other second
+        told("netd request", uid=uid, pid=pid, **about, outcome="done")
         return Reply(id=request.id, ok=True, result=result)
 
 

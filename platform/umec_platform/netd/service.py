@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -75,6 +76,7 @@ class NetdService:
         self._instances: dict[str, Instance] = {}
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._began = secrets.token_hex(8)
         self._in_force = False
         self._to_withdraw = False
         self._renewed = asyncio.Event()
@@ -176,6 +178,7 @@ class NetdService:
         entry, ends = self._lease.entry, self._lease.ends
         return {
             "node": self._settings.terms.node,
+            "began": self._began,
             "in_force": self._in_force,
             "standing": None if entry is None else entry.standing.value,
             "generation": None if entry is None else entry.generation,
@@ -188,7 +191,6 @@ class NetdService:
                     "address": str(one.address),
                     "pid": one.container.pid,
                     "running": one.container.running,
-                    "output": one.container.output.decode(errors="replace"),
                 }
                 for one in self._instances.values()
             ],
@@ -393,6 +395,11 @@ class NetdService:
         async with self._lock:
             return {"stopped": await self._stop(request.instance)}
 
+    async def instance_log(self, request: messages.InstanceLog) -> Result:
+        """Return the end of what an instance wrote, whether it runs or not."""
+        kept = await asyncio.to_thread(self._containers.logs.of, request.instance)
+        return {"instance": request.instance, "text": await asyncio.to_thread(kept.tail, request.lines)}
+
     async def _stop(self, name: str) -> bool:
         """Cut off, withdraw its rules and names, kill, remove: each is tried even if another fails."""
         known = self._instances.pop(name, None)
@@ -439,6 +446,8 @@ class NetdService:
             if request.instances is not None:
                 for name in set(self._instances) - set(request.instances):
                     await self._stop(name)
+                kept = {*request.instances, *self._starting}
+                await asyncio.to_thread(self._containers.logs.keep, kept)
             rules, names, refused = self._take_over(request)
             self._rules, self._names = rules, names
             if self._in_force:
