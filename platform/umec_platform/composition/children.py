@@ -1,4 +1,8 @@
-"""`umec netd`, one process for each MEC host of this machine, started again when it ends."""
+"""`umec netd`, one process for each MEC host of this machine, started again when it ends.
+
+The kernel tells it to end when this process ends, in whatever way, and it leaves nothing behind. A site that starts
+meanwhile finds the network namespace taken (`netd-running`) and tries again, as after every end of netd.
+"""
 
 import asyncio
 import contextlib
@@ -42,7 +46,7 @@ class NetdProcess:
 
     async def run(self) -> None:
         """Keep it running until cancelled; then let it clean up."""
-        pause = FIRST_PAUSE
+        pause = FIRST_PAUSE / 2
         while True:
             process = await asyncio.create_subprocess_exec(*self._line, stdin=asyncio.subprocess.DEVNULL)
             started = asyncio.get_running_loop().time()
@@ -68,7 +72,9 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _command_line(site: SiteSettings, host: NetdSettings, files: NetdFiles, folder: Path) -> list[str]:
-    line = [] if host.namespace is None else ["nsenter", f"--net=/run/netns/{host.namespace}", "--"]
+    line = ["setpriv", "--pdeathsig", "TERM", "--"]
+    if host.namespace is not None:
+        line += ["nsenter", f"--net=/run/netns/{host.namespace}", "--"]
     options = {
         "node": host.node,
         "socket": str(folder / "netd.sock"),
