@@ -217,7 +217,7 @@ class Workplace:
         """Run what must be refused; return what it said."""
         ended = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
         assert ended.exit_code == 1, ended.output
-        return ended.stderr
+        return ended.output
 
     def operator(self, *arguments: str) -> dict[str, Any]:
         return self.umec(*arguments, "--credential", str(self.site.operator))[0]
@@ -361,7 +361,8 @@ def test_one_round_gives_certificate_and_token(place: Workplace) -> None:
 @pytest.mark.slow
 def test_a_changed_stage_is_found_and_a_good_boot_heals(place: Workplace, tmp_path: Path) -> None:
     place.boot("--tamper", "kernel")
-    [line] = place.on_node("attest", "--save", str(tmp_path / "evidence"), ok=False)
+    line, refusal = place.on_node("attest", "--save", str(tmp_path / "evidence"), ok=False)
+    assert refusal["code"] == "node-not-trusted"
     assert (line["verdict"], line["standing"]) == ("contraindicated", "untrusted")
     assert line["findings"]
     assert (tmp_path / "evidence" / "quote.bin").stat().st_size > 100
