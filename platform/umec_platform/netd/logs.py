@@ -40,7 +40,8 @@ class InstanceLog:
         if len(data) < MAX_TEXT:
             data = _end_of(self._older, MAX_TEXT - len(data)) + data
         text = data.decode(errors="replace")
-        return "".join(_harmless(line) + "\n" for line in text.split("\n")[-lines - 1 :] if line)
+        written = [line for line in text.split("\n") if line]
+        return "".join(_harmless(line) + "\n" for line in written[-lines:])
 
     def remove(self) -> None:
         """Remove the files."""
