@@ -7,6 +7,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from fastapi import APIRouter
+from sqlalchemy import text
 
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
@@ -176,6 +177,11 @@ class PlatformService:
             group.create_task(self._lifecycle.run(), name="lifecycle")
             await asyncio.sleep(0)
             group.create_task(self._dispatcher.run(), name="platform-outbox")
+
+    async def ready(self) -> None:
+        """Return if the database answers; for /readyz."""
+        async with self._store.read() as session:
+            await session.execute(text("SELECT 1"))
 
     async def close(self) -> None:
         """Close the store; after `run` was cancelled."""

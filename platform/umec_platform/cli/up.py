@@ -33,6 +33,8 @@ def up(
 
     Without settings it serves on loopback. It makes its CA, its keys and the operator's credential at the first start.
     """
+    import uvloop
+
     from umec_core.settings import load_settings
     from umec_core.telemetry import configure_logging
     from umec_platform.composition.settings import SiteSettings
@@ -41,7 +43,8 @@ def up(
     settings = load_settings(SiteSettings, file=config, environ=os.environ, shared=OTHERS)
     if state is not None:
         settings = settings.model_copy(update={"state": state})
-    asyncio.run(_serve(settings, as_json=as_json))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, as_json=as_json))
 
 
 async def _serve(settings: "SiteSettings", *, as_json: bool) -> None:
@@ -70,10 +73,12 @@ def _welcome(settings: "SiteSettings", credential: Path) -> str:
         f"registry    {settings.registry}",
         f"operator    export UMEC_CREDENTIAL={credential}",
     ]
-    if not settings.reference_signers:
-        lines.append("warning     no reference_signers are set: no node can become trusted")
-    if settings.ek_roots is None:
-        lines.append("warning     ek_roots is not set: only TPMs named by a ticket can enrol")
+    if not settings.attest.reference_signers:
+        lines.append("warning     attest.reference_signers is not set: no node can become trusted")
+    if settings.attest.ek_roots is None:
+        lines.append("warning     attest.ek_roots is not set: no EK certificate is believed")
+    if not settings.netd:
+        lines.append("note        no [[netd]] is configured: this machine is no MEC host")
     lines.append(
         "note        all keys of this site lie unsealed in its state folder; there is no offline site root yet"
     )

@@ -87,7 +87,7 @@ def _command_line(site: SiteSettings, host: NetdSettings, files: NetdFiles, fold
         "access-address": host.access_address,
         "allow-uid": str(os.geteuid()),
         "pool": host.pool,
-        "lease-seconds": str(site.lease_seconds),
+        "lease-seconds": str(site.platform.lease_seconds),
     }
     line += [sys.executable, "-m", "umec_platform.cli", "netd"]
     for name, value in options.items():

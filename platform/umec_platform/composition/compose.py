@@ -110,7 +110,7 @@ class _Builder:
         self._verifier_issuer = f"{settings.management}/attest/v1"
         self._verifier_keys = self._pinned_verifier_keys()
         _write_jwks(self._state / VERIFIER_JWKS, self._verifier_keys)
-        self._view = StandingView(max_age=timedelta(seconds=settings.feed_age_seconds))
+        self._view = StandingView(max_age=timedelta(seconds=settings.platform.feed_age_seconds))
 
     async def build(self, closing: contextlib.AsyncExitStack) -> Site:
         """Open every service and connect them: listeners, background work, netd."""
@@ -129,7 +129,7 @@ class _Builder:
         )
 
         async def ready() -> None:
-            for service in (identity, attest, images):
+            for service in (identity, attest, images, platform):
                 await service.ready()
 
         settings = self._settings
@@ -157,7 +157,8 @@ class _Builder:
                 state=self._state / "images",
                 url=self._settings.registry,
                 issuer=self._settings.management,
-                builders=self._settings.builders,
+                database=self._settings.images.database,
+                builders=self._settings.images.builders,
             ),
             verifier=self._token_verifier(identity, f"{self._settings.registry}/"),
             identity_keys=identity.ring,
@@ -187,14 +188,14 @@ class _Builder:
         admitter = Admitter(
             registry=registry,
             verifier=BundleVerifier(images.trusted_root),
-            builders=site_builders(settings.management, settings.builders),
+            builders=site_builders(settings.management, settings.images.builders),
             promotion_keys=[images.promoter.public_key],
             policies=lambda: self._policies("admission"),
             clock=self._clock,
         )
         service = await PlatformService.open(
             PlatformSettings(
-                database=f"sqlite+aiosqlite:///{state / 'platform.db'}",
+                database=settings.platform.database or f"sqlite+aiosqlite:///{state / 'platform.db'}",
                 management=settings.management,
                 mp1=settings.mp1,
                 ca=self._ca,
@@ -226,6 +227,8 @@ class _Builder:
                 mp1=self._settings.mp1,
                 registry=self._settings.registry,
                 state=self._state / "identity",
+                database=self._settings.identity.database,
+                token_seconds=self._settings.identity.token_seconds,
             ),
             verifier_keys=StaticKeys(self._verifier_keys),
             standings=self._view,
@@ -238,16 +241,20 @@ class _Builder:
         return service
 
     async def _attest(self, closing: contextlib.AsyncExitStack, identity: IdentityService) -> AttestService:
-        state = self._state / "attest"
+        state, options = self._state / "attest", self._settings.attest
         service = await AttestService.open(
             AttestSettings(
                 management_url=self._settings.management,
                 state=state,
-                database=f"sqlite+aiosqlite:///{state / 'attest.db'}",
+                database=options.database or f"sqlite+aiosqlite:///{state / 'attest.db'}",
                 ca_sha256=_fingerprint(self._tls.ca),
-                ek_roots=self._settings.ek_roots,
-                reference_signers=self._settings.reference_signers,
-                round_seconds=self._settings.round_seconds,
+                ek_roots=options.ek_roots,
+                ek_allow_list=options.ek_allow_list,
+                reference_signers=options.reference_signers,
+                pcrs=options.pcrs,
+                round_seconds=options.round_seconds,
+                silent_rounds=options.silent_rounds,
+                operator_may_readmit_untrusted=options.operator_may_readmit_untrusted,
             ),
             tokens=self._token_verifier(identity, self._verifier_issuer),
             policies=self._policies("appraisal"),
@@ -283,8 +290,8 @@ class _Builder:
 
     def _pinned_verifier_keys(self) -> KeySet:
         """The keys whose verdicts this site believes: its own verifier's, unless the settings pin others."""
-        if self._settings.verifier_jwks is not None:
-            return _read_jwks(self._settings.verifier_jwks)
+        if self._settings.identity.verifier_jwks is not None:
+            return _read_jwks(self._settings.identity.verifier_jwks)
         state = self._state / "attest"
         state.mkdir(mode=0o700, exist_ok=True)
         return KeySet([load_or_create_key(state / "verifier.key").public_key()])

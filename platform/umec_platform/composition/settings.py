@@ -6,7 +6,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["NetdSettings", "SiteSettings", "default_state"]
+__all__ = [
+    "AttestOptions",
+    "IdentityOptions",
+    "ImagesOptions",
+    "NetdSettings",
+    "PlatformOptions",
+    "SiteSettings",
+    "default_state",
+]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -39,6 +47,51 @@ class NetdSettings(_Strict):
     """Where tenants' subnets come from."""
 
 
+class AttestOptions(_Strict):
+    """The verifier. What is not named here is `umec_attest.service.AttestSettings`'s to say."""
+
+    database: str | None = None
+    """SQLAlchemy URL (postgresql+asyncpg://…); none: SQLite in the state folder. The same for the other services."""
+    reference_signers: tuple[Path, ...] = ()
+    """PEM public keys whose reference sets are believed. Without one, no node can become trusted."""
+    ek_roots: Path | None = None
+    """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
+    ek_allow_list: frozenset[str] = frozenset()
+    """`ek_sha256` of TPMs without certificate that may enrol without a ticket."""
+    pcrs: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
+    round_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    silent_rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    operator_may_readmit_untrusted: bool = False
+    """Whether an operator may bring an untrusted node back without a new boot."""
+
+
+class IdentityOptions(_Strict):
+    """The authorization server."""
+
+    database: str | None = None
+    token_seconds: Annotated[int, Field(ge=10, le=300)] = 300
+    verifier_jwks: Path | None = None
+    """The verifier keys that this site believes (JWKS), where they are not those of its own verifier."""
+
+
+class ImagesOptions(_Strict):
+    """The registry and its signing authority."""
+
+    database: str | None = None
+    builders: dict[Tenant, tuple[ClientId, ...]] = Field(default_factory=dict)
+    """Whose signatures count for a tenant's images: clients of the kind builder; without: `TENANT-builder`."""
+
+
+class PlatformOptions(_Strict):
+    """The MEC platform."""
+
+    database: str | None = None
+    lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
+    """How long rules hold without a fresh signed standing of their node."""
+    feed_age_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """How old the standing feed may be before every call in a node's name is refused."""
+
+
 class SiteSettings(_Strict):
     """Everything `umec up` can be told; the defaults serve one machine on loopback."""
 
@@ -49,20 +102,14 @@ class SiteSettings(_Strict):
     management_port: Port = 8443
     mp1_port: Port = 8444
     registry_port: Port = 5443
-    round_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    lease_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
-    feed_age_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
-    reference_signers: tuple[Path, ...] = ()
-    """PEM public keys whose reference sets are believed. Without one, no node can become trusted."""
-    ek_roots: Path | None = None
-    """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
-    verifier_jwks: Path | None = None
-    """The verifier keys that this site believes (JWKS), where they are not those of its own verifier."""
-    builders: dict[Tenant, tuple[ClientId, ...]] = Field(default_factory=dict)
-    """Whose signatures count for a tenant's images: clients of the kind builder; without: `TENANT-builder`."""
     policies: Path | None = None
-    """A folder with policy sets (appraisal, admission, tokens, promotion) in place of the built-in ones."""
+    """A folder with policy sets (appraisal, admission, promotion, tokens) in place of the built-in ones."""
+    attest: AttestOptions = AttestOptions()
+    identity: IdentityOptions = IdentityOptions()
+    images: ImagesOptions = ImagesOptions()
+    platform: PlatformOptions = PlatformOptions()
     netd: tuple[NetdSettings, ...] = ()
+    """The MEC hosts that this machine is: a `umec netd` is started for each."""
 
     @property
     def management(self) -> str:

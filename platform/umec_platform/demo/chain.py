@@ -59,16 +59,18 @@ def show(this: Run) -> None:
 def start_site(this: Run) -> None:
     """Start `umec up` with the settings of this street, and wait until it is ready."""
     signer = _signing_key(this)
-    settings: dict[str, Any] = {
-        "state": str(this.state),
-        "host": SITE_ADDRESS,
+    site = {"state": str(this.state), "host": SITE_ADDRESS}
+    attest = {
         "round_seconds": ROUND_SECONDS,
         "reference_signers": [signer],
         "ek_roots": str(this.folder / "ek-roots"),
-        **sabotage.prepare(this),
     }
+    broken = sabotage.prepare(this)
+    tables = [_toml(site | broken.pop("site", {})), f"[attest]\n{_toml(attest)}"]
+    tables += [f"[{name}]\n{_toml(table)}" for name, table in broken.items()]
+    tables += [f"[[netd]]\n{_toml(_host(node))}" for node in NODES]
     config = this.folder / "umec.toml"
-    config.write_text(_toml(settings) + "".join(f"\n[[netd]]\n{_toml(_host(node))}" for node in NODES))
+    config.write_text("\n".join(tables))
     this.processes.start("site", umec_line("up", "--config", str(config), "--json"))
 
     def ready() -> bool | None:

@@ -35,7 +35,7 @@ POLICIES = Path(__file__).parents[3] / "policies" / "umec_policies" / "sets"
 
 
 def prepare(run: Run) -> dict[str, Any]:
-    """Break what has to be broken before the site starts; return further settings for it."""
+    """Break what has to be broken before the site starts; return further settings for it, by table."""
     breakers = {5: _other_verifier, 6: _expired_authority, 9: _without_admission}
     breaker = breakers.get(run.sabotage or 0)
     return {} if breaker is None else breaker(run)
@@ -45,7 +45,7 @@ def _other_verifier(run: Run) -> dict[str, Any]:
     keys = run.folder / "another-verifier.jwks.json"
     stranger = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=False, auto_kid=True)
     keys.write_text(json.dumps({"keys": [stranger.as_dict(private=False)]}))
-    return {"verifier_jwks": str(keys)}
+    return {"identity": {"verifier_jwks": str(keys)}}
 
 
 def _expired_authority(run: Run) -> dict[str, Any]:
@@ -79,4 +79,4 @@ def _without_admission(run: Run) -> dict[str, Any]:
     policies = folder / "admission" / "admission.cedar"
     kept = [part for part in policies.read_text().split("@id(") if not part.startswith('"admit-production"')]
     policies.write_text("@id(".join(kept))
-    return {"policies": str(folder)}
+    return {"site": {"policies": str(folder)}}
