@@ -1,0 +1,214 @@
+"""One node with one application, whose site is stopped, killed and started again; run inside namespaces by the tests.
+
+Prints one JSON object: what was seen. Parts of the demo build the street; nothing here repairs what a restart breaks.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from requests_oauth2client.exceptions import OAuth2Error
+
+from umec_platform.demo import applications, attacks, chain, images, nodes
+from umec_platform.demo.command import Processes, umec_line, wait_for
+from umec_platform.demo.fall import SERVICES
+from umec_platform.demo.run import MANAGEMENT, Run
+from umec_platform.demo.sandbox import prepare
+from umec_platform.demo.sight import Sight
+from umec_platform.demo.timeline import Broken, Timeline
+from umec_platform.demo.topology import NODES, build_street, inside
+from umec_platform.netd.client import NetdClient
+
+NODE = NODES[0]
+AGENT = f"agent-{NODE.name}"
+PATIENCE = 40.0
+"""Seconds for everything to come back: Python starts four times over on a busy machine."""
+
+
+def build(run: Run) -> tuple[applications.Running, attacks.Probes]:
+    """Everything up to a packet that flows."""
+    build_street()
+    tpm = nodes.start_tpm(run, NODE.name)
+    chain.start_site(run)
+    nodes.publish_reference_set(run)
+    nodes.boot(run, NODE)
+    nodes.enrol(run, NODE, tpm["ek_chain"])
+    nodes.attest(run, NODE)
+    nodes.get_credentials(run, NODE)
+    images.register_builders(run)
+    digest = images.build_example(run)
+    images.publish(run, NODE, digest)
+    applications.add_tenant(run, NODE)
+    running = applications.deploy(run, NODE, digest)
+    return running, attacks.Probes.register(run)
+
+
+def start_again(run: Run) -> float:
+    """Start `umec up` as it was started before; return the seconds until it was ready."""
+    run.processes.start("site", umec_line("up", "--config", str(run.folder / "umec.toml"), "--json"))
+
+    def ready() -> bool | None:
+        run.processes.check("site")
+        with contextlib.suppress(httpx.TransportError), run.http() as http:
+            return True if http.get(f"{MANAGEMENT}/readyz").status_code == 200 else None
+        return None
+
+    return wait_for("umec up, again", ready, seconds=PATIENCE)[1] / 1000
+
+
+def shown(run: Run, instance: str) -> dict[str, Any]:
+    return run.operator("app", "show", instance)
+
+
+def states(run: Run) -> list[str]:
+    return sorted(one["state"] for one in applications.services(run))
+
+
+def last(sight: Sight) -> str | None:
+    """What the camera sees now."""
+    return sight.first(lambda _: True, after=time.monotonic()).answer
+
+
+def rules_in_kernel() -> bool:
+    done = subprocess.run(inside(NODE.name, ["nft", "list", "tables"]), check=True, capture_output=True, text=True)
+    return "umec" in done.stdout
+
+
+def restart_while_all_is_well(run: Run, running: applications.Running) -> dict[str, Any]:
+    """Stop the site in good order, start it, and only look."""
+    before = shown(run, running.instance)
+    began = time.monotonic()
+    status = run.processes.stop("site", signal.SIGINT)
+    stopped = time.monotonic()
+    silent = (last(running.packets), last(running.names), rules_in_kernel())
+    ready = start_again(run)
+    packet = running.packets.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
+    name = running.names.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
+    after = shown(run, running.instance)
+    wrote = run.operator("app", "log", running.instance)["text"]
+    rules = run.operator("service", "rules")["rules"]
+    return {
+        "status": status,
+        "stop_seconds": stopped - began,
+        "traceback": "Traceback" in run.processes.log("site").read_text(),
+        "while_down": silent,
+        "ready_seconds": ready,
+        "back_seconds": max(packet.at, name.at) - stopped,
+        "same_instance": json.loads(packet.answer or "{}").get("from") == running.instance,
+        "named": name.answer == running.address,
+        "states": (before["instantiatedAppState"], after["instantiatedAppState"]),
+        "services": states(run),
+        "rules": sorted({one["rule"]["state"] for one in rules}),
+        "starts_in_log": wrote.count("answering on"),
+    }
+
+
+def killed_between_verdict_and_effect(
+    run: Run, running: applications.Running, probes: attacks.Probes
+) -> dict[str, Any]:
+    """Let the verdict be written and not its effect; kill; then only start."""
+    token = probes.bound.token()
+    honest = probes.bound.call("GET", SERVICES, token=token).status_code
+    database = run.state / "platform" / "platform.db"
+    fallen = '"standing": "untrusted"'
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=20)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        nodes.reboot(run, NODE, tamper="cmdline")
+        wait_for("the verdict", lambda: fallen in run.processes.log(AGENT).read_text() or None, seconds=20)
+        run.processes.stop("site", signal.SIGKILL)
+        run.processes.stop(AGENT, signal.SIGKILL)
+        killed = time.monotonic()
+        lock.execute("ROLLBACK")
+    unwritten = rows(database, "SELECT standing FROM hosts"), rows(database, "SELECT suspended FROM services")
+    wait_for("netd to end with its site", lambda: None if rules_in_kernel() else True, seconds=20)
+    netd_ended = time.monotonic() - killed
+    start_again(run)
+    live = code_of_call(probes, token)
+
+    def suspended() -> bool | None:
+        return True if states(run) == ["SUSPENDED"] else None
+
+    wait_for("its service to be suspended", suspended, seconds=20)
+
+    def stopped() -> str | None:
+        return shown(run, running.instance).get("stopped", {}).get("code")
+
+    why, _ = wait_for("its instance to be down", stopped, seconds=20)
+    time.sleep(3)  # longer than two looks at what the host runs
+    answered = [one.answer for one in running.packets.attempts + running.names.attempts if one.asked > killed + 1]
+    return {
+        "honest": honest,
+        "unwritten": unwritten,
+        "netd_ended_seconds": netd_ended,
+        "live_token_at_once": live,
+        "live_token": code_of_call(probes, token),
+        "new_token": refused_token(probes),
+        "why": why,
+        "services": states(run),
+        "standing": [one["standing"] for one in run.operator("host", "list")["hosts"]],
+        "asked": len(answered),
+        "answered": [one for one in answered if one is not None],
+        "netd": in_force(run),
+    }
+
+
+def in_force(run: Run) -> dict[str, Any]:
+    """What netd itself says."""
+    told = asyncio.run(NetdClient(run.state / "netd" / NODE.name / "netd.sock").status())
+    return {name: told[name] for name in ("in_force", "traffic", "dns", "instances", "standing")}
+
+
+def refused_token(probes: attacks.Probes) -> str | None:
+    try:
+        probes.bound.token()
+    except OAuth2Error as error:
+        return str(getattr(error, "error", error))
+    return None
+
+
+def code_of_call(probes: attacks.Probes, token: Any) -> str | None:
+    answer = probes.bound.call("GET", SERVICES, token=token)
+    return None if answer.ok else str(answer.json().get("code"))
+
+
+def rows(database: Path, query: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return [row[0] for row in connection.execute(query)]
+
+
+def main() -> None:
+    folder = prepare()
+    logs = folder / "logs"
+    logs.mkdir()
+    seen: dict[str, Any] = {}
+    with contextlib.ExitStack() as clean_up:
+        processes = Processes(logs)
+        clean_up.callback(processes.stop_all)
+        run = Run(folder, Timeline(as_json=True), None, processes, clean_up)
+        try:
+            began = time.monotonic()
+            running, probes = build(run)
+            seen["build_seconds"] = time.monotonic() - began
+            began = time.monotonic()
+            seen["restart"] = restart_while_all_is_well(run, running)
+            seen["restart_seconds"] = time.monotonic() - began
+            began = time.monotonic()
+            seen["kill"] = killed_between_verdict_and_effect(run, running, probes)
+            seen["kill_seconds"] = time.monotonic() - began
+        except Broken as broken:
+            seen["broken"] = f"{broken.code}: {broken.detail}"
+            seen["log"] = processes.log("site").read_text()[-4000:]
+    print(json.dumps(seen))  # noqa: T201 - this is what the tests read
+    sys.exit("broken" in seen)
+
+
+if __name__ == "__main__":
+    main()
