@@ -63,6 +63,9 @@ FEED_PATIENCE: Final = 10.0
 FEED_LOOK: Final = 0.1
 """Seconds that operations of an earlier run wait for the first standing, and between two looks."""
 
+STARTS_AT_ONCE: Final = 4
+"""A host that restarts brings all its instances back: a small node unpacks a few images at a time."""
+
 CREDENTIAL: Final = "client.json"
 """The file under /run/umec from which an application learns who it is and where its platform answers."""
 
@@ -125,6 +128,7 @@ class LifeCycle:
         self._new_key = new_key
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def run(self) -> None:
         """Work until cancelled; operations that were cut off are run again first."""
@@ -171,7 +175,11 @@ class LifeCycle:
         if job is None:
             return
         try:
-            await (self._terminate(job) if job.kind == TERMINATE else self._start(job))
+            if job.kind == TERMINATE:
+                await self._terminate(job)
+            else:
+                async with self._starts:
+                    await self._start(job)
         except Exception as error:
             if not isinstance(error, UmecError):
                 log.exception("an operation met an unforeseen error", operation=operation)

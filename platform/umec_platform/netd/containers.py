@@ -30,7 +30,7 @@ RUNC_TIME: Final = 30.0
 """Seconds for one call of runc, which takes some 30 ms."""
 
 READ: Final = 65536
-READ_EVERY: Final = 0.1
+READ_EVERY: Final = 0.25
 """Octets of an instance's output that are read at once, and seconds until the next: whoever writes more has to wait, so
 that it costs its neighbours neither netd's time nor the life of the disk.
 """
