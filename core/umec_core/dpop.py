@@ -1,13 +1,17 @@
 """Proofs of possession by an application's key (DPoP, RFC 9449): made by clients, verified once by servers.
 
 DpopInvalid      dpop-invalid       a proof is not one for this request, this token and this time
+DpopForeign      dpop-foreign       a proof is by another key than the one that was asked for
 DpopReplayed     dpop-replayed      a proof was used before
+ReplayQuota      replay-quota       one payer has used more proofs than its share
 ReplayCacheFull  replay-cache-full  too many tokens are remembered to remember one more
 """
 
 import hashlib
 import heapq
+import hmac
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +20,7 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
-from umec_core.errors import Unauthenticated, Unavailable
+from umec_core.errors import Kind, UmecError, Unauthenticated, Unavailable
 from umec_core.jose import (
     SKEW,
     JwkInvalid,
@@ -34,10 +38,12 @@ from umec_core.jose import (
 )
 
 __all__ = [
+    "DpopForeign",
     "DpopInvalid",
     "DpopReplayed",
     "ReplayCache",
     "ReplayCacheFull",
+    "ReplayQuota",
     "VerifiedProof",
     "make_proof",
     "verify_proof",
@@ -59,6 +65,9 @@ PROOF_LIFE: Final = timedelta(seconds=60)
 REMEMBERED: Final = 2**18
 """Entries of a replay cache: what 3,500 calls a second need within the life of a proof; about 40 MB when full."""
 
+SHARE: Final = 8
+"""One payer may hold this fraction of a cache (460 calls a second, all the time), so that nobody fills it alone."""
+
 
 class DpopInvalid(Unauthenticated):
     """A proof is not one for this request, this token and this time."""
@@ -66,10 +75,23 @@ class DpopInvalid(Unauthenticated):
     code = "dpop-invalid"
 
 
+class DpopForeign(Unauthenticated):
+    """A proof is by another key than the one that was asked for."""
+
+    code = "dpop-foreign"
+
+
 class DpopReplayed(Unauthenticated):
     """A proof was used before."""
 
     code = "dpop-replayed"
+
+
+class ReplayQuota(UmecError):
+    """One payer has used more proofs within their life than its share: others shall not suffer from it."""
+
+    code = "replay-quota"
+    kind = Kind.TOO_MANY
 
 
 class ReplayCacheFull(Unavailable):
@@ -81,28 +103,41 @@ class ReplayCacheFull(Unavailable):
 class ReplayCache:
     """Remembers what was used until it is no longer valid anyway: in this process, bounded, closed when full."""
 
-    def __init__(self, limit: int = REMEMBERED) -> None:
+    def __init__(self, limit: int = REMEMBERED, *, quota: int | None = None) -> None:
         self._limit = limit
-        self._until: dict[bytes, float] = {}
-        self._order: list[tuple[float, bytes]] = []
+        self._quota = max(1, limit // SHARE) if quota is None else quota
+        self._known: set[bytes] = set()
+        self._order: list[tuple[float, bytes, str]] = []
+        self._held: Counter[str] = Counter()
 
-    def add(self, issuer: str, jti: str, *, until: datetime, now: datetime) -> bool:
+    def add(self, issuer: str, jti: str, *, until: datetime, now: datetime, payer: str | None = None) -> bool:
         """Remember (issuer, jti) until that time; returns False if it was remembered already.
 
-        Call it only after the signature was verified, or anybody can burn another's identifiers. Raises
+        It counts towards the quota of `payer`, the issuer unless said. Call it only after the signature was verified
+        and its key is known to be the right one, or anybody can burn what is another's. Raises `ReplayQuota` or
         `ReplayCacheFull`.
         """
-        present = now.timestamp()
-        while self._order and self._order[0][0] < present:
-            del self._until[heapq.heappop(self._order)[1]]
+        self._forget(now.timestamp())
         key = hashlib.sha256(f"{len(issuer)}|{issuer}|{jti}".encode()).digest()
-        if key in self._until:
+        if key in self._known:
             return False
-        if len(self._until) >= self._limit:
+        who = issuer if payer is None else payer
+        if self._held[who] >= self._quota:
+            raise ReplayQuota("too many proofs are remembered of this client", advice="try again in a minute")
+        if len(self._known) >= self._limit:
             raise ReplayCacheFull("too many tokens are remembered", advice="try again in a minute")
-        self._until[key] = until.timestamp()
-        heapq.heappush(self._order, (until.timestamp(), key))
+        self._known.add(key)
+        self._held[who] += 1
+        heapq.heappush(self._order, (until.timestamp(), key, who))
         return True
+
+    def _forget(self, present: float) -> None:
+        while self._order and self._order[0][0] < present:
+            _, key, who = heapq.heappop(self._order)
+            self._known.discard(key)
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +173,23 @@ def make_proof(
 
 
 def verify_proof(
-    proof: str, *, method: str, url: str, now: datetime, replay: ReplayCache, access_token: str | None = None
+    proof: str,
+    *,
+    method: str,
+    url: str,
+    now: datetime,
+    replay: ReplayCache,
+    access_token: str | None = None,
+    holder: str | None = None,
+    payer: str | None = None,
 ) -> VerifiedProof:
-    """Return what a proof proves; raises `DpopInvalid` or `DpopReplayed` (RFC 9449, section 4.3).
+    """Return what a proof proves; raises `DpopInvalid`, `DpopForeign`, `DpopReplayed` or `ReplayQuota`.
 
-    1. It is one JWT of bounded size, of type dpop+jwt, signed with ES256 by the public key in its header, and no member
-    of the header is unknown. 2. It is for this method and URL. 3. It was made within the last minute. 4. It is for this
-    access token, or for none if there is none. 5. It was not used before. Whether its key is the one of the token is
-    for the caller to compare.
+    The steps of RFC 9449, section 4.3: 1. It is one JWT of bounded size, of type dpop+jwt, signed with ES256 by the
+    public key in its header, and no member of the header is unknown. 2. It is for this method and URL. 3. It was made
+    within the last minute. 4. It is for this access token, or for none if there is none. 5. Its key is the one with the
+    thumbprint `holder`, where the caller knows it. 6. It was not used before; only what has passed all else is
+    remembered, at the expense of `payer` (the key, unless said).
     """
     try:
         if len(proof) > MAX_PROOF:
@@ -159,7 +203,9 @@ def verify_proof(
     if claims.get("ath") != (None if access_token is None else _token_hash(access_token)):  # 4
         raise DpopInvalid("the proof is for another access token")
     owner = thumbprint(key)
-    if not replay.add(owner, jti, until=issued + PROOF_LIFE + SKEW, now=now):  # 5
+    if holder is not None and not hmac.compare_digest(owner, holder):  # 5
+        raise DpopForeign("the proof is by another key than the one that it should be")
+    if not replay.add(owner, jti, until=issued + PROOF_LIFE + SKEW, now=now, payer=payer):  # 6
         raise DpopReplayed("the proof was used before", advice="make a new proof for every request")
     return VerifiedProof(thumbprint=owner, jti=jti, issued_at=issued)
 

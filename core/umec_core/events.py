@@ -7,9 +7,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-__all__ = ["Bus", "Events", "Subscription"]
+__all__ = ["Events", "Subscription"]
 
 MAX_WAITING: Final = 1024
 """Events that wait for one slow subscriber; the oldest goes first, for a newer one says "look again" too."""
@@ -34,16 +34,6 @@ class Subscription:
     async def __aiter__(self) -> AsyncIterator[Mapping[str, Any]]:
         while True:
             yield await self._queue.get()
-
-
-class Bus(Protocol):
-    """The port: one process needs no broker, a cluster has one."""
-
-    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
-        """Wake whoever waits for a topic."""
-
-    def subscribe(self, topic: str) -> AsyncIterator[Mapping[str, Any]]:
-        """Return the events of a topic from now on."""
 
 
 class Events:

@@ -3,12 +3,14 @@
 
 create_app(title, routers, ready=…)     a FastAPI application that fails closed and shows no internals
 require(verifier, "scope", …)           a dependency: the verified Principal, or 401 / 403 as problem+json
+presented(request, base)                what a request shows, for those who ask a verifier themselves
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,9 +24,9 @@ from umec_core.problems import MEDIA_TYPE, problem_details
 
 if TYPE_CHECKING:
     from umec_core.principal import Principal
-    from umec_core.tokens import TokenVerifier
+    from umec_core.tokens import Presented, TokenVerifier
 
-__all__ = ["MAX_BODY", "BodyTooLarge", "client_certificate", "create_app", "problem_response", "require"]
+__all__ = ["MAX_BODY", "BodyTooLarge", "client_certificate", "create_app", "presented", "problem_response", "require"]
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request body, unless an application says otherwise: our largest ordinary body is an AppD."""
@@ -87,8 +89,38 @@ def client_certificate(request: Request) -> bytes | None:
     return certificate if isinstance(certificate, bytes) else None
 
 
-def require(verifier: "TokenVerifier", *scopes: str) -> Callable[[Request], Awaitable["Principal"]]:
-    """Return a dependency that lets in who shows a good access token with all of `scopes`.
+def presented(request: Request, base: str) -> "Presented":
+    """Return what a request shows; raises `TokenMissing` if that is more than one token or proof.
+
+    `base` is the listener's own URL without a path. What the Host header says is the client's choice: a proof that was
+    made for another server would be good here.
+    """
+    from umec_core.tokens import Presented, TokenMissing  # noqa: PLC0415 - keeps this module light for public APIs
+
+    values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
+    if len(values) > 1 or len(proofs) > 1:
+        raise TokenMissing("the request carries more than one token or proof")
+    scheme, _, token = values[0].partition(" ") if values else ("", "", "")
+    return Presented(
+        scheme=scheme or None,
+        token=token.strip() or None,
+        proof=proofs[0] if proofs else None,
+        method=request.method,
+        url=f"{base}{_sent_path(request)}",
+        client_certificate=client_certificate(request),
+    )
+
+
+def _sent_path(request: Request) -> str:
+    """Return the path as it was sent: a client writes its proof for that, not for what it decodes to."""
+    raw = request.scope.get("raw_path")
+    return quote(request.scope["path"]) if raw is None else raw.split(b"?", 1)[0].decode("latin-1")
+
+
+def require(
+    verifier: "TokenVerifier", *scopes: str, either: bool = False
+) -> Callable[[Request], Awaitable["Principal"]]:
+    """Return a dependency that lets in who shows a good access token with all of `scopes`, or with `either` of them.
 
     Others get 401 (`token-…`, `dpop-…`, `standing-…`) or 403 (`token-scope`) as problem+json with WWW-Authenticate
     (RFC 6750, RFC 9449, RFC 9728).
@@ -96,7 +128,11 @@ def require(verifier: "TokenVerifier", *scopes: str) -> Callable[[Request], Awai
 
     async def authenticated(request: Request) -> "Principal":
         try:
-            principal = await _verify(verifier, request, scopes)
+            principal = await verifier.verify(presented(request, verifier.base))
+            if either:
+                _require_one(principal, scopes)
+            else:
+                principal.require(*scopes)
         except UmecError as error:
             metrics.CHECKS.labels(request.app.title, error.code).inc()
             if error.kind not in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
@@ -108,25 +144,11 @@ def require(verifier: "TokenVerifier", *scopes: str) -> Callable[[Request], Awai
     return authenticated
 
 
-async def _verify(verifier: "TokenVerifier", request: Request, scopes: Sequence[str]) -> "Principal":
-    from umec_core.tokens import Presented, TokenMissing  # noqa: PLC0415 - keeps this module light for public APIs
+def _require_one(principal: "Principal", scopes: Sequence[str]) -> None:
+    from umec_core.principal import TokenScope  # noqa: PLC0415 - keeps this module light for public APIs
 
-    values = request.headers.getlist("authorization")
-    proofs = request.headers.getlist("dpop")
-    if len(values) > 1 or len(proofs) > 1:
-        raise TokenMissing("the request carries more than one token or proof")
-    scheme, _, token = values[0].partition(" ") if values else ("", "", "")
-    presented = Presented(
-        scheme=scheme or None,
-        token=token.strip() or None,
-        proof=proofs[0] if proofs else None,
-        method=request.method,
-        url=str(request.url),
-        client_certificate=client_certificate(request),
-    )
-    principal = await verifier.verify(presented)
-    principal.require(*scopes)
-    return principal
+    if principal.scopes.isdisjoint(scopes):
+        raise TokenScope(f"the token has none of the scopes {' '.join(scopes)}")
 
 
 def _www_authenticate(verifier: "TokenVerifier", request: Request, error: UmecError, scopes: Sequence[str]) -> str:

@@ -334,8 +334,6 @@ class StandingFollower:
                 _log.warning("standing feed failed", code=error.code, detail=error.detail)
             except Exception:  # noqa: BLE001 - a failing listener must not end the feed that all decisions stand on
                 _log.exception("listener of the standing feed failed")
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LAST_RETRY)
             else:
                 pause = FIRST_RETRY
                 continue

@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from umec_core.clock import Clock
-from umec_core.dpop import ReplayCache, verify_proof
+from umec_core.dpop import DpopForeign, ReplayCache, verify_proof
 from umec_core.errors import UmecError, Unauthenticated, Unavailable
 from umec_core.jose import (
     JwkInvalid,
@@ -241,10 +242,13 @@ class TokenVerifier:
         allow_bearer: BearerPolicy | bool = False,
         denied: Denied | None = None,
         resource_metadata: str | None = None,
+        base: str | None = None,
     ) -> None:
+        """`base` is the listener's own URL without a path, for proofs; that of the audience unless given."""
         if not issuer or not audience:
             raise ValueError("a verifier needs an issuer and an audience")
         self.audience: Final = audience
+        self.base: Final = _origin(audience) if base is None else base.rstrip("/")
         self.resource_metadata: Final = resource_metadata
         self._issuer = issuer
         self._keys = keys
@@ -306,16 +310,18 @@ class TokenVerifier:
     def _check_proof(self, verified: _Verified, presented: Presented, token: str, now: datetime) -> None:
         if presented.proof is None:
             raise TokenBinding("the token is bound to a key, and the request has no proof in a DPoP header")
-        proof = verify_proof(
-            presented.proof,
-            method=presented.method,
-            url=presented.url,
-            now=now,
-            replay=self._replay,
-            access_token=token,
-        )
-        if not hmac.compare_digest(proof.thumbprint, verified.confirmation or ""):
-            raise TokenBinding("the proof is by another key than the one that the token is bound to")
+        try:
+            verify_proof(
+                presented.proof,
+                method=presented.method,
+                url=presented.url,
+                now=now,
+                replay=self._replay,
+                access_token=token,
+                holder=verified.confirmation or "",
+            )
+        except DpopForeign as error:
+            raise TokenBinding("the proof is by another key than the one that the token is bound to") from error
 
     def _check_bearer(self, principal: Principal, presented: Presented) -> None:
         allowed = (
@@ -335,6 +341,13 @@ class TokenVerifier:
         self._cache.move_to_end(token)
         while len(self._cache) > CACHED:
             self._cache.popitem(last=False)
+
+
+def _origin(audience: str) -> str:
+    parts = urlsplit(audience)
+    if not parts.scheme or not parts.netloc:
+        raise ValueError("a verifier needs the address of its API: an audience that is a URL, or a base")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _presented_token(presented: Presented) -> str:
@@ -366,10 +379,11 @@ def _verified(claims: Mapping[str, Any]) -> _Verified:
     if (node is None) != (generation is None) or isinstance(generation, bool) or not isinstance(generation, int | None):
         raise JwtMalformed("node and generation come together, and the generation is a whole number")
     binding, confirmation = _binding(claims.get("cnf"))
+    scope = _optional(claims, "scope")
     principal = Principal(
         subject=claim_text(claims, "sub"),
         client_id=claim_text(claims, "client_id"),
-        scopes=frozenset((_optional(claims, "scope") or "").split()),
+        scopes=frozenset() if scope is None else frozenset(scope.split()),
         audience=claim_text(claims, "aud"),
         tenant=_optional(claims, "tenant"),
         node=node,
@@ -383,7 +397,8 @@ def _verified(claims: Mapping[str, Any]) -> _Verified:
 
 
 def _optional(claims: Mapping[str, Any], name: str) -> str | None:
-    return claim_text(claims, name, longest=2048) if claims.get(name) not in (None, "") else None
+    """Return a claim that may be absent; an empty one is neither there nor absent, and refused."""
+    return None if claims.get(name) is None else claim_text(claims, name, longest=2048)
 
 
 def _binding(confirmation: object) -> tuple[Binding, str | None]:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from umec_core.errors import Unavailable
 
-__all__ = ["StoreClosed", "Writer"]
+__all__ = ["StoreBusy", "StoreClosed", "Writer"]
 
 T = TypeVar("T")
 Work = Callable[[AsyncSession], Awaitable[T]]
@@ -23,11 +23,20 @@ Work = Callable[[AsyncSession], Awaitable[T]]
 MAX_BATCH: Final = 256
 """Works in one transaction: bounds what one failing COMMIT (a full disk) can undo."""
 
+MAX_WAITING: Final = 4096
+"""Works that wait: some seconds' worth. Beyond it, an answer that comes too late is worth less than a refusal now."""
+
 
 class StoreClosed(Unavailable):
     """The store is closed, or closes before the work began."""
 
     code = "store-closed"
+
+
+class StoreBusy(Unavailable):
+    """Too many works wait for the store."""
+
+    code = "store-busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +55,14 @@ class Writer:
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     async def write(self, work: Work[T]) -> T:
-        """Run a work and return its result after the COMMIT; raises what the work raised."""
+        """Run a work and return its result after the COMMIT; raises what the work raised.
+
+        Raises `StoreClosed` or `StoreBusy` where it was not even begun.
+        """
         if self._closed:
             raise StoreClosed("the store is closed")
+        if self._jobs.qsize() >= MAX_WAITING:
+            raise StoreBusy(f"{MAX_WAITING} works wait for the store", advice="try again in a few seconds")
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put_nowait(_Job(work, result))
         return await result
@@ -58,7 +72,7 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._jobs.put_nowait(None)
-        await self._task
+        await asyncio.wait([self._task])  # it may have been cancelled: that is then not the closer's business
 
     async def _run(self) -> None:
         try:
@@ -80,8 +94,11 @@ class Writer:
                 while job is not None:
                     await self._one(connection, job, done)
                     job = self._next_waiting(len(done))
-        except Exception as error:  # noqa: BLE001 - the transaction is gone, and each waiting caller is told why
-            _fail([*(finished for finished, _ in done), *([job] if job is not None else [])], error)
+        except BaseException as error:  # the transaction is gone, and each waiting caller is told why
+            told = error if isinstance(error, Exception) else StoreClosed("the store closed before this work was done")
+            _fail([*(finished for finished, _ in done), *([job] if job is not None else [])], told)
+            if told is not error:
+                raise
         else:
             for finished, value in done:
                 if not finished.result.done():
@@ -108,15 +125,27 @@ class Writer:
             try:
                 value = await job.work(session)
                 await session.commit()
-            except Exception as error:  # noqa: BLE001 - it belongs to the caller, who gets it below
+            except BaseException as error:
+                if not _is_of_work(error):
+                    raise
                 await session.rollback()
-                if not job.result.done():
-                    job.result.set_exception(error)
+                _fail([job], error)
             else:
                 done.append((job, value))
 
 
-def _fail(jobs: list[_Job], error: Exception) -> None:
+def _is_of_work(error: BaseException) -> bool:
+    """Whether a work itself raised it: also where it was cancelled from within, and not the writer around it."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)
+
+
+def _fail(jobs: list[_Job], error: BaseException) -> None:
     for job in jobs:
         with contextlib.suppress(asyncio.InvalidStateError):
-            job.result.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                job.result.cancel()
+            else:
+                job.result.set_exception(error)

@@ -26,3 +26,19 @@ def test_every_line_is_json() -> None:
     assert lines[0]["node"] == "node-1"
     assert lines[0]["timestamp"].endswith("Z")
     assert "deep inside" in lines[2]["exception"]
+
+
+def test_a_readable_trace_shows_no_local_variables() -> None:
+    program = """
+import structlog
+from umec_core.telemetry import configure_logging
+configure_logging(json=False)
+try:
+    secret = "hunter" + str(2)
+    raise ValueError("deep inside")
+except ValueError:
+    structlog.get_logger("umec.test").exception("failed")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "deep inside" in ran.stderr
+    assert "hunter2" not in ran.stderr

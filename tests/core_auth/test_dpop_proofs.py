@@ -8,7 +8,16 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_core.dpop import DpopInvalid, DpopReplayed, ReplayCache, ReplayCacheFull, make_proof, verify_proof
+from umec_core.dpop import (
+    DpopForeign,
+    DpopInvalid,
+    DpopReplayed,
+    ReplayCache,
+    ReplayCacheFull,
+    ReplayQuota,
+    make_proof,
+    verify_proof,
+)
 from umec_core.errors import UmecError
 from umec_core.jose import base64url_encode, peek_claims, private_jwk, public_jwk, sign_jwt, thumbprint
 
@@ -118,6 +127,40 @@ def test_the_cache_forgets_what_is_over_and_closes_when_full():
         replay.add("c", "1", until=NOW, now=NOW)
     assert caught.value.code == "replay-cache-full"
     assert replay.add("c", "1", until=NOW, now=NOW + timedelta(seconds=6))
+
+
+def test_a_proof_by_another_key_is_refused_and_not_remembered():
+    replay, text = ReplayCache(limit=1), proof()
+    holder = thumbprint(generate_private_key(SECP256R1()))
+    for _ in range(2):
+        with pytest.raises(DpopForeign) as caught:
+            verify_proof(text, method="GET", url=URL, now=NOW, replay=replay, access_token="t", holder=holder)
+        assert caught.value.code == "dpop-foreign"
+    verify_proof(text, method="GET", url=URL, now=NOW, replay=replay, access_token="t", holder=thumbprint(KEY))
+
+
+def test_one_key_cannot_fill_the_cache_for_all():
+    replay = ReplayCache(limit=8, quota=2)
+    until = NOW + timedelta(seconds=5)
+    assert replay.add("a", "1", until=until, now=NOW)
+    assert replay.add("a", "2", until=until, now=NOW)
+    assert not replay.add("a", "2", until=until, now=NOW)
+    with pytest.raises(ReplayQuota) as caught:
+        replay.add("a", "3", until=until, now=NOW)
+    assert caught.value.code == "replay-quota"
+    assert replay.add("b", "1", until=until, now=NOW)
+    assert replay.add("a", "3", until=until, now=NOW + timedelta(seconds=6))
+
+
+def test_a_payer_with_many_keys_has_one_quota():
+    replay = ReplayCache(limit=8, quota=2)
+    keys = [generate_private_key(SECP256R1()) for _ in range(3)]
+    made = [make_proof(key, "GET", URL, now=NOW) for key in keys]
+    for text in made[:2]:
+        verify_proof(text, method="GET", url=URL, now=NOW, replay=replay, payer="app")
+    with pytest.raises(ReplayQuota):
+        verify_proof(made[2], method="GET", url=URL, now=NOW, replay=replay, payer="app")
+    verify_proof(made[2], method="GET", url=URL, now=NOW, replay=replay, payer="other")
 
 
 @given(st.text(max_size=300) | st.text(alphabet="eyJ.-_0", max_size=300))

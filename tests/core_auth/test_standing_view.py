@@ -203,6 +203,32 @@ def test_a_follower_outlives_bad_statements(world):
     assert world.view.check("lamp-7", 3, world.now)
 
 
+def test_a_follower_pauses_once_after_an_unforeseen_error(world, monkeypatch):
+    feed, faults, pauses, sleep = Feed(), [RuntimeError("busy")] * 4, [], asyncio.sleep
+    feed.statements = [signed(world) for _ in range(5)]
+    taken = asyncio.Event()
+
+    async def listen(_entries):
+        if faults:
+            raise faults.pop()
+        taken.set()
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        await sleep(0)
+
+    async def scenario():
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        running = asyncio.create_task(follower(world, feed, listen).run())
+        await asyncio.wait_for(taken.wait(), 30)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    asyncio.run(scenario())
+    assert pauses[:4] == [0.25, 0.5, 1.0, 2.0]
+
+
 json_values = (
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats(allow_nan=False, allow_infinity=False)
 )

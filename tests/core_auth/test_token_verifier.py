@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_core.clock import Clock
-from umec_core.dpop import make_proof
+from umec_core.dpop import ReplayCache, make_proof
 from umec_core.errors import UmecError
 from umec_core.jose import KeySet, sign_jwt, thumbprint
 from umec_core.principal import Principal
@@ -73,6 +73,11 @@ def test_nobody(world, changes):
         ({"tenant": 5}, "token-invalid"),
         ({"node": "lamp-7"}, "token-invalid"),
         ({"generation": 5}, "token-invalid"),
+        ({"node": ""}, "token-invalid"),
+        ({"node": "", "generation": 5}, "token-invalid"),
+        ({"tenant": ""}, "token-invalid"),
+        ({"instance": ""}, "token-invalid"),
+        ({"scope": ""}, "token-invalid"),
         ({"node": "lamp-7", "generation": True}, "token-invalid"),
         ({"node": "lamp-7", "generation": "5"}, "token-invalid"),
         ({"cnf": {}}, "token-invalid"),
@@ -122,6 +127,21 @@ def test_a_replayed_proof(world):
     verify(world, presented)
     refused(world, "dpop-replayed", presented)
     verify(world, world.presented(presented.token))
+
+
+def test_a_thief_without_the_key_fills_no_cache(world):
+    token, thief = world.token(), type(world)().client_key
+    world.verifier = TokenVerifier(
+        issuer=world.claims()["iss"],
+        audience=world.verifier.audience,
+        keys=StaticKeys(KeySet([world.token_key.public_key()])),
+        standings=None,
+        clock=lambda: world.now,
+        replay=ReplayCache(limit=1),
+    )
+    for _ in range(3):
+        refused(world, "token-binding", world.presented(token, key=thief))
+    verify(world, world.presented(token))
 
 
 def test_certificate_bound_tokens(world):

@@ -6,9 +6,9 @@ from typing import Final, Protocol
 from starlette.requests import Request
 
 from umec_core.clock import Clock
-from umec_core.http import client_certificate
+from umec_core.http import presented
 from umec_core.principal import Principal
-from umec_core.tokens import Presented, TokenMissing, TokenVerifier
+from umec_core.tokens import TokenVerifier
 from umec_images.gateway.errors import ScopeMissing, TenantForeign
 from umec_images.oci.reference import check_repository, tenant_of
 
@@ -39,20 +39,7 @@ class Gatekeeper:
 
     async def enter(self, request: Request) -> Principal:
         """Return who asks; raises the errors of TokenVerifier."""
-        values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
-        if len(values) != 1 or len(proofs) > 1:
-            raise TokenMissing("the request does not carry exactly one Authorization and at most one DPoP proof")
-        scheme, _, token = values[0].partition(" ")
-        presented = Presented(
-            scheme=scheme.lower(),
-            token=token.strip(),
-            proof=proofs[0] if proofs else None,
-            method=request.method,
-            # Our own public address, not the Host header: a proof is for this registry.
-            url=f"{self._url}{request.scope['path']}",
-            client_certificate=client_certificate(request),
-        )
-        return await self._verifier.verify(presented)
+        return await self._verifier.verify(presented(request, self._url))
 
     def challenge(self) -> str:
         """Return WWW-Authenticate for those who are not let in (RFC 9449 §7.1, RFC 9728)."""
