@@ -9,6 +9,7 @@ Names and digests are checked before they become part of a request to the store.
 
 import asyncio
 import re
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from umec_core.errors import Kind, UmecError
@@ -25,15 +26,17 @@ from umec_core.principal import Principal
 from umec_core.problems import PROBLEMS
 from umec_images.authority.journal import Journal
 from umec_images.gateway.access import PULL, PUSH, Door, allow
-from umec_images.gateway.backend import CHUNK, Backend, StoredBlob
+from umec_images.gateway.backend import Backend
 from umec_images.gateway.content import Contents
 from umec_images.gateway.errors import (
+    BackendUnavailable,
     DigestStated,
     Unsupported,
     UploadRefused,
     UploadTooLarge,
     oci_error,
 )
+from umec_images.gateway.spool import BlobResponse
 from umec_images.oci.client import REFUSAL_HEADER
 from umec_images.oci.errors import BlobUnknown, DigestMismatch, ManifestInvalid
 from umec_images.oci.manifest import INDEX, MAX_MANIFEST, encode
@@ -46,8 +49,6 @@ MAX_QUERY: Final = 2048
 _UPLOAD: Final = re.compile(r"[0-9a-f-]{36}\Z", re.ASCII)
 _API: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
-_AUDITED: Final = {"PUT": "manifest-pushed", "DELETE": "manifest-deleted"}
-
 _Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
@@ -55,7 +56,7 @@ def gateway_app(
     backend: Backend, contents: Contents, gatekeeper: Door, *, journal: Journal, max_blob: int
 ) -> Starlette:
     """Return the application; `max_blob` is the size in bytes of the largest blob that it takes or gives."""
-    api = _Gateway(backend, contents, gatekeeper, journal, max_blob)
+    api = _Gateway(backend, contents, gatekeeper, journal, max_blob, weakref.WeakValueDictionary())
     name = "/v2/{tenant}/{repository}"
     routes = [
         api.route("/v2/", {"GET": api.whoami, "HEAD": api.whoami}),
@@ -82,6 +83,7 @@ class _Gateway:
     gatekeeper: Door
     journal: Journal
     max_blob: int
+    turns: weakref.WeakValueDictionary[str, asyncio.Lock]
 
     def route(self, path: str, handlers: dict[str, _Handler]) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -103,11 +105,13 @@ class _Gateway:
 
     async def record(self, request: Request, principal: Principal, error: UmecError) -> None:
         """Write down a refused push, and any content that is not what it was when it was pushed."""
-        action = _AUDITED.get(request.method) if "reference" in request.path_params else None
         if isinstance(error, DigestMismatch):
             action = "content-read"
-        if action is not None:
-            await self.journal.refused(principal.client_id, action, request.scope["path"], error.code)
+        elif request.method == "PUT" and "reference" in request.path_params:
+            action = "manifest-pushed"
+        else:
+            return
+        await self.journal.refused(principal.client_id, action, request.scope["path"], error.code)
 
     def refuse(self, error: UmecError) -> Response:
         headers = {**_API, REFUSAL_HEADER: error.code}  # an answer to HEAD has no body to say it in
@@ -163,8 +167,7 @@ class _Gateway:
     async def get_blob(self, request: Request, principal: Principal) -> Response:
         name, digest = _repository(request, principal, PULL), check_digest(request.path_params["digest"])
         blob = await self.backend.blob(name, digest, self.max_blob)
-        headers = {**_API, "Content-Length": str(_size(blob)), "Docker-Content-Digest": digest}
-        return StreamingResponse(_chunks(blob), media_type="application/octet-stream", headers=headers)
+        return BlobResponse(blob, {**_API, "Docker-Content-Digest": digest})
 
     async def start_upload(self, request: Request, principal: Principal) -> Response:
         name, query = _repository(request, principal, PUSH), {}
@@ -173,25 +176,34 @@ class _Gateway:
             query = {"mount": check_digest(request.query_params["mount"]), "from": source}
         elif "digest" in request.query_params:
             query = {"digest": check_digest(request.query_params["digest"])}
-        return await self._upload(request, f"/v2/{name}/blobs/uploads/", urlencode(query))
+        return await self._upload(request, f"/v2/{name}/blobs/uploads/", urlencode(query), self.max_blob)
 
     async def continue_upload(self, request: Request, principal: Principal) -> Response:
-        name = _repository(request, principal, PUSH)
-        return await self._upload(request, f"/v2/{name}/blobs/uploads/{_upload_id(request)}", _state(request))
+        path = _upload_path(request, _repository(request, principal, PUSH))
+        return await self._continue(request, path, _state(request), _state(request))
 
     async def finish_upload(self, request: Request, principal: Principal) -> Response:
-        name, digest = _repository(request, principal, PUSH), check_digest(request.query_params.get("digest", ""))
-        query = f"{_state(request)}&{urlencode({'digest': digest})}"
-        return await self._upload(request, f"/v2/{name}/blobs/uploads/{_upload_id(request)}", query)
+        path = _upload_path(request, _repository(request, principal, PUSH))
+        stated = urlencode({"digest": check_digest(request.query_params.get("digest", ""))})
+        return await self._continue(request, path, _state(request), f"{_state(request)}&{stated}")
 
     async def upload_status(self, request: Request, principal: Principal) -> Response:
-        name = _repository(request, principal, PUSH)
-        return await self._upload(request, f"/v2/{name}/blobs/uploads/{_upload_id(request)}", _state(request))
+        path = _upload_path(request, _repository(request, principal, PUSH))
+        return await self._upload(request, path, _state(request), 0)
 
-    async def _upload(self, request: Request, path: str, query: str) -> Response:
+    async def _continue(self, request: Request, path: str, state: str, query: str) -> Response:
+        """Send more of an upload, of which the store has a part: together they are no larger than a blob may be.
+
+        One at a time: the store counts what it has when a request ends.
+        """
+        async with self.turns.setdefault(path, asyncio.Lock()):
+            left = self.max_blob - await self.backend.upload_size(path, state)
+            return await self._upload(request, path, query, left)
+
+    async def _upload(self, request: Request, path: str, query: str, limit: int) -> Response:
         kept = ("content-length", "content-type", "content-range")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
-        body = None if request.method == "GET" else _capped(request, self.max_blob)
+        body = None if request.method == "GET" else _capped(request, limit)
         async with self.backend.request(request.method, path, headers=headers, content=body, query=query) as stored:
             text = (await stored.aread())[:4096]
             if stored.status_code not in (201, 202, 204):
@@ -211,11 +223,11 @@ def _reference(request: Request) -> str:
     return check_digest(reference) if ":" in reference else check_tag(reference)
 
 
-def _upload_id(request: Request) -> str:
+def _upload_path(request: Request, repository: str) -> str:
     upload: str = request.path_params["upload"]
     if _UPLOAD.match(upload) is None:
         raise UploadRefused("this names no upload")
-    return upload
+    return f"/v2/{repository}/blobs/uploads/{upload}"
 
 
 def _state(request: Request) -> str:
@@ -234,6 +246,8 @@ def _location(location: str) -> str:
 def _upload_error(status: int, text: bytes) -> UmecError:
     if b"DIGEST_INVALID" in text:
         return DigestStated("the content does not have the digest that was stated")
+    if status >= 500:
+        return BackendUnavailable(f"docker-registry answered {status} to this upload")
     return UploadRefused(f"the store answered {status} to this upload")
 
 
@@ -256,15 +270,3 @@ async def _capped(request: Request, limit: int) -> AsyncIterator[bytes]:
         if size > limit:
             raise UploadTooLarge(f"a blob has at most {limit} bytes")
         yield chunk
-
-
-def _size(blob: StoredBlob) -> int:
-    size = blob.seek(0, 2)
-    blob.seek(0)
-    return size
-
-
-async def _chunks(blob: StoredBlob) -> AsyncIterator[bytes]:
-    with blob:
-        while chunk := await asyncio.to_thread(blob.read, CHUNK):
-            yield chunk

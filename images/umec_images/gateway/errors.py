@@ -4,8 +4,9 @@
     ├── TenantForeign, ScopeMissing            the caller may not
     ├── TagImmutable, TagReserved              the name is taken
     ├── MemberMissing, DigestStated            the content is incomplete, or not what its name says
-    ├── LayerDigest                            the store changed behind the gateway
-    └── UploadTooLarge, UploadRefused, Unsupported, BackendUnavailable
+    ├── ManifestDamaged                        the store changed behind the gateway
+    ├── ReferrersFull, UploadTooLarge, UploadRefused, Unsupported
+    └── BackendUnavailable, RegistryBusy
 
 The registry client's errors (`umec_images.oci.errors`) are used as they are.
 """
@@ -13,12 +14,15 @@ The registry client's errors (`umec_images.oci.errors`) are used as they are.
 from typing import Final
 
 from umec_core.errors import Conflict, Forbidden, Invalid, Kind, NotFound, Refused, UmecError, Unavailable
+from umec_images.oci.errors import DigestMismatch
 
 __all__ = [
     "BackendUnavailable",
     "DigestStated",
+    "ManifestDamaged",
     "MemberMissing",
     "ReferrersFull",
+    "RegistryBusy",
     "ScopeMissing",
     "TagImmutable",
     "TagReserved",
@@ -66,6 +70,12 @@ class DigestStated(Invalid):
     code = "digest-mismatch"
 
 
+class ManifestDamaged(DigestMismatch):
+    """The store names a manifest and holds other bytes, or none: never the same as a manifest that nobody pushed."""
+
+    code = "manifest-damaged"
+
+
 class ReferrersFull(Conflict):
     """The manifest has as many referrers as a list can carry."""
 
@@ -92,9 +102,15 @@ class Unsupported(NotFound):
 
 
 class BackendUnavailable(Unavailable):
-    """The store behind the gateway does not answer."""
+    """The store behind the gateway does not answer, or answers with a fault of its own."""
 
     code = "registry-backend-unavailable"
+
+
+class RegistryBusy(Unavailable):
+    """So much is being handed out that there is no room to check more."""
+
+    code = "registry-busy"
 
 
 _NAMES: Final = {
@@ -102,6 +118,7 @@ _NAMES: Final = {
     "blob-too-large": "SIZE_INVALID",
     "blob-unknown": "BLOB_UNKNOWN",
     "digest-mismatch": "DIGEST_INVALID",
+    "manifest-damaged": "DIGEST_INVALID",
     "manifest-invalid": "MANIFEST_INVALID",
     "manifest-member-missing": "MANIFEST_BLOB_UNKNOWN",
     "manifest-unknown": "MANIFEST_UNKNOWN",

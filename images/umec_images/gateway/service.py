@@ -103,7 +103,7 @@ class ImagesService:
         except BaseException:
             await authority.close()
             raise
-        backend = Backend(httpx.AsyncHTTPTransport(uds=str(process.socket)))
+        backend = Backend(httpx.AsyncHTTPTransport(uds=str(process.socket)), room=2 * settings.max_blob)
         contents = Contents(backend)
         door = Gatekeeper(verifier, url=settings.url)
         registry = gateway_app(backend, contents, door, journal=authority.journal, max_blob=settings.max_blob)
