@@ -6,6 +6,7 @@ Prints one JSON object: what was seen. Parts of the demo build the street; nothi
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 from requests_oauth2client.exceptions import OAuth2Error
 
+from umec_core.errors import UmecError
 from umec_platform.demo import applications, attacks, chain, images, nodes
 from umec_platform.demo.command import Processes, umec_line, wait_for
 from umec_platform.demo.fall import SERVICES
@@ -93,7 +95,8 @@ def restart_while_all_is_well(run: Run, running: applications.Running) -> dict[s
     packet = running.packets.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
     name = running.names.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
     after = shown(run, running.instance)
-    wrote = run.operator("app", "log", running.instance)["text"]
+    wait_for("its second beginning", lambda: begun(run, running, 2), seconds=PATIENCE)
+    wrote = run.operator("app", "log", running.instance, "--lines", "1000")["text"]
     rules = run.operator("service", "rules")["rules"]
     return {
         "status": status,
@@ -107,8 +110,39 @@ def restart_while_all_is_well(run: Run, running: applications.Running) -> dict[s
         "states": (before["instantiatedAppState"], after["instantiatedAppState"]),
         "services": states(run),
         "rules": sorted({one["rule"]["state"] for one in rules}),
-        "starts_in_log": wrote.count("answering on"),
+        "wrote": "answering on" in wrote,
     }
+
+
+def netd_killed(run: Run, running: applications.Running) -> dict[str, Any]:
+    """Kill the netd of the node alone, so that its containers and rules are orphans; then only look."""
+    before = asyncio.run(netd(run).status())["began"]
+    began = time.monotonic()
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        words = command.read_bytes().split(b"\0")
+        if b"netd" in words and NODE.name.encode() in words:
+            os.kill(int(command.parent.name), signal.SIGKILL)
+
+    def anew() -> bool | None:
+        with contextlib.suppress(UmecError):
+            return True if asyncio.run(netd(run).status())["began"] != before else None
+        return None
+
+    wait_for("another netd", anew, seconds=PATIENCE)
+    wait_for("its third beginning", lambda: begun(run, running, 3), seconds=PATIENCE)
+    packet = running.packets.first(lambda one: one.answer is not None, after=time.monotonic())
+    name = running.names.first(lambda one: one.answer is not None, after=time.monotonic())
+    return {"back_seconds": max(packet.at, name.at) - began, "services": states(run)}
+
+
+def begun(run: Run, running: applications.Running, times: int) -> bool | None:
+    """Whether the program has announced itself so many times, by the whole log that netd keeps."""
+    kept = run.state / "netd" / NODE.name / "logs" / f"{running.instance}.log"
+    return True if kept.read_text().count("answering on") == times else None
+
+
+def netd(run: Run) -> NetdClient:
+    return NetdClient(run.state / "netd" / NODE.name / "netd.sock")
 
 
 def killed_between_verdict_and_effect(
@@ -162,7 +196,7 @@ def killed_between_verdict_and_effect(
 
 def in_force(run: Run) -> dict[str, Any]:
     """What netd itself says."""
-    told = asyncio.run(NetdClient(run.state / "netd" / NODE.name / "netd.sock").status())
+    told = asyncio.run(netd(run).status())
     return {name: told[name] for name in ("in_force", "traffic", "dns", "instances", "standing")}
 
 
@@ -200,6 +234,9 @@ def main() -> None:
             began = time.monotonic()
             seen["restart"] = restart_while_all_is_well(run, running)
             seen["restart_seconds"] = time.monotonic() - began
+            began = time.monotonic()
+            seen["netd"] = netd_killed(run, running)
+            seen["netd_seconds"] = time.monotonic() - began
             began = time.monotonic()
             seen["kill"] = killed_between_verdict_and_effect(run, running, probes)
             seen["kill_seconds"] = time.monotonic() - began

@@ -129,7 +129,12 @@ def test_after_a_restart_everything_comes_back_by_itself(street):
     assert (seen["same_instance"], seen["named"]) == (True, True)
     assert seen["states"] == [{"operationalState": "STARTED"}] * 2
     assert (seen["services"], seen["rules"]) == (["ACTIVE"], ["ACTIVE"])
-    assert seen["starts_in_log"] == 2
+    assert seen["wrote"]
+
+
+def test_after_its_netd_was_killed_an_instance_comes_back_by_itself(street):
+    assert street["netd"]["services"] == ["ACTIVE"]
+    assert street["netd"]["back_seconds"] < 40
 
 
 def test_a_verdict_whose_effect_a_kill_cut_off_is_made_up_for(street):
