@@ -29,6 +29,7 @@
     ├── ProofMissing             dpop-missing               the client is registered for DPoP and sends no proof
     ├── CallerDenied             caller-denied              this client may not introspect or revoke that token
     ├── RegistrationInvalid      registration-invalid       a client that cannot be registered like that
+    ├── RegistrationDenied       registration-denied        a client that this caller may not register or remove
     ├── ClientExists             client-exists
     ├── ClientUnknown            client-unknown             (at the management API only)
     └── TooManyRequests          too-many-requests          with Retry-After
@@ -66,6 +67,7 @@ __all__ = [
     "PossessionInvalid",
     "PossessionReplayed",
     "ProofMissing",
+    "RegistrationDenied",
     "RegistrationInvalid",
     "RequestInvalid",
     "ScopeInvalid",
@@ -264,6 +266,12 @@ class RegistrationInvalid(IdentityError, Invalid):
     """A client cannot be registered like that."""
 
     code = "registration-invalid"
+
+
+class RegistrationDenied(IdentityError, Forbidden):
+    """The caller may register and remove application instances only."""
+
+    code = "registration-denied"
 
 
 class ClientExists(IdentityError, Conflict):

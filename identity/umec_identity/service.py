@@ -55,7 +55,7 @@ TENDED_EVERY: Final = 30.0
 """Seconds between two looks at what is over: used identifiers, certificates, denials, keys."""
 
 SERVICE_SCOPES: Final[dict[str, frozenset[str]]] = {
-    "umec-platform": frozenset({"attest:read", "standings:read", "identity:clients", "images:pull"}),
+    "umec-platform": frozenset({"attest:read", "standings:read", "identity:instances", "images:pull"}),
     "umec-images": frozenset({"attest:read", "standings:read", "images:pull", "images:push"}),
     "umec-identity": frozenset({"standings:read"}),
     "umec-attest": frozenset({"standings:read"}),
@@ -248,7 +248,7 @@ class IdentityService:
                 refusals=refusals,
                 addresses=addresses,
             ),
-            clients_router(self.clients, self.verifier),
+            clients_router(self.clients, self.verifier, mp1=self.resources.by_api["mp1"]),
             self._audit_router(),
         )
 

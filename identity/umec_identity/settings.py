@@ -12,7 +12,7 @@ SIGSTORE: Final = "sigstore"
 
 SCOPES: Final[dict[str, frozenset[str]]] = {
     "attest": frozenset({"attest:admin", "attest:read", "standings:read"}),
-    "identity": frozenset({"identity:clients"}),
+    "identity": frozenset({"identity:clients", "identity:instances"}),
     "platform": frozenset({"platform:admin", "platform:tenant"}),
     "mp1": frozenset({"mec:services.read", "mec:services.write", "mec:app", "mec:traffic", "mec:dns"}),
     "registry": frozenset({"images:push", "images:pull", "images:promote", "images:admin"}),

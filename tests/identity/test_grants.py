@@ -32,7 +32,7 @@ def test_an_access_token_has_the_claims_of_rfc_9068(play):
         }
         keys = KeySet.from_jwks((await world.http.get("/oauth2/jwks")).json())
         claims = verify_jwt(body["access_token"], keys, typ="at+jwt")
-        expected = "iss sub client_id aud iat nbf exp jti scope cnf tenant instance"
+        expected = "iss sub client_id aud iat nbf exp jti scope cnf tenant instance registration"
         assert sorted(claims) == sorted(expected.split())
         assert (claims["iss"], claims["sub"], claims["aud"], claims["tenant"]) == (ISSUER, "app", MP1, "transit")
         assert claims["cnf"] == {"jkt": thumbprint(world.keys["app"])}
@@ -146,7 +146,7 @@ def test_a_builders_identity_token_is_what_sigstore_clients_take(play):
         keys = KeySet.from_jwks((await world.http.get("/oauth2/jwks")).json())
         assert verify_jwt(token, keys, typ="JWT")["aud"] == "sigstore"
         with pytest.raises(UmecError) as caught:
-            await world.api("sigstore").verify(world.presented(token, "builder"))
+            await world.api("sigstore", base=ISSUER).verify(world.presented(token, "builder"))
         assert caught.value.code == "token-invalid", "an identity token opens no API"
 
     play(scenario)

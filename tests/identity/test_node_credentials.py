@@ -1,6 +1,6 @@
 """Nodes: attestation result, proof of possession, certificate, certificate-bound token; each fault and the good one."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -12,6 +12,7 @@ from umec_core.errors import UmecError
 from umec_core.jose import peek_claims
 from umec_core.standing import Standing
 from umec_core.tokens import Presented, certificate_thumbprint
+from umec_identity.certificates.authority import CertificateAuthority
 
 ISSUER = "https://authority.test:8443"
 REGISTRY = "https://authority.test:5443/"
@@ -286,3 +287,16 @@ def test_a_node_that_sends_a_dpop_proof_is_not_silently_bound_otherwise(play):
         assert code(answer) == (401, "attestation-invalid")
 
     play(scenario)
+
+
+def test_an_expired_platform_ca_issues_nothing(tmp_path):
+    made = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    authority = CertificateAuthority.open(tmp_path, made)
+    key = generate_private_key(SECP256R1()).public_key()
+    begins, ends = authority.certificate.not_valid_before_utc, authority.certificate.not_valid_after_utc
+    for now in (begins - timedelta(seconds=1), ends, ends + timedelta(days=1)):
+        with pytest.raises(UmecError) as caught:
+            authority.issue("lamp-7", key, until=now + timedelta(minutes=5), now=now)
+        assert caught.value.code == "platform-ca-expired"
+    last = ends - timedelta(seconds=1)
+    assert authority.issue("lamp-7", key, until=last + timedelta(minutes=5), now=last).not_valid_after_utc == ends

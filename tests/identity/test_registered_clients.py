@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from umec_core.errors import UmecError
 from umec_core.jose import public_jwk
@@ -10,6 +11,7 @@ from umec_identity.service import operator_seed
 
 ISSUER = "https://authority.test:8443"
 PATH = "/identity/v1/clients"
+INSTANCES = "identity:instances"
 
 
 def new(world, **changes):
@@ -41,11 +43,70 @@ def test_who_may_register(play):
             world.form("builder", resource=f"{ISSUER}/identity/v1", scope="identity:clients"), client="builder"
         )
         assert asked.json()["code"] == "scope-invalid"
-        for who in ("operator", "umec-platform"):
-            answer = await world.call(who, "POST", PATH, json=new(world, client_id=f"by-{who}"))
+        asked = await world.ask(
+            world.form("umec-platform", resource=f"{ISSUER}/identity/v1", scope="identity:clients"),
+            client="umec-platform",
+        )
+        assert asked.json()["code"] == "scope-invalid"
+        for who, scope in (("operator", "identity:clients"), ("umec-platform", INSTANCES)):
+            answer = await world.call(who, "POST", PATH, scope=scope, json=new(world, client_id=f"by-{who}"))
             assert answer.status_code == 201, answer.text
 
     play(scenario)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "operator"},
+        {"kind": "service"},
+        {"kind": "builder"},
+        {"node": ...},
+        {"instance": ...},
+        {"scopes": ["mec:app", "images:pull"]},
+        {"scopes": ["platform:admin"]},
+        {"resources": []},
+        {"resources": ["https://authority.test:8444/", f"{ISSUER}/platform/v1"]},
+        {"resources": ["https://authority.test:5443/"]},
+        {"binding": "bearer"},
+        {"binding": "mtls"},
+    ],
+)
+def test_the_platform_registers_instances_only(shared, changes):
+    async def scenario(world):
+        wanted = new(world, client_id="inst-1", **changes)
+        answer = await world.call("umec-platform", "POST", PATH, scope=INSTANCES, json=wanted)
+        assert (answer.status_code, answer.json()["code"]) == (403, "registration-denied")
+        good = new(world, client_id="inst-1")
+        answer = await world.call("umec-platform", "POST", PATH, scope=INSTANCES, json=good)
+        assert answer.status_code == 201, answer.text
+
+    shared(scenario)
+
+
+def test_the_platform_removes_instances_only(play):
+    async def scenario(world):
+        for client in ("operator", "umec-platform", "builder", "app", "plain", "housed"):
+            answer = await world.call("umec-platform", "DELETE", f"{PATH}/{client}", scope=INSTANCES)
+            assert (answer.status_code, answer.json()["code"]) == (403, "registration-denied")
+            assert (await world.call("operator", "GET", f"{PATH}/{client}")).status_code == 200
+        answer = await world.call("umec-platform", "DELETE", f"{PATH}/nobody", scope=INSTANCES)
+        assert (answer.status_code, answer.json()["code"]) == (404, "client-unknown")
+        await world.call("umec-platform", "POST", PATH, scope=INSTANCES, json=new(world))
+        answer = await world.call("umec-platform", "DELETE", f"{PATH}/cam-1", scope=INSTANCES)
+        assert answer.status_code == 204
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/operator", "/identity/v1/audit"])
+def test_the_platform_reads_neither_clients_nor_the_audit_log(shared, path):
+    async def scenario(world):
+        answer = await world.call("umec-platform", "GET", path, scope=INSTANCES)
+        assert (answer.status_code, answer.json()["code"]) == (403, "token-scope")
+        assert (await world.call("operator", "GET", path)).status_code == 200
+
+    shared(scenario)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +161,33 @@ def test_a_removed_client_is_gone_at_once_with_its_live_tokens(play):
         assert (answer.status_code, answer.json()["code"]) == (404, "client-unknown")
         answer = await world.call("operator", "DELETE", f"{PATH}/cam-1")
         assert (answer.status_code, answer.json()["code"]) == (404, "client-unknown")
-        await world.call("operator", "POST", PATH, json=new(world))
-        world.later(seconds=2)
-        await api.verify(world.presented(await world.token("cam-1")))
+
+    play(scenario)
+
+
+def test_a_client_that_is_registered_again_has_tokens_at_once_and_its_old_ones_stay_refused(play):
+    async def scenario(world):
+        api = world.api("https://authority.test:8444/")
+        old = []
+        for _ in range(3):
+            world.keys["cam-1"] = generate_private_key(SECP256R1())
+            wanted = new(world, jwks={"keys": [public_jwk(world.keys["cam-1"])]})
+            assert (await world.call("operator", "POST", PATH, json=wanted)).status_code == 201
+            token = await world.token("cam-1")
+            await api.verify(world.presented(token, "cam-1"))
+            for key, before in old:
+                world.keys["before"] = key
+                with pytest.raises(UmecError) as caught:
+                    await api.verify(world.presented(before, "before"))
+                assert caught.value.code == "token-revoked"
+            old.append((world.keys["cam-1"], token))
+            assert (await world.call("operator", "DELETE", f"{PATH}/cam-1")).status_code == 204
+        await world.close()
+        await world.open()
+        api = world.api("https://authority.test:8444/")
+        with pytest.raises(UmecError) as caught:
+            await api.verify(world.presented(token, "cam-1"))
+        assert caught.value.code == "token-revoked"
 
     play(scenario)
 

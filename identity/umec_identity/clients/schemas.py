@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ClientId", "ClientIn", "ClientOut", "Name"]
+__all__ = ["ClientId", "ClientIn", "Name"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """An identifier of a tenant, a node or an instance."""
@@ -26,9 +26,3 @@ class ClientIn(BaseModel):
     scopes: Annotated[list[str], Field(max_length=32)] = []
     resources: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=8)] = []
     binding: Literal["dpop", "mtls", "bearer"] = "dpop"
-
-
-class ClientOut(ClientIn):
-    """A registered client."""
-
-    created_at: str

@@ -15,6 +15,7 @@ from umec_core.errors import UmecError
 from umec_core.jose import JwkInvalid, KeySet
 from umec_core.principal import Binding
 from umec_core.store import Store
+from umec_identity.clients.instances import check_instance_row
 from umec_identity.clients.rows import ClientRow
 from umec_identity.clients.schemas import ClientIn
 from umec_identity.errors import ClientExists, ClientUnknown, RegistrationInvalid
@@ -128,6 +129,7 @@ class Clients:
                 if _same(known, row):
                     return _client(known)
                 raise ClientExists(f"client {wanted.client_id} is registered already, with other properties")
+            row.created_at = await self._revocation.after_denial(session, wanted.client_id, now)
             session.add(row)
             facts = {"kind": row.kind, "scopes": sorted(wanted.scopes), "keys": [*_client(row).keys.thumbprints()]}
             await self._audit.append(
@@ -143,10 +145,11 @@ class Clients:
 
         return await self._store.write(work)
 
-    async def remove(self, client_id: str, *, actor: str) -> None:
+    async def remove(self, client_id: str, *, actor: str, instances_only: bool = False) -> None:
         """Remove a client and refuse its live tokens from now on; raises `ClientUnknown`.
 
-        Tokens that a replica still issues while it remembers the client are refused too.
+        `instances_only` raises `RegistrationDenied` for what is no application instance. Tokens that a replica still
+        issues while it remembers the client are refused too: they name this registration.
         """
         now = self._clock()
 
@@ -154,8 +157,10 @@ class Clients:
             row = await session.get(ClientRow, client_id)
             if row is None:
                 raise ClientUnknown(f"there is no client {client_id}")
+            if instances_only:
+                check_instance_row(row)
             await session.delete(row)
-            await self._revocation.deny_client(session, client_id, now=now, since=now + REMEMBERED)
+            await self._revocation.deny_client(session, client_id, now=now, registered=row.created_at)
             await self._audit.append(
                 session, actor=actor, action="client.remove", subject=client_id, outcome="done", now=now
             )

@@ -34,7 +34,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a client gets; `policies` decided it."""
+    """What a client gets; `policies` decided it, `registered` says under which registration (a node has none)."""
 
     client_id: str
     kind: str
@@ -45,6 +45,7 @@ class Grant:
     node: str | None
     generation: int | None
     instance: str | None
+    registered: datetime | None
     binding: Binding
     policies: tuple[str, ...]
     policy_digest: str
@@ -61,6 +62,7 @@ class _Subject:
     generation: int | None
     standing: str
     instance: str | None
+    registered: datetime | None
     scopes: frozenset[str]
     resources: frozenset[str]
 
@@ -111,6 +113,7 @@ def decide(
         node=subject.node,
         generation=subject.generation,
         instance=subject.instance,
+        registered=subject.registered,
         binding=binding,
         policies=decision.policies,
         policy_digest=decision.policy_digest,
@@ -126,6 +129,7 @@ def _node(node: AttestedNode) -> _Subject:
         generation=node.generation,
         standing=node.standing,
         instance=None,
+        registered=None,
         scopes=NODE_SCOPES,
         resources=frozenset(),
     )
@@ -142,6 +146,7 @@ def _client(client: Client | None, standings: StandingView, now: datetime) -> _S
         generation=None if entry is None else entry.generation,
         standing="none" if entry is None else entry.standing.value,
         instance=client.instance,
+        registered=client.created_at,
         scopes=client.scopes,
         resources=client.resources,
     )

@@ -12,7 +12,7 @@ __all__ = ["DeniedRow"]
 
 
 class DeniedRow(Base):
-    """A denied token (`kind` "jti") or all tokens of a client issued up to `since` (`kind` "client")."""
+    """A denied token (`kind` "jti") or all tokens of a client of registrations up to `since` (`kind` "client")."""
 
     __tablename__ = "denied"
 

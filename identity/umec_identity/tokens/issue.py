@@ -10,6 +10,7 @@ from umec_core.jose import sign_jwt
 from umec_core.tokens import ACCESS_TOKEN_TYPE
 from umec_identity.grants.client_credentials import Grant
 from umec_identity.keys.ring import RingKey
+from umec_identity.revocation.service import microseconds
 from umec_identity.settings import SIGSTORE
 
 __all__ = ["IssuedToken", "client_uri", "issue"]
@@ -53,6 +54,7 @@ def issue(
         "node": grant.node,
         "instance": grant.instance,
         "generation": grant.generation,
+        "registration": None if grant.registered is None else microseconds(grant.registered),
     }
     claims |= {name: value for name, value in optional.items() if value is not None}
     text = sign_jwt(claims, key.key, typ="JWT" if identity else ACCESS_TOKEN_TYPE, kid=key.kid)

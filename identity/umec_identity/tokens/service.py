@@ -125,7 +125,9 @@ class Tokens:
             return "mtls", await self._bind_certificate(who, request, now)
         if request.proof is not None:
             url = f"{self._settings.issuer}/oauth2/token"
-            proof = verify_proof(request.proof, method="POST", url=url, now=now, replay=self._replay)
+            proof = verify_proof(
+                request.proof, method="POST", url=url, now=now, replay=self._replay, payer=who.client_id
+            )
             return "dpop", {"jkt": proof.thumbprint}
         if wanted == "dpop":
             raise ProofMissing("this client's tokens are bound to a key: send a proof in a DPoP header")

@@ -76,7 +76,7 @@ class Registrar:
     """Registers application instances at the authorization server."""
 
     def __init__(self, client: OAuthClient, *, management: str, mp1: str) -> None:
-        """`client` may do `identity:clients`; `management` and `mp1` are the listeners' URLs, without a final slash."""
+        """`client` may do `identity:instances`; `management` and `mp1` are the listeners' URLs, without a final slash."""
         self._client = client
         self._resource = f"{management}/identity/v1"
         self._mp1 = f"{mp1}/"
@@ -106,7 +106,7 @@ class Registrar:
                 raise
 
     async def _ask(self, method: str, url: str, json: object = None) -> None:
-        await self._client.request(method, url, resource=self._resource, scopes=["identity:clients"], json=json)
+        await self._client.request(method, url, resource=self._resource, scopes=["identity:instances"], json=json)
 
 
 def registry_authorization(client: OAuthClient, registry: str, clock: Clock) -> Authorize:
