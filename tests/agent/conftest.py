@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from cryptography import x509
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from fastapi import APIRouter, Form, Header, Request
+from fastapi import APIRouter, Header, Request
 
 from umec_attest.credential import make_credential
 from umec_attest.digests import parse_pcr_values
@@ -108,6 +109,9 @@ class Standin:
     evidence: list[dict[str, Any]] = field(default_factory=list)
     round_seconds: float = 0.3
     certificate_seconds: float = 300.0
+    ear: str | None = None
+    ear_seconds: float = 300.0
+    hold: asyncio.Event | None = None
     _pending: dict[str, Any] = field(default_factory=dict)
     _nonces: dict[str, bytes] = field(default_factory=dict)
 
@@ -227,7 +231,7 @@ class Standin:
                 "generation": self.generation,
                 "findings": [] if good else [{"id": "pcr-4-unexpected", "detail": "another kernel"}],
                 "trust_vector": {},
-                "ear": self._ear(body["node"], known["node_key"]) if good else None,
+                "ear": (self.ear or self._ear(body["node"], known["node_key"])) if good else None,
             }
 
         @router.post("/oauth2/challenge")
@@ -257,17 +261,20 @@ class Standin:
         @router.post("/oauth2/token")
         async def token(
             request: Request,
-            resource: str = Form(),
-            scope: str = Form(),
             oauth_client_attestation: str = Header(),
             oauth_client_attestation_pop: str = Header(),
         ) -> dict[str, Any]:
             if (fault := self._fault("token")) is not None:
                 return fault
             self._prove(oauth_client_attestation, oauth_client_attestation_pop)
+            form = dict(parse_qsl((await request.body()).decode(), strict_parsing=True))
             shown = client_certificate(request)
             assert shown is not None
-            claims = {"cnf": {"x5t#S256": certificate_thumbprint(shown)}, "aud": resource, "scope": scope}
+            claims = {
+                "cnf": {"x5t#S256": certificate_thumbprint(shown)},
+                "aud": form["resource"],
+                "scope": form["scope"],
+            }
             text = sign_jwt(claims, self.key, typ="at+jwt")
             return {"access_token": text, "token_type": "Bearer", "expires_in": 300}
 
@@ -277,12 +284,14 @@ class Standin:
             shown = client_certificate(request)
             if shown is None or claims["cnf"] != {"x5t#S256": certificate_thumbprint(shown)}:
                 raise Forbidden("the token is bound to another certificate")
+            if self.hold is not None:
+                await self.hold.wait()
             return {"body": body, "aud": claims["aud"], "scope": claims["scope"]}
 
         return router
 
     def _ear(self, node: str, key: Public) -> str:
-        expires = datetime.now(UTC) + timedelta(minutes=5)  # noqa: TID251
+        expires = datetime.now(UTC) + timedelta(seconds=self.ear_seconds)  # noqa: TID251
         claims = {"sub": node, "exp": int(expires.timestamp()), "cnf": {"jwk": public_jwk(_key(key))}}
         return sign_jwt(claims, self.key, typ="oauth-client-attestation+jwt")
 

@@ -343,6 +343,56 @@ def test_the_running_agent_calls_for_others_on_the_node(scene: Scene) -> None:
     scene.play(serving)
 
 
+def test_a_slow_call_holds_up_no_other_and_outlives_a_renewal(scene: Scene) -> None:
+    async def echo(agent: Agent) -> Any:
+        resource = f"{scene.standin.url}/platform/v1"
+        return await agent.call(
+            "POST",
+            f"{resource}/echo",
+            resource=resource,
+            scope="node:host",
+            content=b"{}",
+            headers={"Content-Type": "application/json"},
+        )
+
+    async def calling(agent: Agent) -> None:
+        await agent.attest()
+        await agent.renew()
+        scene.standin.hold = asyncio.Event()
+        slow = asyncio.create_task(echo(agent))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(2):
+            await agent.token("https://other/", "x")
+        scene.standin.generation = 2
+        await agent.attest()
+        asyncio.get_running_loop().call_later(0.3, scene.standin.hold.set)
+        async with asyncio.timeout(5):
+            await agent.renew()
+        assert (await slow).status_code == 200
+        assert (await echo(agent)).status_code == 200
+        assert scene.standin.asked.count("certificates") == 2
+
+    scene.play(calling)
+
+
+def test_one_result_serves_several_rounds(scene: Scene) -> None:
+    scene.standin.ear_seconds = scene.standin.certificate_seconds = 4.0
+
+    async def steady(agent: Agent) -> None:
+        scene.standin.ear = (await agent.attest()).ear
+        await agent.renew()
+        await asyncio.sleep(2.2)  # half of the certificate's life is over, and this result gives none that ends later
+        await agent.attest()
+        await agent.renew()
+        assert scene.standin.asked.count("certificates") == 1
+        scene.standin.ear = None
+        await agent.attest()
+        await agent.renew()
+        assert scene.standin.asked.count("certificates") == 2
+
+    scene.play(steady)
+
+
 @pytest.mark.parametrize("line", [b"\n", b"null\n", b'{"op": "shell"}\n', b'{"op": "status", "more": 1}\n', b"\xff\n"])
 def test_the_socket_refuses_what_is_no_request(scene: Scene, line: bytes) -> None:
     async def serving(agent: Agent) -> None:

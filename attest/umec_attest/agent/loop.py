@@ -5,11 +5,12 @@ again. A verdict against the node takes its credentials away here too, though ot
 """
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""
 PATIENCE_SECONDS: Final = 8.0
 """A standing feed that is older than ten seconds is no longer believed; news that take longer do not come."""
+SAME_INSTANT: Final = timedelta(seconds=1)
+"""Ends of life that differ by less are the same: one of them was rounded."""
 SPREAD: Final = 0.1
 """Rounds are up to this part shorter, so that nodes that started together drift apart."""
 
@@ -78,7 +81,7 @@ class Agent:
         self._clock = clock
         self._pace = pace if pace is not None else Pace()
         self._platform = PlatformClient(state.url, state.ca)
-        self._session_lock = asyncio.Lock()
+        self._renewing = asyncio.Lock()
         self._session: Session | None = None
         self._result: AttestationResult | None = None
         self._round_seconds = FIRST_ROUND_SECONDS
@@ -87,7 +90,8 @@ class Agent:
 
     async def close(self) -> None:
         """Forget the credentials and close the connections; the TPM stays with its owner."""
-        await self._drop_session()
+        self._result = None
+        await self._replace_session(None)
         await self._platform.close()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -143,33 +147,31 @@ class Agent:
     async def renew(self) -> None:
         """Get a certificate and the host's token where the present ones end soon or are of an older generation.
 
-        Raises NotAttested, AgentError, RemoteRefused, RemoteUnavailable.
+        Meanwhile others go on with the present ones. Raises NotAttested, AgentError, RemoteRefused, RemoteUnavailable.
         """
-        result = self._result
-        if result is None or result.expires <= self._clock():
-            raise NotAttested("the last round gave no attestation result", advice="umec node show tells why")
-        async with self._session_lock:
-            session = self._session
-            if session is None or self._due(session, result):
+        async with self._renewing:
+            result = self._result
+            if result is None or result.expires <= self._clock():
+                raise NotAttested("the last round gave no attestation result", advice="umec node show tells why")
+            if self._session is None or self._due(self._session, result):
                 session = await self._open(result)
                 self._report({**self._line("certificate"), "expires_at": _time(session.credential.expires)})
-            session.result = result
-            _, expires = await session.token(f"{self.state.url}/platform/v1", HOST_SCOPE)
+            with self._lent() as session:
+                session.result = result
+                _, expires = await session.token(f"{self.state.url}/platform/v1", HOST_SCOPE)
         self._last = {**self._last, "token_expires_at": _time(expires)}
 
     async def token(self, resource: str, scope: str) -> tuple[str, datetime]:
         """Return a token bound to the node's present certificate, and when it ends."""
-        async with self._session_lock:
-            return await self._usable().token(resource, scope)
+        with self._lent() as session:
+            return await session.token(resource, scope)
 
     async def call(
         self, method: str, url: str, *, resource: str, scope: str, content: bytes | None, headers: Mapping[str, str]
     ) -> httpx.Response:
         """Send one request in the node's name; its answer may be a refusal."""
-        async with self._session_lock:
-            return await self._usable().call(
-                method, url, resource=resource, scope=scope, content=content, headers=headers
-            )
+        with self._lent() as session:
+            return await session.call(method, url, resource=resource, scope=scope, content=content, headers=headers)
 
     def status(self) -> Mapping[str, Any]:
         """Return the last status line, with what was obtained since."""
@@ -192,7 +194,7 @@ class Agent:
         elif self._result is not None and self._result.generation != result.generation:
             self._result = None
         if self._result is None:
-            await self._drop_session()
+            await self._replace_session(None)
 
     async def _open(self, result: AttestationResult) -> Session:
         opened = await open_session(
@@ -203,24 +205,35 @@ class Agent:
             sign=self._sign,
             clock=self._clock,
         )
-        if self._session is not None:
-            await self._session.close()
-        self._session = opened
+        if self._result is None:  # a verdict came in between
+            await opened.close()
+            raise NotAttested("the attestation result fell meanwhile", advice="umec node show tells why")
+        await self._replace_session(opened)
         return opened
 
-    async def _drop_session(self) -> None:
-        async with self._session_lock:
-            if self._session is not None:
-                await self._session.close()
-                self._session = None
+    async def _replace_session(self, session: Session | None) -> None:
+        """Put another session in the place of the present one, which ends with the last call that is under way."""
+        former, self._session = self._session, session
+        if former is not None:
+            await former.retire()
 
-    def _usable(self) -> Session:
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[Session]:
+        """Lend the present session for one call. Calls do not wait for each other, nor for a renewal."""
         if self._session is None or not self._session.credential.usable(self._clock()):
             raise NotAttested("the node has no certificate now", advice="umec node show tells what the verifier found")
-        return self._session
+        with self._session.lent() as session:
+            yield session
 
     def _due(self, session: Session, result: AttestationResult) -> bool:
-        return session.credential.generation != result.generation or session.credential.due(self._clock())
+        """Tell whether a new certificate is wanted. One result serves several rounds, and no certificate outlives it.
+
+        So half of a life is a reason only where the result would give a longer one.
+        """
+        credential = session.credential
+        if credential.generation != result.generation:
+            return True
+        return credential.due(self._clock()) and result.expires - credential.expires > SAME_INSTANT
 
     async def _sign(self, digest: bytes) -> bytes:
         """Sign with the node key: 2 ms on a software TPM, some tens of milliseconds on hardware."""

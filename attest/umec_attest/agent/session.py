@@ -6,7 +6,9 @@
 4. Over a connection with that certificate, it issues tokens that only such a connection can use (RFC 8705).
 """
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -25,6 +27,8 @@ __all__ = ["AttestationResult", "Session", "default_resource", "open_session"]
 
 EARLY: Final = timedelta(seconds=60)
 """A token is renewed this long before it ends: two rounds fit in, so one failure does no harm."""
+RETIRE_SECONDS: Final = 2.0
+"""How long a session that was replaced waits for calls under way: a round must not wait for a slow peer."""
 MANAGEMENT_APIS: Final = ("attest", "identity", "platform")
 PLATFORM_APIS: Final = ("app_pkgm", "app_lcm", "granting")
 
@@ -52,6 +56,12 @@ class _Token:
     expires: datetime
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class Session:
     """A certificate, the connection that shows it, the tokens that are bound to it."""
@@ -64,6 +74,8 @@ class Session:
     sign: SignDigest
     result: AttestationResult
     _tokens: dict[tuple[str, str], _Token] = field(default_factory=dict)
+    _users: int = 0
+    _unused: asyncio.Event = field(default_factory=_set_event)
 
     async def token(self, resource: str, scope: str) -> tuple[str, datetime]:
         """Return an access token for one API and when it ends."""
@@ -80,6 +92,25 @@ class Session:
         text, _ = await self.token(resource, scope)
         given = {**headers, "Authorization": f"Bearer {text}"}
         return await self.platform.send(method, url, content=content, headers=given, check=False)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator["Session"]:
+        """Keep the connection open for one call, though the session may be retired meanwhile."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def retire(self) -> None:
+        """Close the session when the last call that is under way has ended, or does not end in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETIRE_SECONDS):
+                await self._unused.wait()
+        await self.close()
 
     async def close(self) -> None:
         """Let go of the connection; the key is forgotten with it."""

@@ -1,5 +1,6 @@
 """The attestation service, put together: rows, keys, nouns, routes, background work."""
 
+import asyncio
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,7 @@ from umec_attest.service.standings.feed import StandingFeed
 from umec_attest.service.standings.lapse import SilenceWatch
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import AuditRow
+from umec_attest.service.tending import Tending
 from umec_attest.service.tickets.endpoints import tickets_router
 from umec_attest.service.tickets.service import TicketService
 from umec_attest.service.trust import load_roots, load_signers
@@ -60,7 +62,14 @@ class AttestService:
     """
 
     def __init__(
-        self, settings: AttestSettings, store: Store, keys: _Keys, watch: SilenceWatch, feed: StandingFeed
+        self,
+        settings: AttestSettings,
+        store: Store,
+        keys: _Keys,
+        *,
+        watch: SilenceWatch,
+        feed: StandingFeed,
+        tending: Tending,
     ) -> None:
         self.settings: Final = settings
         self.issuer: Final = settings.issuer
@@ -70,6 +79,7 @@ class AttestService:
         self._store = store
         self._watch = watch
         self._feed = feed
+        self._tending = tending
 
     @classmethod
     async def open(
@@ -92,7 +102,14 @@ class AttestService:
         ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
         references = ReferenceService(store, audit, refusals, signers=signers, clock=clock)
         feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
-        service = cls(settings, store, keys, SilenceWatch(store, ledger, clock=clock), feed)
+        service = cls(
+            settings,
+            store,
+            keys,
+            watch=SilenceWatch(store, ledger, clock=clock),
+            feed=feed,
+            tending=Tending(store, refusals, clock=clock),
+        )
         rounds = RoundService(
             store,
             audit,
@@ -138,9 +155,11 @@ class AttestService:
         return service
 
     async def run(self) -> None:
-        """Lapse silent nodes until cancelled; then nobody waits for news any longer."""
+        """Lapse silent nodes and clear what is over until cancelled; then nobody waits for news any longer."""
         try:
-            await self._watch.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch.run())
+                group.create_task(self._tending.run())
         finally:
             self._feed.close()
 
@@ -149,8 +168,13 @@ class AttestService:
         async with self._store.read() as session:
             await session.execute(text("SELECT 1"))
 
+    async def tend(self) -> None:
+        """Clear what is over, now; `run` does it every minute."""
+        await self._tending.tend()
+
     async def close(self) -> None:
-        """Close the database."""
+        """Write down what is still to be told of refusals, and close the database."""
+        await self._tending.end()
         await self._store.close()
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "EnrolmentsBusy",
     "EvidenceRefused",
     "EvidenceReplayed",
+    "EvidenceStale",
     "FeedBehind",
     "NodeEnrolled",
     "NodeOtherEk",
@@ -203,6 +204,13 @@ class NonceSuperseded(EvidenceRefused):
     """The challenge is of an earlier round, another policy or another baseline."""
 
     code = "nonce-superseded"
+    kind = Kind.CONFLICT
+
+
+class EvidenceStale(EvidenceRefused):
+    """While evidence was judged, its node was given another image, or the image another reference set."""
+
+    code = "evidence-stale"
     kind = Kind.CONFLICT
 
 

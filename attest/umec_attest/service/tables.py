@@ -52,11 +52,13 @@ class EnrolmentRow(Base):
     node: Mapped[str]
     secret_sha256: Mapped[bytes]
     ticket: Mapped[bytes | None] = mapped_column(ForeignKey("ticket.secret_sha256"))
-    ek_sha256: Mapped[str]
+    ek_sha256: Mapped[str] = mapped_column(index=True)
     ek_public: Mapped[bytes]
     ak_public: Mapped[bytes]
     node_key_public: Mapped[bytes]
     endorsed_by: Mapped[str]
+    address: Mapped[str] = mapped_column(index=True)
+    """Where the request came from: enrolments without a ticket are bounded by it."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 
@@ -88,6 +90,13 @@ class NodeRow(Base):
     boot_log_sha256: Mapped[str | None]
     boot_log_reset: Mapped[int | None] = mapped_column(RowId)
     last_round: Mapped[str | None] = mapped_column(Text)
+    last_seq: Mapped[int] = mapped_column(RowId, index=True, default=0)
+    """The newest row of the standing feed about this node."""
+    result: Mapped[str | None] = mapped_column(Text)
+    """The attestation result (EAR) that was issued last; worth nothing without the node key."""
+    result_basis: Mapped[str | None]
+    """SHA-256 (hex) over what that result says apart from its round: another basis, another result."""
+    result_expires_at: Mapped[datetime | None]
 
 
 class BootLogRow(Base):
@@ -119,7 +128,7 @@ class StandingRow(Base):
     tenant: Mapped[str | None]
     standing: Mapped[str]
     generation: Mapped[int]
-    changed_at: Mapped[datetime]
+    changed_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class ReferenceRow(Base):

@@ -7,14 +7,18 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
+from umec_core.http import MAX_BODY
+
 __all__ = ["Blob", "Certificate", "Id", "LargeBlob", "Sha256", "WireModel", "encode", "instant"]
 
 MAX_BLOB: Final = 4096
 """Bytes of a TPM structure: the largest, a TPMT_PUBLIC of RSA-4096, has some 600."""
 
 MAX_CERTIFICATE: Final = 16 * 1024
-MAX_LARGE: Final = 768 * 1024
-"""Bytes of a boot log; real ones have up to some 100 KB."""
+MAX_REST: Final = 32 * 1024
+"""Bytes of a body beside a boot log in base64: quote, signature, challenge and PCR values are 20 KB at most."""
+MAX_LARGE: Final = (MAX_BODY - MAX_REST) // 4 * 3
+"""Bytes of a boot log: as many as a body takes. Real ones have up to some 100 KB."""
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -28,12 +32,15 @@ class WireModel(BaseModel):
 
 def _decoder(limit: int) -> BeforeValidator:
     def decode(value: Any) -> bytes:  # noqa: ANN401 - anything may come in
-        if not isinstance(value, str) or len(value) > 4 * (limit + 2) // 3 + 4:
+        if not isinstance(value, str) or len(value) > (limit + 2) // 3 * 4:
             raise ValueError(f"base64 of at most {limit} bytes")
         try:
-            return base64.b64decode(value.encode("ascii"), validate=True)
+            content = base64.b64decode(value.encode("ascii"), validate=True)
         except (UnicodeEncodeError, binascii.Error) as error:
             raise ValueError("not standard base64") from error
+        if len(content) > limit:
+            raise ValueError(f"base64 of at most {limit} bytes")
+        return content
 
     return BeforeValidator(decode)
 

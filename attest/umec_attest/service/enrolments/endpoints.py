@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 
+from umec_attest.service.callers import address_of
 from umec_attest.service.enrolments.schemas import ActivationRequest, EnrolmentRequest
 from umec_attest.service.enrolments.service import EnrolmentService
 
@@ -15,13 +16,13 @@ def enrolments_router(service: EnrolmentService) -> APIRouter:
     router = APIRouter(prefix="/attest/v1/enrolments")
 
     @router.post("", status_code=201)
-    async def begin(request: EnrolmentRequest) -> dict[str, Any]:
-        return await service.begin(request)
+    async def begin(request: EnrolmentRequest, http: Request) -> dict[str, Any]:
+        return await service.begin(request, address=address_of(http))
 
     @router.post("/{enrolment}/activation")
     async def activate(
-        enrolment: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], request: ActivationRequest
+        enrolment: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], request: ActivationRequest, http: Request
     ) -> dict[str, Any]:
-        return await service.activate(enrolment, request)
+        return await service.activate(enrolment, request, address=address_of(http))
 
     return router

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.credential import make_credential
@@ -44,13 +44,15 @@ from umec_core.errors import UmecError
 from umec_core.standing import Standing
 from umec_core.store import Store
 
-__all__ = ["EnrolmentService"]
+__all__ = ["MAX_OPEN", "MAX_OPEN_PER_ADDRESS", "EnrolmentService"]
 
 SECRET_SIZE: Final = 32
 """Bytes: the longest secret that every EK template takes (the digest of its Name)."""
 
-MAX_OPEN: Final = 1000
-"""Enrolments under way at once: whoever asks needs no credential, so what they can make us keep is bounded."""
+MAX_OPEN_PER_ADDRESS: Final = 64
+"""Enrolments without a ticket that are under way at once from one address: a room full of nodes behind one router."""
+MAX_OPEN: Final = 10_000
+"""The same from all addresses: some 20 MB, which is what strangers can make us keep."""
 
 
 class EnrolmentService:
@@ -77,16 +79,20 @@ class EnrolmentService:
         self._activation = activation
         self._clock = clock
 
-    async def begin(self, request: EnrolmentRequest) -> dict[str, Any]:
-        """Answer an enrolment with a credential that only its TPM opens."""
+    async def begin(self, request: EnrolmentRequest, *, address: str) -> dict[str, Any]:
+        """Answer an enrolment with a credential that only its TPM opens.
+
+        A TPM has one enrolment under way: a newer one replaces it. An EK and its certificate are no secrets, so one
+        that a ticket began is replaced by another ticket only.
+        """
         now = self._clock()
         try:
-            return await self._begin(request, now)
+            return await self._begin(request, address, now)
         except UmecError as error:
-            await self._refusals.record("enrolment.begin", request.node, error, now)
+            await self._refusals.stranger("enrolment.begin", request.node, error, now, address=address)
             raise
 
-    async def _begin(self, request: EnrolmentRequest, now: datetime) -> dict[str, Any]:
+    async def _begin(self, request: EnrolmentRequest, address: str, now: datetime) -> dict[str, Any]:
         ek, ak = parse_public(request.ek_public), check_ak(parse_public(request.ak_public))
         node_key = check_node_key(parse_public(request.node_key_public))
         secret = secrets.token_bytes(SECRET_SIZE)
@@ -101,8 +107,11 @@ class EnrolmentService:
         async def work(session: AsyncSession) -> None:
             ticket = await _ticket(session, request.ticket, request.node, fingerprint, now)
             await _check_identity(session, request.node, fingerprint, ticket)  # 2
-            await _check_room(session, now)
+            await _replace(session, fingerprint, ticket)
+            if ticket is None:
+                await _check_room(session, address, now)
             row = _enrolment_row(identifier, request, endorsed, ticket, expires_at)
+            row.address = address
             row.secret_sha256 = hashlib.sha256(secret).digest()
             row.ak_public, row.node_key_public = ak.to_bytes(), node_key.to_bytes()
             session.add(row)
@@ -116,7 +125,7 @@ class EnrolmentService:
             "expires_at": instant(expires_at),
         }
 
-    async def activate(self, identifier: str, request: ActivationRequest) -> dict[str, Any]:
+    async def activate(self, identifier: str, request: ActivationRequest, *, address: str) -> dict[str, Any]:
         """End an enrolment: the node becomes known, pending until its first good evidence."""
         now = self._clock()
         subject, approved = identifier, False
@@ -125,7 +134,7 @@ class EnrolmentService:
             await self._certify(identifier, request)  # 4
             approved = await self._store.write(lambda session: self._finish(session, identifier, now))
         except UmecError as error:
-            await self._refusals.record("enrolment.activate", subject, error, now)
+            await self._refusals.stranger("enrolment.activate", subject, error, now, address=address)
             raise
         self._ledger.announce()
         return {"node": subject, "standing": Standing.PENDING.value, "approved": approved}
@@ -247,10 +256,21 @@ async def _check_identity(
     return known
 
 
-async def _check_room(session: AsyncSession, now: datetime) -> None:
-    query = select(func.count()).where(EnrolmentRow.used_at.is_(None), EnrolmentRow.expires_at > now)
+async def _replace(session: AsyncSession, ek_sha256: str, ticket: TicketRow | None) -> None:
+    """End what this TPM has under way; without a ticket, only what has none either."""
+    work = delete(EnrolmentRow).where(EnrolmentRow.ek_sha256 == ek_sha256, EnrolmentRow.used_at.is_(None))
+    await session.execute(work if ticket is not None else work.where(EnrolmentRow.ticket.is_(None)))
+
+
+async def _check_room(session: AsyncSession, address: str, now: datetime) -> None:
+    """Bound what is under way without a ticket: by address, so that nobody keeps all others out, and as a whole."""
+    query = select(func.count()).where(
+        EnrolmentRow.used_at.is_(None), EnrolmentRow.expires_at > now, EnrolmentRow.ticket.is_(None)
+    )
+    if (await session.scalar(query.where(EnrolmentRow.address == address)) or 0) >= MAX_OPEN_PER_ADDRESS:
+        raise EnrolmentsBusy("too many enrolments of this address are under way", advice="try again in some minutes")
     if (await session.scalar(query) or 0) >= MAX_OPEN:
-        raise EnrolmentsBusy("too many enrolments are under way", advice="try again in some minutes")
+        raise EnrolmentsBusy("too many enrolments are under way", advice="try again in some minutes, or with a ticket")
 
 
 def _enrolment_row(
@@ -288,5 +308,6 @@ def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: d
     node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public
     node.enrolled_at, node.deadline, node.rounds = now, None, 0
     node.clock_state = node.fell_at_reset = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
+    node.result = node.result_basis = node.result_expires_at = None
     if ticket is not None:
         node.tenant, node.image, node.approved = ticket.tenant, ticket.image, True

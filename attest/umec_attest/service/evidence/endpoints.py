@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from umec_attest.service.callers import address_of
 from umec_attest.service.evidence.schemas import ChallengeRequest, EvidenceRequest
 from umec_attest.service.evidence.service import RoundService
 
@@ -19,7 +20,7 @@ def rounds_router(service: RoundService) -> APIRouter:
         return await service.challenge(request.node)
 
     @router.post("/evidence")
-    async def submit(request: EvidenceRequest) -> dict[str, Any]:
-        return await service.submit(request)
+    async def submit(request: EvidenceRequest, http: Request) -> dict[str, Any]:
+        return await service.submit(request, address=address_of(http))
 
     return router

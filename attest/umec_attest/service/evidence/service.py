@@ -6,7 +6,10 @@ The order in which evidence is checked:
     3. boot log       the one of this boot, replayed against the quote
     4. reference      the newest signed set of the image that the node is to run
     5. appraisal      findings, verdict, trust vector, decided by policies
-    6. effect         used-mark, standing, generation, feed and audit in one transaction; then the signed result
+    6. effect         used-mark, standing, generation, feed, result and audit in one transaction, which looks again
+                      whether 1 and 4 still hold: what an operator decided meanwhile wins
+A result is signed where none lives for long enough, or where what it says has changed; else the node gets the one that
+lives, whose `eat_nonce` and `evidence_sha256` are those of its own round. A steady round signs and logs nothing.
 What fails in 1 to 4 says nothing about the node's state, so it changes nothing: otherwise anybody could fell a node.
 """
 
@@ -15,42 +18,42 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.appraisal import Appraisal, Verdict, appraise
 from umec_attest.clock import ClockState
 from umec_attest.digests import parse_pcr_values
 from umec_attest.ear import EAR_TYPE, ear_claims
-from umec_attest.errors import NodeKeyAttributes
 from umec_attest.quote import VerifiedQuote, verify_quote
 from umec_attest.reference import ReferenceSet
 from umec_attest.service.errors import (
     AssignmentMissing,
     BootLogRequired,
     EvidenceReplayed,
+    EvidenceStale,
     NodeRevoked,
     NodeUnknown,
     NonceSuperseded,
 )
 from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
+from umec_attest.service.evidence.keys import known_keys
 from umec_attest.service.evidence.logs import BootLogs, JudgedLog, keep_log
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.transition import next_standing
-from umec_attest.service.references.service import ReferenceService
+from umec_attest.service.references.service import FiledReference, ReferenceService
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import NodeRow, UsedChallengeRow
 from umec_attest.service.wire import encode, instant
 from umec_attest.tpm.pcr import PcrSelection
-from umec_attest.tpm.public import parse_public
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.errors import UmecError
-from umec_core.jose import public_jwk, sign_jwt
+from umec_core.jose import public_jwk, sign_jwt, thumbprint
 from umec_core.standing import Standing
 from umec_core.store import Store
 from umec_policies import PolicySet
@@ -90,12 +93,11 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Effect:
-    """What became of a node by a round; `jti` names the result that may be issued, None where none may."""
+    """What became of a node by a round; `result` is None where it does not stand."""
 
-    tenant: str | None
     standing: Standing
     generation: int
-    jti: str | None
+    result: str | None
 
 
 class RoundService:
@@ -124,6 +126,7 @@ class RoundService:
         self._selection = PcrSelection.from_mapping({"sha256": list(rules.pcrs)})
         self._seal = seal
         self._key = key
+        self._signer = thumbprint(public_jwk(key.public_key()))
         self._policies = policies
         self._clock = clock
         self._logs = BootLogs(store)
@@ -131,10 +134,11 @@ class RoundService:
     async def challenge(self, node_id: str) -> dict[str, Any]:
         """Return a fresh challenge for a node; nothing is kept of it."""
         now = self._clock()
-        node = await self._node(node_id)
+        async with self._store.read() as session:
+            node = await self._node(session, node_id)
         challenge = Challenge(
             node=node.id,
-            ak=_ak_name(node),
+            ak=known_keys(node).ak_name,
             pcrs=self._rules.pcrs,
             policy=self._policies.digest,
             round=node.rounds,
@@ -151,7 +155,7 @@ class RoundService:
             "round_seconds": self._rules.round.total_seconds(),
         }
 
-    async def submit(self, request: EvidenceRequest) -> dict[str, Any]:
+    async def submit(self, request: EvidenceRequest, *, address: str) -> dict[str, Any]:
         """Judge evidence and return the verdict, the standing after it, and a signed result where the node stands."""
         now = self._clock()
         try:
@@ -159,10 +163,10 @@ class RoundService:
             effect = await self._store.write(lambda session: self._apply(session, judged, now))
         except BootLogRequired as error:
             await self._ask_for_log(request.node)
-            await self._refusals.record("evidence.submit", request.node, error, now)
+            await self._refusals.stranger("evidence.submit", request.node, error, now, address=address)
             raise
         except UmecError as error:
-            await self._refusals.record("evidence.submit", request.node, error, now)
+            await self._refusals.stranger("evidence.submit", request.node, error, now, address=address)
             raise
         if effect.generation != judged.node.generation:  # a round that changes nothing wakes nobody
             self._ledger.announce()
@@ -170,12 +174,11 @@ class RoundService:
             **_shown(judged.appraisal),
             "standing": effect.standing.value,
             "generation": effect.generation,
-            "ear": None if effect.jti is None else self._result(judged, effect, effect.jti, now),
+            "ear": effect.result,
         }
 
-    async def _node(self, node_id: str) -> NodeRow:
-        async with self._store.read() as session:
-            node = await session.get(NodeRow, node_id)
+    async def _node(self, session: AsyncSession, node_id: str) -> NodeRow:
+        node = await session.get(NodeRow, node_id)
         if node is None:
             raise NodeUnknown(f"there is no node {node_id}")
         if node.standing == Standing.REVOKED.value:
@@ -183,20 +186,23 @@ class RoundService:
         return node
 
     async def _judge(self, request: EvidenceRequest, now: datetime) -> _Judged:
-        node = await self._node(request.node)
-        challenge, nonce = self._seal.open(request.challenge, node=node.id, ak=_ak_name(node), now=now)  # 1
-        await self._check_unanswered(node, challenge, nonce)
+        async with self._store.read() as session:
+            node = await self._node(session, request.node)
+            keys = known_keys(node)
+            challenge, nonce = self._seal.open(request.challenge, node=node.id, ak=keys.ak_name, now=now)  # 1
+            await self._check_round(session, node, challenge, nonce)
+            filed = None if node.image is None else await self._references.newest(session, node.image)
         quote = verify_quote(  # 2
             attest=request.quote,
             signature=request.signature,
-            ak=parse_public(node.ak_public),
-            ak_parent=parse_public(node.ek_public),
+            ak=keys.ak,
+            ak_parent=keys.parent,
             nonce=nonce,
             selection=self._selection,
             pcrs=parse_pcr_values(request.pcrs),
         )
         log = await self._logs.judge(node, request, quote)  # 3
-        reference = await self._reference(node, now)  # 4
+        reference = self._reference(node, filed, now)  # 4
         appraisal = appraise(  # 5
             node=node.id,
             quote=quote,
@@ -208,23 +214,28 @@ class RoundService:
         )
         return _Judged(node, challenge, nonce, quote, log, reference, appraisal, _digest(request, log))
 
-    async def _check_unanswered(self, node: NodeRow, challenge: Challenge, nonce: bytes) -> None:
-        """Refuse early what the transaction would refuse anyway (1); there it is decided."""
-        async with self._store.read() as session:
-            await self._check_round(session, node, challenge, nonce)
-
     async def _check_round(self, session: AsyncSession, node: NodeRow, challenge: Challenge, nonce: bytes) -> None:
+        """Refuse an answer that counted, or one of another round or policy (1). The transaction decides."""
         if await session.get(UsedChallengeRow, nonce) is not None:
             raise EvidenceReplayed("the challenge was answered already", advice="ask for a new challenge")
         asked = (challenge.round, challenge.policy, challenge.pcrs)
         if asked != (node.rounds, self._policies.digest, self._rules.pcrs):
             raise NonceSuperseded("the challenge is of another round or policy", advice="ask for a new challenge")
 
-    async def _reference(self, node: NodeRow, now: datetime) -> ReferenceSet:
+    def _reference(self, node: NodeRow, filed: FiledReference | None, now: datetime) -> ReferenceSet:
         if node.image is None:
             raise AssignmentMissing(f"nobody has said which image {node.id} runs", advice="an operator approves it")
-        async with self._store.read() as session:
-            return await self._references.current(session, node.image, now)
+        return self._references.verified(node.image, filed, now)
+
+    async def _check_same(self, session: AsyncSession, node: NodeRow, judged: _Judged) -> None:
+        """Refuse what was judged by an image, a reference set or a policy that do not count any more (4)."""
+        newest = None if node.image is None else await self._references.identity(session, node.image)
+        held = (judged.reference.version, judged.reference.sha256)
+        policy = judged.appraisal.policy_digest == judged.challenge.policy == self._policies.digest
+        if node.image != judged.node.image or newest != held or not policy:
+            raise EvidenceStale(
+                "meanwhile the node was given another image, reference set or policy", advice="ask for a new challenge"
+            )
 
     async def _ask_for_log(self, node_id: str) -> None:
         """Let the next challenge ask for the whole log: an authentic quote said that the kept one is of no use."""
@@ -244,15 +255,24 @@ class RoundService:
         if node.standing == Standing.REVOKED.value:
             raise NodeRevoked(f"node {node.id} is revoked")
         await self._check_round(session, node, judged.challenge, judged.nonce)
+        await self._check_same(session, node, judged)
         session.add(UsedChallengeRow(nonce=judged.nonce, expires_at=judged.challenge.expires_at))
         await keep_log(session, judged.log, now)
         standing = _next(node, judged)
         await self._ledger.change(session, node, standing, actor="verifier", reason=_reason(judged.appraisal), now=now)
         self._remember(node, judged, standing, now)
-        jti = secrets.token_hex(16) if standing.stands else None
-        if jti is not None:
-            await self._record_result(session, node, judged, jti, now)
-        return _Effect(node.tenant, standing, node.generation, jti)
+        if not standing.stands:
+            node.result = node.result_basis = node.result_expires_at = None
+        elif not self._result_lives(node, judged, now):
+            await self._issue(session, node, judged, now)
+        return _Effect(standing, node.generation, node.result)
+
+    def _result_lives(self, node: NodeRow, judged: _Judged, now: datetime) -> bool:
+        """Tell whether the last result says what a new one would, for half of a life and two rounds to come."""
+        if node.result is None or node.result_expires_at is None:
+            return False
+        least = max(self._rules.result / 2, 2 * self._rules.round)
+        return node.result_expires_at - now >= least and node.result_basis == self._basis(node, judged)
 
     def _remember(self, node: NodeRow, judged: _Judged, standing: Standing, now: datetime) -> None:
         appraisal = judged.appraisal
@@ -276,9 +296,45 @@ class RoundService:
             }
         )
 
-    async def _record_result(
-        self, session: AsyncSession, node: NodeRow, judged: _Judged, jti: str, now: datetime
-    ) -> None:
+    def _basis(self, node: NodeRow, judged: _Judged) -> str:
+        """Return the SHA-256 (hex) over all that a result says apart from its round and its time."""
+        appraisal, rules = judged.appraisal, self._rules
+        said = (
+            self._signer,
+            rules.issuer,
+            rules.audience,
+            node.node_key_public.hex(),
+            node.tenant,
+            node.standing,
+            node.generation,
+            appraisal.verdict.value,
+            sorted(appraisal.trust_vector.items()),
+            appraisal.policy_digest,
+            judged.reference.version,
+            judged.reference.sha256,
+        )
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    async def _issue(self, session: AsyncSession, node: NodeRow, judged: _Judged, now: datetime) -> None:
+        """Sign a result and write it down, in this order: the log tells of no result that was never made."""
+        claims = ear_claims(
+            issuer=self._rules.issuer,
+            audience=self._rules.audience,
+            node=node.id,
+            tenant=node.tenant,
+            jti=secrets.token_hex(16),
+            nonce=judged.nonce,
+            node_key_jwk=known_keys(node).node_key,
+            appraisal=judged.appraisal,
+            reference=judged.reference,
+            standing=node.standing,
+            generation=node.generation,
+            evidence_sha256=judged.evidence_sha256,
+            now=now,
+            lifetime=self._rules.result,
+        )
+        node.result, node.result_basis = sign_jwt(claims, self._key, typ=EAR_TYPE), self._basis(node, judged)
+        node.result_expires_at = datetime.fromtimestamp(claims["exp"], UTC)
         await self._audit.append(
             session,
             actor="verifier",
@@ -286,7 +342,7 @@ class RoundService:
             subject=node.id,
             outcome="done",
             facts={
-                "jti": jti,
+                "jti": claims["jti"],
                 "verdict": judged.appraisal.verdict.value,
                 "generation": node.generation,
                 "evidence_sha256": judged.evidence_sha256,
@@ -295,25 +351,6 @@ class RoundService:
             },
             now=now,
         )
-
-    def _result(self, judged: _Judged, effect: _Effect, jti: str, now: datetime) -> str:
-        claims = ear_claims(
-            issuer=self._rules.issuer,
-            audience=self._rules.audience,
-            node=judged.node.id,
-            tenant=effect.tenant,
-            jti=jti,
-            nonce=judged.nonce,
-            node_key_jwk=_node_key_jwk(judged.node),
-            appraisal=judged.appraisal,
-            reference=judged.reference,
-            standing=effect.standing.value,
-            generation=effect.generation,
-            evidence_sha256=judged.evidence_sha256,
-            now=now,
-            lifetime=self._rules.result,
-        )
-        return sign_jwt(claims, self._key, typ=EAR_TYPE)
 
 
 def _next(node: NodeRow, judged: _Judged) -> Standing:
@@ -350,17 +387,6 @@ def _shown(appraisal: Appraisal) -> dict[str, Any]:
         "findings": [finding.to_json() for finding in appraisal.findings],
         "trust_vector": dict(appraisal.trust_vector),
     }
-
-
-def _ak_name(node: NodeRow) -> str:
-    return parse_public(node.ak_public).name().hex()
-
-
-def _node_key_jwk(node: NodeRow) -> dict[str, str]:
-    key = parse_public(node.node_key_public).key()
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise NodeKeyAttributes("a node key is on P-256")
-    return public_jwk(key)
 
 
 def _digest(request: EvidenceRequest, log: JudgedLog) -> str:

@@ -159,7 +159,7 @@ class NodeService:
         try:
             view = await self._store.write(decided)
         except UmecError as error:
-            await self._refusals.record(action, node_id, error, now, actor=actor)
+            await self._refusals.operator(action, node_id, error, now, actor=actor)
             raise
         self._ledger.announce()
         return view

@@ -1,6 +1,7 @@
 """Keeps signed reference sets; the newest version of an image is the one that counts, and none is ever replaced."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,17 @@ from umec_core.clock import Clock
 from umec_core.errors import UmecError
 from umec_core.store import Store
 
-__all__ = ["ReferenceService"]
+__all__ = ["FiledReference", "ReferenceService"]
+
+
+@dataclass(frozen=True, slots=True)
+class FiledReference:
+    """The newest set of an image, as it is filed: verified by this process before, or the envelope to verify."""
+
+    image: str
+    version: int
+    sha256: str
+    content: ReferenceSet | bytes
 
 
 class ReferenceService:
@@ -39,7 +50,7 @@ class ReferenceService:
         self._refusals = refusals
         self._signers = tuple(signers)
         self._clock = clock
-        self._verified: dict[str, tuple[int, ReferenceSet]] = {}
+        self._verified: dict[str, ReferenceSet] = {}
 
     async def install(self, envelope: bytes, *, actor: str) -> dict[str, Any]:
         """Take a reference set that a pinned signer signed and that is newer than all before."""
@@ -48,7 +59,7 @@ class ReferenceService:
             reference = verify_reference_set(envelope, signers=self._signers, now=now, minimum_version=0)
             await self._store.write(lambda session: self._install(session, reference, envelope, actor, now))
         except UmecError as error:
-            await self._refusals.record("reference.install", actor, error, now)
+            await self._refusals.operator("reference.install", "reference-sets", error, now, actor=actor)
             raise
         return {
             "image": reference.name,
@@ -103,23 +114,38 @@ class ReferenceService:
             for row in rows
         ]
 
-    async def current(self, session: AsyncSession, image: str, now: datetime) -> ReferenceSet:
-        """Return the newest set of an image, verified by this process against the signers that are pinned now.
+    async def identity(self, session: AsyncSession, image: str) -> tuple[int, str] | None:
+        """Return version and SHA-256 (hex) of the newest set of an image, or None if there is none."""
+        query = select(ReferenceRow.version, ReferenceRow.sha256).where(ReferenceRow.image == image)
+        row = (await session.execute(query.order_by(ReferenceRow.version.desc()).limit(1))).first()
+        return None if row is None else (row[0], row[1])
+
+    async def newest(self, session: AsyncSession, image: str) -> FiledReference | None:
+        """Return the newest set of an image for `verified`, or None if there is none."""
+        identity = await self.identity(session, image)
+        if identity is None:
+            return None
+        version, sha256 = identity
+        known = self._verified.get(image)
+        if known is not None and (known.version, known.sha256) == identity:
+            return FiledReference(image, version, sha256, known)
+        row = await session.get_one(ReferenceRow, (image, version))
+        return FiledReference(image, version, sha256, row.envelope)
+
+    def verified(self, image: str, filed: FiledReference | None, now: datetime) -> ReferenceSet:
+        """Return a filed set, verified by this process against the signers that are pinned now.
 
         Raises `ReferenceMissing`, `ReferenceExpired`, `ReferenceSignature`.
         """
-        newest = await self._newest(session, image)
-        if newest is None:
+        if filed is None:
             raise ReferenceMissing(
                 f"there is no reference set for the image {image}",
                 advice="predict its values, sign them, and send them to /attest/v1/reference-sets",
             )
-        version, reference = self._verified.get(image, (0, None))
-        if reference is None or version != newest.version:
-            reference = verify_reference_set(
-                newest.envelope, signers=self._signers, now=now, minimum_version=newest.version
-            )
-            self._verified[image] = (newest.version, reference)
+        reference = filed.content
+        if isinstance(reference, bytes):
+            reference = verify_reference_set(reference, signers=self._signers, now=now, minimum_version=filed.version)
+            self._verified[image] = reference
         if now >= reference.expires:
             raise ReferenceExpired(
                 f"the reference set of {image} expired at {instant(reference.expires)}", advice="sign a new version"

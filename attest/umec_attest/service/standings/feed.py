@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from umec_attest.service.errors import FeedBehind
 from umec_attest.service.standings.ledger import TOPIC
-from umec_attest.service.tables import StandingRow
+from umec_attest.service.tables import NodeRow, StandingRow
 from umec_attest.service.wire import instant
 from umec_core.clock import Clock
 from umec_core.events import Events
@@ -67,10 +67,10 @@ class StandingFeed:
 
     async def _claims(self, after: int, node: str | None) -> dict[str, Any]:
         issued_at = self._clock().timestamp()  # before the look: the statement is not newer than what it says
-        newest = select(func.max(StandingRow.seq)).where(StandingRow.seq > after).group_by(StandingRow.node)
+        query = select(StandingRow).join(NodeRow, NodeRow.last_seq == StandingRow.seq).where(NodeRow.last_seq > after)
         if node is not None:
-            newest = newest.where(StandingRow.node == node)
-        query = select(StandingRow).where(StandingRow.seq.in_(newest)).order_by(StandingRow.seq).limit(PAGE)
+            query = query.where(NodeRow.id == node)
+        query = query.order_by(NodeRow.last_seq).limit(PAGE)
         async with self._store.read() as session:
             end = await session.scalar(select(func.max(StandingRow.seq))) or 0  # first: rows up to here are all seen
             rows = list(await session.scalars(query))

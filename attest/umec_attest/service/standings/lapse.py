@@ -1,15 +1,15 @@
 """The deadline of the silent: a node that was not heard for its rounds lapses, asked for or not."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.standings.ledger import StandingLedger
-from umec_attest.service.tables import BootLogRow, EnrolmentRow, NodeRow, UsedChallengeRow
+from umec_attest.service.tables import NodeRow
 from umec_core.clock import Clock
 from umec_core.standing import Standing
 from umec_core.store import Store
@@ -20,21 +20,17 @@ LONGEST_SLEEP: Final = 1.0
 """Seconds between two looks: new deadlines are later ones, but another replica or a set clock tells nobody."""
 
 SHORTEST_SLEEP: Final = 0.01
-CLEANING: Final = timedelta(seconds=60)
-KEPT_AFTER: Final = timedelta(hours=1)
-"""How long an enrolment that is over is remembered, so that a late activation hears why."""
 
 log = structlog.get_logger("umec.attest")
 
 
 class SilenceWatch:
-    """Lapses silent nodes at their deadline, and clears what is over. Deadlines are rows: a restart forgets none."""
+    """Lapses silent nodes at their deadline. Deadlines are rows: a restart forgets none."""
 
     def __init__(self, store: Store, ledger: StandingLedger, *, clock: Clock) -> None:
         self._store = store
         self._ledger = ledger
         self._clock = clock
-        self._cleaned_at: datetime | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -42,7 +38,6 @@ class SilenceWatch:
             pause = LONGEST_SLEEP
             try:
                 await self.lapse()
-                await self._clean_sometimes()
                 pause = await self._until_next()
             except Exception:
                 log.exception("the watch for silent nodes failed")
@@ -79,18 +74,3 @@ class SilenceWatch:
             return LONGEST_SLEEP
         left = (deadline - self._clock()).total_seconds()
         return min(max(left, SHORTEST_SLEEP), LONGEST_SLEEP)
-
-    async def _clean_sometimes(self) -> None:
-        now = self._clock()
-        if self._cleaned_at is not None and now - self._cleaned_at < CLEANING:
-            return
-        self._cleaned_at = now
-
-        async def work(session: AsyncSession) -> None:
-            await session.execute(delete(UsedChallengeRow).where(UsedChallengeRow.expires_at < now))
-            await session.execute(delete(EnrolmentRow).where(EnrolmentRow.expires_at < now - KEPT_AFTER))
-            known = select(NodeRow.boot_log_sha256).where(NodeRow.boot_log_sha256.is_not(None))
-            old = BootLogRow.stored_at < now - KEPT_AFTER
-            await session.execute(delete(BootLogRow).where(old, BootLogRow.sha256.not_in(known)))
-
-        await self._store.write(work)

@@ -56,6 +56,7 @@ class StandingLedger:
         )
         session.add(row)
         await session.flush()
+        node.last_seq = row.seq
 
     def announce(self) -> None:
         """Wake those who wait for changes."""

@@ -1,0 +1,66 @@
+"""What is over is not kept: marks, enrolments, tickets, boot logs, and the history of standings."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_attest.service.refusals import Refusals
+from umec_attest.service.tables import BootLogRow, EnrolmentRow, NodeRow, StandingRow, TicketRow, UsedChallengeRow
+from umec_core.clock import Clock
+from umec_core.store import Store
+
+__all__ = ["HISTORY_KEPT", "Tending"]
+
+PAUSE: Final = 60.0
+"""Seconds between two rounds of cleaning."""
+KEPT_AFTER: Final = timedelta(hours=1)
+"""How long an enrolment that is over is remembered, so that a late activation hears why."""
+HISTORY_KEPT: Final = timedelta(days=30)
+"""How long `explain` tells former standings, and an old ticket why it is none. The audit log keeps both for ever."""
+
+log = structlog.get_logger("umec.attest")
+
+
+class Tending:
+    """Deletes what is over, and has what was refused and not written told."""
+
+    def __init__(self, store: Store, refusals: Refusals, *, clock: Clock) -> None:
+        self._store = store
+        self._refusals = refusals
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Tend until cancelled."""
+        while True:
+            try:
+                await self.tend()
+            except Exception:
+                log.exception("cleaning failed")
+            await asyncio.sleep(PAUSE)
+
+    async def tend(self) -> None:
+        """Clean once. The newest feed row of each node stays: followers begin with it."""
+        now = self._clock()
+
+        async def work(session: AsyncSession) -> None:
+            await session.execute(delete(UsedChallengeRow).where(UsedChallengeRow.expires_at < now))
+            await session.execute(delete(EnrolmentRow).where(EnrolmentRow.expires_at < now - KEPT_AFTER))
+            named = select(EnrolmentRow.ticket).where(EnrolmentRow.ticket.is_not(None))
+            over = TicketRow.expires_at < now - HISTORY_KEPT
+            await session.execute(delete(TicketRow).where(over, TicketRow.secret_sha256.not_in(named)))
+            old = StandingRow.changed_at < now - HISTORY_KEPT
+            await session.execute(delete(StandingRow).where(old, StandingRow.seq.not_in(select(NodeRow.last_seq))))
+            known = select(NodeRow.boot_log_sha256).where(NodeRow.boot_log_sha256.is_not(None))
+            unused = BootLogRow.stored_at < now - KEPT_AFTER
+            await session.execute(delete(BootLogRow).where(unused, BootLogRow.sha256.not_in(known)))
+
+        await self._store.write(work)
+        await self._refusals.summarise(now)
+
+    async def end(self) -> None:
+        """Tell what was refused and not written until now."""
+        await self._refusals.summarise(self._clock(), early=True)
