@@ -10,6 +10,8 @@ turned back into it, for the templates whose text says everything.
 """
 
 import hashlib
+import struct
+from binascii import a2b_hex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,11 +26,18 @@ MAX_LIST_SIZE: Final = 64 * 1024 * 1024
 """A busy server has some 100,000 entries of about 150 bytes."""
 MAX_FIELD_SIZE: Final = 64 * 1024
 """Paths have at most 4096 bytes, buffers and signatures some thousands."""
+MAX_DATA_SIZE: Final = 16 * MAX_FIELD_SIZE
+"""No template has more than 9 fields."""
 
 IMA_PCR: Final = 10
 _TEMPLATES: Final = frozenset({"ima-ng", "ima-ngv2", "ima-sig", "ima-sigv2", "ima-buf", "ima-modsig", "evm-sig"})
 """Templates of the kernel with self-describing fields; the legacy template "ima" has SHA-1 only, and is refused."""
-_VIOLATION: Final = bytes(20)
+_KNOWN: Final = {name.encode(): name for name in _TEMPLATES}
+_TEXT_TEMPLATES: Final = frozenset({"ima-ng", "ima-sig"})
+_LONGEST: Final = max(map(len, _KNOWN))
+_HEAD: Final = struct.Struct("<I20sI")
+_SHA1_SIZE: Final = 20
+_VIOLATION: Final = bytes(_SHA1_SIZE)
 _AGGREGATE: Final = b"boot_aggregate"
 _AGGREGATED: Final = (range(10), range(8))
 
@@ -59,19 +68,20 @@ def parse_ima(data: bytes) -> tuple[ImaEntry, ...]:
     entries = tuple(_binary_entries(data) if binary else _text_entries(data))
     if not entries:
         raise ImaInvalid("the list is empty")
+    sha1 = hashlib.sha1  # the kernel always records this one, whatever the bank; what counts is the replay
     for entry in entries:
-        recorded = hashlib.sha1(entry.data, usedforsecurity=False).digest()
-        if not entry.violation and entry.template_hash != recorded:
+        recorded = entry.template_hash
+        if recorded != sha1(entry.data, usedforsecurity=False).digest() and recorded != _VIOLATION:
             raise ImaInvalid(f"a template hash is not that of its data: {entry.fields[1][:80]!r}")
     return entries
 
 
 def replay_ima(entries: tuple[ImaEntry, ...], algorithm: HashAlgorithm) -> bytes:
     """Return the PCR that these entries give in a bank."""
-    value = bytes(algorithm.digest_size)
+    value, violated, hashed = bytes(algorithm.digest_size), b"\xff" * algorithm.digest_size, algorithm.constructor
     for entry in entries:
-        digest = b"\xff" * algorithm.digest_size if entry.violation else algorithm.digest(entry.data)
-        value = algorithm.digest(value + digest)
+        digest = violated if entry.template_hash == _VIOLATION else hashed(entry.data).digest()
+        value = hashed(value + digest).digest()
     return value
 
 
@@ -112,36 +122,38 @@ def _name(entry: ImaEntry) -> bytes:
 
 
 def _binary_entries(data: bytes) -> Iterator[ImaEntry]:
-    offset = 0
-
-    def take(size: int) -> bytes:
-        nonlocal offset
-        if size > len(data) - offset:
-            raise ImaInvalid(f"offset {offset}: {size} bytes expected, {len(data) - offset} left")
-        offset += size
-        return data[offset - size : offset]
-
-    def number() -> int:
-        return int.from_bytes(take(4), "little")
-
-    while offset < len(data):
-        _check_pcr(number())
-        template_hash = take(20)
-        template = _template(take(min(number(), MAX_FIELD_SIZE)))
-        content = take(min(number(), 16 * MAX_FIELD_SIZE))
-        yield ImaEntry(template, template_hash, content, _split(content))
+    """An entry: u32 PCR, 20 bytes template hash, size and name of the template, size and data; little-endian."""
+    offset, end = 0, len(data)
+    while offset < end:
+        if end - offset < _HEAD.size:
+            raise _cut(offset, _HEAD.size, end)
+        pcr, template_hash, size = _HEAD.unpack_from(data, offset)
+        if pcr != IMA_PCR:
+            raise _wrong_pcr(pcr)
+        offset += _HEAD.size
+        content = offset + size + 4
+        if content > end:
+            raise _cut(offset, size + 4, end)
+        template = _KNOWN.get(data[offset : content - 4]) if size <= _LONGEST else None
+        if template is None:
+            raise _unknown_template(data[offset : offset + min(size, _LONGEST)])
+        offset = content + int.from_bytes(data[content - 4 : content], "little")
+        if offset > end or offset - content > MAX_DATA_SIZE:
+            raise _cut(content, offset - content, end)
+        template_data = data[content:offset]
+        yield ImaEntry(template, template_hash, template_data, _split(template_data))
 
 
 def _split(data: bytes) -> tuple[bytes, ...]:
     fields: list[bytes] = []
-    offset = 0
-    while offset < len(data):
-        size = int.from_bytes(data[offset : offset + 4], "little")
-        if size > MAX_FIELD_SIZE or offset + 4 + size > len(data):
+    offset, end = 0, len(data)
+    while offset < end:
+        start = offset + 4
+        offset = start + int.from_bytes(data[offset:start], "little")
+        if offset > end or offset - start > MAX_FIELD_SIZE:
             raise ImaInvalid("a field of a template is longer than the template")
-        fields.append(data[offset + 4 : offset + 4 + size])
-        offset += 4 + size
-    if len(fields) < 2 or not fields[1].endswith(b"\0"):
+        fields.append(data[start:offset])
+    if len(fields) < 2 or fields[1][-1:] != b"\0":
         raise ImaInvalid("a template needs a digest and a name")
     return tuple(fields)
 
@@ -152,39 +164,41 @@ def _text_entries(data: bytes) -> Iterator[ImaEntry]:
         raise ImaInvalid("the last line is cut")
     for line in data[:-1].split(b"\n"):
         pcr, template_hash, name, digest, rest = (*line.split(b" ", 4), b"", b"", b"", b"", b"")[:5]
-        _check_pcr(int(pcr) if pcr.isdigit() and len(pcr) < 4 else -1)
-        template, hashed = _template(name), _hex(template_hash)
-        if template not in ("ima-ng", "ima-sig") or len(hashed) != 20:
+        if pcr != b"10":
+            raise _wrong_pcr(int(pcr) if pcr.isdigit() and len(pcr) < 4 else -1)
+        template, hashed = _KNOWN.get(name), _hex(template_hash)
+        if template is None:
+            raise _unknown_template(name)
+        if template not in _TEXT_TEMPLATES or len(hashed) != _SHA1_SIZE:
             raise ImaInvalid(f"the text form of {template} does not say everything: send the binary list")
         label, colon, value = digest.partition(b":")
         if not colon or not rest:
             raise ImaInvalid("a line needs a digest and a path")
-        path, signature = rest, b""
+        fields: tuple[bytes, ...]
         if template == "ima-sig":
             path, _, text = rest.rpartition(b" ")
             path, signature = (path, _hex(text)) if path else (rest, b"")
-        fields = (label + b":\0" + _hex(value), path + b"\0", *((signature,) if template == "ima-sig" else ()))
-        joined = b"".join(len(field).to_bytes(4, "little") + field for field in fields)
+            fields = (label + b":\0" + _hex(value), path + b"\0", signature)
+        else:
+            fields = (label + b":\0" + _hex(value), rest + b"\0")
+        joined = b"".join([part for field in fields for part in (len(field).to_bytes(4, "little"), field)])
         yield ImaEntry(template, hashed, joined, fields)
 
 
-def _check_pcr(pcr: int) -> None:
-    if pcr != IMA_PCR:
-        raise ImaInvalid(f"an entry of PCR {pcr}: IMA measures into PCR {IMA_PCR}")
+def _wrong_pcr(pcr: int) -> ImaInvalid:
+    return ImaInvalid(f"an entry of PCR {pcr}: IMA measures into PCR {IMA_PCR}")
 
 
-def _template(name: bytes) -> str:
-    text = name.decode("ascii", "replace")
-    if text not in _TEMPLATES:
-        raise ImaInvalid(f"unknown template {text[:40]!r}")
-    return text
+def _unknown_template(name: bytes) -> ImaInvalid:
+    return ImaInvalid(f"unknown template {name[:40].decode('ascii', 'replace')!r}")
+
+
+def _cut(offset: int, size: int, end: int) -> ImaInvalid:
+    return ImaInvalid(f"offset {offset}: {size} bytes expected, {end - offset} left")
 
 
 def _hex(text: bytes) -> bytes:
     try:
-        value = bytes.fromhex(text.decode("ascii"))
+        return a2b_hex(text)
     except ValueError:
-        raise ImaInvalid("hex expected") from None
-    if len(value) * 2 != len(text):
-        raise ImaInvalid("hex without spaces expected")
-    return value
+        raise ImaInvalid("hex expected, without spaces") from None

@@ -107,6 +107,10 @@ def test_malformed_lists(good, refused):
         binary([(template, template_hash, b"")]),
         b"11 " + template_hash.hex().encode() + b" ima-ng sha256:00 /x\n",
         b"10 00 ima-ng sha256:00 /x\n",
+        b"010 " + bytes(20).hex().encode() + b" ima-ng sha256:00 /x\n",
+        b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:0 0 /x\n",
+        b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:0 /x\n",
+        data[: len(binary(good[:1])) + 30],
         b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:00 /x",
         b"\n",
     ):

@@ -60,6 +60,11 @@ class HashAlgorithm(IntEnum):
         """Size of a digest in bytes."""
         return _SIZES[self]
 
+    @property
+    def constructor(self) -> "Callable[[bytes], hashlib._Hash]":
+        """What makes a hash object of bytes: for loops, in which looking it up each time would cost as much."""
+        return _HASHES[self]
+
     def digest(self, data: bytes) -> bytes:
         """Hash `data`.
 
