@@ -12,15 +12,21 @@ ImageError
 ├── PromotionSignature    promotion-signature       a summary that the promotion key has not signed
 ├── PromotionExists       promotion-exists
 ├── PromotionDenied       promotion-denied          names the deciding policies
-└── AdmissionDenied       admission-denied          names the deciding policies
+├── AdmissionDenied       admission-denied          names the deciding policies
+├── ImageDenied           image-denied              an operator denied the digest
+├── DenialExists          denial-exists
+└── DenialUnknown         denial-unknown
 """
 
-from umec_core.errors import Conflict, Forbidden, Invalid, Refused, UmecError
+from umec_core.errors import Conflict, Forbidden, Invalid, NotFound, Refused, UmecError
 
 __all__ = [
     "AdmissionDenied",
+    "DenialExists",
+    "DenialUnknown",
     "DigestMismatch",
     "IdentityRefused",
+    "ImageDenied",
     "ImageError",
     "ImageUnsigned",
     "PromotionDenied",
@@ -118,3 +124,21 @@ class AdmissionDenied(_Denied):
     """The policies do not admit the image."""
 
     code = "admission-denied"
+
+
+class ImageDenied(_Denied):
+    """The digest is on the operator's deny list; no policy permits it anyway."""
+
+    code = "image-denied"
+
+
+class DenialExists(ImageError, Conflict):
+    """The digest is denied already."""
+
+    code = "denial-exists"
+
+
+class DenialUnknown(ImageError, NotFound):
+    """The digest is not denied."""
+
+    code = "denial-unknown"

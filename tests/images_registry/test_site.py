@@ -132,8 +132,20 @@ def test_an_image_goes_from_its_files_to_production(site, tmp_path):
     assert (status, verified["digest"]) == (0, built["digest"])
     status, refused = site.umec("image", "verify", exact, "--identity", "beta-builder")
     assert (status, refused["code"]) == (1, "image-identity")
-    for stage in ("staging", "production"):
-        status, promoted = site.umec("image", "promote", exact, "--stage", stage)
-        assert (status, promoted.get("stage")) == (0, stage), promoted
+    status, promoted = site.umec("image", "promote", exact, "--stage", "staging")
+    assert (status, promoted.get("stage")) == (0, "staging"), promoted
+    digest, at = built["digest"], ("--registry", site.registry)
+    status, refused = site.umec("image", "deny", digest, *at, "--reason", "mine", credential=ours)
+    assert (status, refused["code"]) == (1, "scope-invalid")
+    status, refused = site.umec("image", "deny", f"{image}:v1", "--reason", "a tag is not exact")
+    assert (status, refused["code"]) == (1, "reference-invalid")
+    assert site.umec("image", "deny", exact, "--reason", "leaks a key") == (0, {"digest": digest, "version": 1})
+    status, refused = site.umec("image", "promote", exact, "--stage", "production")
+    assert (status, refused["code"]) == (1, "image-denied")
+    status, shown = site.umec("image", "denials", *at)
+    assert [(each["digest"], each["reason"]) for each in shown["denials"]] == [(digest, "leaks a key")]
+    assert site.umec("image", "allow", digest, *at) == (0, {"digest": digest, "version": 2})
+    status, promoted = site.umec("image", "promote", exact, "--stage", "production")
+    assert (status, promoted.get("stage")) == (0, "production"), promoted
     status, tree = site.umec("image", "tree", exact)
     assert (status, len(tree["referrers"])) == (0, 3)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from umec_core import dsse
 from umec_core.clock import system_clock
 from umec_images.admission import Admitter, admit
-from umec_images.errors import PromotionDenied, PromotionExists, PromotionStage, SignatureInvalid
+from umec_images.errors import ImageDenied, PromotionDenied, PromotionExists, PromotionStage, SignatureInvalid
 from umec_images.oci.errors import ManifestUnknown
 from umec_images.oci.manifest import MANIFEST, Descriptor
 from umec_images.promotion import Approver, DenyList, Promoter, sign_summary, trusted_builders
@@ -36,16 +36,20 @@ class Site:
         self.clock = system_clock
         self.verifier = verifier
         self.denied = DenyList()
-        self.promoter = Promoter(
-            name="https://registry.test:5443",
-            registry=registry,
-            verifier=verifier,
-            builders=BUILDERS,
-            key=self.key,
-            policies=load_default("promotion"),
-            clock=self.clock,
-            deny_list=lambda: self.denied,
-        )
+        self.promoter = self.make_promoter()
+
+    def make_promoter(self, **changes):
+        wanted = {
+            "name": "https://registry.test:5443",
+            "registry": self.registry,
+            "verifier": self.verifier,
+            "builders": BUILDERS,
+            "key": self.key,
+            "policies": load_default("promotion"),
+            "clock": self.clock,
+            "deny_list": lambda: self.denied,
+        }
+        return Promoter(**{**wanted, **changes})
 
     def promote(self, digest, *stages, approver=MANAGER, repository=REPOSITORY):
         async def each():
@@ -301,15 +305,44 @@ def test_another_tenant_s_repository_is_not_admitted(site, signed):
 
 
 def test_a_denied_digest_is_neither_promoted_nor_admitted(site, signed):
-    site.promote(signed, "staging", "production")
-    assert refusal(site.admit, signed, deny_list=DenyList(1, frozenset({signed}))) == "admission-denied"
+    site.promote(signed, "staging")
+    site.denied = DenyList(1, frozenset({signed}))
+    with pytest.raises(ImageDenied) as denied:
+        site.promote(signed, "production")
+    assert (denied.value.code, denied.value.policies) == ("image-denied", ("forbid-deny-listed",))
+    assert refusal(site.promote, signed, "production", approver=replace(MANAGER, tenant="market")) == "promotion-denied"
+    site.denied = DenyList(2)
+    site.promote(signed, "production")
+    with pytest.raises(ImageDenied) as denied:
+        site.admit(signed, deny_list=DenyList(3, frozenset({signed})))
+    assert (denied.value.code, denied.value.policies) == ("image-denied", ("forbid-deny-listed",))
     assert site.admit(signed)
+
+
+def without(name, rule):
+    """Return a default set without one of its rules."""
+    default = load_default(name)
+    start = default.policies_text.index(f'@id("{rule}")')
+    end = default.policies_text.index(";", start) + 1
+    return PolicySet(default.policies_text[:start] + default.policies_text[end:], default.schema_text)
+
+
+def test_no_policy_permits_what_an_operator_denied(site, signed):
+    site.promote(signed, "staging", "production")
+    lenient, denied = without("admission", "forbid-deny-listed"), DenyList(1, frozenset({signed}))
+    assert refusal(site.admit, signed, policies=lenient, deny_list=denied) == "image-denied"
+    assert site.admit(signed, policies=lenient)
+    promoter = {"policies": without("promotion", "forbid-deny-listed"), "deny_list": lambda: denied}
+    site.promoter = site.make_promoter(**promoter)
+    assert refusal(site.promote, signed, "staging") == "image-denied"
+    site.promoter = site.make_promoter(**{**promoter, "deny_list": DenyList})
+    assert refusal(site.promote, signed, "staging") == "promotion-exists"
 
 
 def test_without_a_policy_that_permits_nothing_is_admitted(site, signed):
     site.promote(signed, "staging", "production")
     default = load_default("admission")
-    first_forbid = '@id("forbid-unsigned")'
+    first_forbid = '@id("forbid-self-approved")'
     only_forbids = PolicySet(first_forbid + default.policies_text.partition(first_forbid)[2], default.schema_text)
     assert refusal(site.admit, signed, policies=only_forbids) == "admission-denied"
     assert site.admit(signed)
@@ -380,6 +413,12 @@ def test_one_evaluation_for_many_that_ask_at_once_and_until_something_changes(si
         site.denied = DenyList(1, frozenset({signed}))
         with pytest.raises(Exception, match="forbid-deny-listed"):
             await platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
+        site.denied = DenyList(2)
+        evaluated = asyncio.create_task(platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed))
+        await asyncio.sleep(0)
+        site.denied = DenyList(2, frozenset({signed}))  # while it is evaluated
+        with pytest.raises(ImageDenied):
+            await evaluated
         site.denied = DenyList(2)
         assert (await platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed)).deny_list_version == 2
         now = system_clock() + timedelta(minutes=6)

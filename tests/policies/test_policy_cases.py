@@ -84,7 +84,7 @@ def test_explanations_name_the_facts_that_decide():
     _, cases = next(read_cases(default_folder("admission")))
     explained = explain(load_default("admission"), cases[0].request)
     assert explained.decision.allowed
-    assert "promoted" in explained.pivots
+    assert "self_approved" in explained.pivots
     assert "denied" in explained.pivots
     assert [verdict.policy for verdict in explained.verdicts if verdict.decided] == ["admit-production"]
 
@@ -112,9 +112,9 @@ def test_commands_check_test_and_explain():
     tested = run("test", "--default", "admission", "--json")
     assert tested.exit_code == 0
     assert json.loads(tested.stdout)["never_decided"] == []
-    explained = run("explain", "--default", "admission", "--test", "not promoted", "--json")
+    explained = run("explain", "--default", "admission", "--test", "self-approved", "--json")
     assert explained.exit_code == 0
-    assert json.loads(explained.stdout)["policies"] == ["forbid-unpromoted"]
+    assert json.loads(explained.stdout)["policies"] == ["forbid-self-approved"]
 
 
 def test_commands_refuse(tmp_path):

@@ -4,7 +4,7 @@
 2. a trusted builder's provenance is about this digest (`image-unsigned`, `image-signature-invalid`, `image-identity`)
 3. a summary by the promotion key is about this digest, in this repository, for exactly this stage
    (`promotion-missing`, `promotion-signature`, `promotion-stage`)
-4. facts, typed; the policies allow (`admission-denied`)
+4. facts, typed; the policies allow (`admission-denied`), and no operator denied the digest (`image-denied`)
 """
 
 import asyncio
@@ -15,9 +15,17 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from umec_images.errors import AdmissionDenied
+from umec_images.errors import AdmissionDenied, ImageDenied
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
-from umec_images.promotion.evidence import Builders, DenyList, Proof, Registry, fetch_attached, prove
+from umec_images.promotion.evidence import (
+    Builders,
+    DenyList,
+    Proof,
+    Registry,
+    fetch_attached,
+    prove,
+    require_not_denied,
+)
 from umec_images.promotion.summaries import find_summary
 from umec_images.statements import Summary
 from umec_images.verify import BundleVerifier, SignerIdentity
@@ -70,7 +78,7 @@ async def admit(
     """Return the admission of `digest` (`sha256:<hex>`) in `repository` (`TENANT/NAME`) for a tenant and a stage.
 
     Raises DigestMismatch, ImageUnsigned, SignatureInvalid, IdentityRefused, PromotionMissing, PromotionSignature,
-    PromotionStage, AdmissionDenied (naming the policies), or why the registry does not give the image.
+    PromotionStage, AdmissionDenied or ImageDenied (naming the policies), or why the registry does not give the image.
     """
     check_repository(repository)
     check_digest(digest)
@@ -81,8 +89,10 @@ async def admit(
     request = Request(Entity("Tenant", tenant), "admit", Entity("Image", digest), facts)
     try:
         decision = policies.require(request)  # 4
-    except PolicyDenied as denied:
-        raise AdmissionDenied(denied.detail, policies=denied.policies) from denied
+    except PolicyDenied as refused:
+        denied = ImageDenied if digest in deny_list.digests else AdmissionDenied
+        raise denied(refused.detail, policies=refused.policies) from refused
+    require_not_denied(digest, deny_list)
     return Admission(
         tenant=tenant,
         repository=repository,
@@ -111,13 +121,9 @@ def _facts(
         "repository": summary.repository,
         "tenant_repository": tenant_of(summary.repository) == tenant,
         "stage": stage,
-        "signed": True,
-        "identity_trusted": True,
         "builder": proof.signer.subject,
         "builder_issuer": proof.signer.issuer,
-        "provenance": True,
         "signature_age_days": max((now - proof.signed_at).days, 0),
-        "promoted": summary.stage == stage,
         "self_approved": summary.approver == proof.signer.subject,
         "denied": summary.digest in deny_list.digests,
         "sboms": proof.sboms,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from umec_core.clock import Clock
 from umec_core.dsse import key_id
 from umec_images.admission.admit import NOTHING_DENIED, Admission, admit
-from umec_images.promotion.evidence import Builders, DenyList, Registry
+from umec_images.promotion.evidence import Builders, DenyList, Registry, require_not_denied
 from umec_images.verify import BundleVerifier
 from umec_policies import PolicySet
 
@@ -61,7 +61,10 @@ class Admitter:
         self._running: dict[Key, asyncio.Task[Admission]] = {}
 
     async def admit(self, *, tenant: str, repository: str, digest: str, now: datetime | None = None) -> Admission:
-        """Return the admission of a digest at this platform's stage; raises like `admit`."""
+        """Return the admission of a digest at this platform's stage; raises like `admit`.
+
+        A digest that is denied while it is evaluated is not admitted any more.
+        """
         at, policies, denied = now or self._clock(), self._policies(), self._deny_list()
         keys = ",".join(key_id(key) for key in self._promotion_keys)
         root = self._verifier.root.digest
@@ -74,7 +77,9 @@ class Admitter:
             running = asyncio.create_task(self._evaluate(tenant, repository, digest, policies, denied, at))
             self._running[key] = running
             running.add_done_callback(lambda task: self._done(key, task))
-        return await asyncio.shield(running)
+        admission = await asyncio.shield(running)
+        require_not_denied(digest, self._deny_list())
+        return admission
 
     async def _evaluate(
         self, tenant: str, repository: str, digest: str, policies: PolicySet, denied: DenyList, now: datetime

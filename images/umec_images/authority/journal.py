@@ -1,4 +1,4 @@
-"""The audit log of the images service: certificates, pushed manifests, promotions, and content that was tampered with.
+"""The audit log of the images service: certificates, pushed manifests, promotions, denials, and damaged content.
 
 Refusals are written where somebody known was refused a change, or where stored bytes are not what they were: strangers
 are counted, and cannot make the log grow.
@@ -20,7 +20,7 @@ MAX_SUBJECT: Final = 512
 
 
 class Journal:
-    """Writes what happened, each entry in a transaction of its own: the content itself lies in another store."""
+    """Writes what happened: of content, which lies in another store, each entry in a transaction of its own."""
 
     def __init__(self, store: Store, audit: AuditLog, clock: Clock) -> None:
         self._store = store
@@ -35,6 +35,12 @@ class Journal:
         """Record that `action` was refused with `code`."""
         await self._write(actor, action, subject, code, None)
 
+    async def append(
+        self, session: AsyncSession, actor: str, action: str, subject: str, facts: Mapping[str, Any]
+    ) -> None:
+        """Record what `actor` did in the transaction in which it is done."""
+        await self._append(session, actor, action, subject, None, facts)
+
     async def export(self) -> dict[str, Any]:
         """Return the log with a signed checkpoint."""
         async with self._store.read() as session:
@@ -43,18 +49,24 @@ class Journal:
     async def _write(
         self, actor: str, action: str, subject: str, code: str | None, facts: Mapping[str, Any] | None
     ) -> None:
-        now = self._clock()
+        await self._store.write(lambda session: self._append(session, actor, action, subject, code, facts))
 
-        async def work(session: AsyncSession) -> None:
-            await self._audit.append(
-                session,
-                actor=actor,
-                action=action,
-                subject=subject[:MAX_SUBJECT],
-                outcome="done" if code is None else "refused",
-                code=code,
-                facts=facts,
-                now=now,
-            )
-
-        await self._store.write(work)
+    async def _append(
+        self,
+        session: AsyncSession,
+        actor: str,
+        action: str,
+        subject: str,
+        code: str | None,
+        facts: Mapping[str, Any] | None,
+    ) -> None:
+        await self._audit.append(
+            session,
+            actor=actor,
+            action=action,
+            subject=subject[:MAX_SUBJECT],
+            outcome="done" if code is None else "refused",
+            code=code,
+            facts=facts,
+            now=self._clock(),
+        )

@@ -22,6 +22,7 @@ from umec_core.tokens import KeySource, TokenVerifier
 from umec_images.authority import SigningAuthority
 from umec_images.authority.journal import Journal
 from umec_images.authority.trust import trusted_root
+from umec_images.denials import Denials, denials_router
 from umec_images.gateway.access import Gatekeeper, Insider
 from umec_images.gateway.backend import Backend
 from umec_images.gateway.content import Contents
@@ -32,7 +33,7 @@ from umec_images.oci.manifest import encode
 from umec_images.promotion import Builders, Promoted, Promoter, promotion_router, trusted_builders
 from umec_images.verify import BundleVerifier
 from umec_images.verify.identity import Expected
-from umec_policies import load_default
+from umec_policies import PolicySet, load_default
 
 __all__ = ["ImagesService", "ImagesSettings", "site_builders"]
 
@@ -74,6 +75,7 @@ class ImagesService:
     backend: Backend
     contents: Contents
     promoter: Promoter
+    denials: Denials
 
     @classmethod
     async def open(
@@ -83,11 +85,12 @@ class ImagesService:
         verifier: TokenVerifier,
         identity_keys: KeySource,
         clock: Clock,
+        promotion_policies: PolicySet | None = None,
     ) -> "ImagesService":
         """Start the store and open everything in front of it.
 
         `verifier` makes principals of access tokens for `{url}/`; `identity_keys` are the issuer's keys, for signing
-        identities.
+        identities; `promotion_policies` decide instead of the default set.
         """
         state = settings.state / "authority"
         authority = await SigningAuthority.open(
@@ -99,6 +102,7 @@ class ImagesService:
             database=settings.database,
         )
         try:
+            denials = await Denials.open(authority.store, authority.journal, clock)
             process = await RegistryProcess.start(settings.registry_program, settings.state / "registry")
         except BaseException:
             await authority.close()
@@ -108,14 +112,15 @@ class ImagesService:
         door = Gatekeeper(verifier, url=settings.url)
         registry = gateway_app(backend, contents, door, journal=authority.journal, max_blob=settings.max_blob)
         inside = gateway_app(backend, contents, Insider(clock), journal=authority.journal, max_blob=settings.max_blob)
-        promoter = _promoter(settings, authority, _client(inside), clock)
+        policies = load_default("promotion") if promotion_policies is None else promotion_policies
+        promoter = _promoter(settings, authority, _client(inside), clock, policies, denials)
         promotions = promotion_router(promoter, verifier, issuer=settings.issuer, promoted=_recorder(authority.journal))
-        routers = [authority.router, promotions, _audit_router(authority, verifier)]
+        routers = [authority.router, promotions, denials_router(denials, verifier), _audit_router(authority, verifier)]
         app = _Split(
             registry=Edge(registry, name="registry", max_body=settings.max_blob + UPLOAD_SLACK),
             other=create_app("images", routers, ready=backend.ping),
         )
-        return cls(settings, app, routers, authority, process, backend, contents, promoter)
+        return cls(settings, app, routers, authority, process, backend, contents, promoter, denials)
 
     @property
     def trusted_root(self) -> bytes:
@@ -154,7 +159,12 @@ def site_builders(issuer: str, listed: Mapping[str, Sequence[str]]) -> Builders:
 
 
 def _promoter(
-    settings: ImagesSettings, authority: SigningAuthority, registry: RegistryClient, clock: Clock
+    settings: ImagesSettings,
+    authority: SigningAuthority,
+    registry: RegistryClient,
+    clock: Clock,
+    policies: PolicySet,
+    denials: Denials,
 ) -> Promoter:
     root = encode(trusted_root(authority.material, url=settings.url))
     return Promoter(
@@ -163,8 +173,9 @@ def _promoter(
         verifier=BundleVerifier(root),
         builders=site_builders(settings.issuer, settings.builders),
         key=load_or_create_key(settings.state / "promotion.key"),
-        policies=load_default("promotion"),
+        policies=policies,
         clock=clock,
+        deny_list=denials.current,
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from umec_core.errors import UmecError
-from umec_images.errors import DigestMismatch, IdentityRefused, ImageUnsigned, SignatureInvalid
+from umec_images.errors import DigestMismatch, IdentityRefused, ImageDenied, ImageUnsigned, SignatureInvalid
 from umec_images.oci.errors import DigestMismatch as RegistryDigestMismatch
 from umec_images.oci.errors import ManifestInvalid
 from umec_images.oci.manifest import BUNDLE, Descriptor, parse_manifest
@@ -27,6 +27,7 @@ __all__ = [
     "Registry",
     "fetch_attached",
     "prove",
+    "require_not_denied",
     "trusted_builders",
 ]
 
@@ -113,6 +114,12 @@ def trusted_builders(issuer: str, clients: Mapping[str, Sequence[str]]) -> Build
         return expected
 
     return builders
+
+
+def require_not_denied(digest: str, deny_list: DenyList) -> None:
+    """Return unless a digest is denied. Raises ImageDenied: what an operator denied, no policy permits."""
+    if digest in deny_list.digests:
+        raise ImageDenied(f"{digest} is on the deny list", policies=())
 
 
 async def fetch_attached(registry: Registry, repository: str, digest: str) -> Attached:

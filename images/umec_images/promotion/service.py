@@ -2,7 +2,8 @@
 
 1. the stage is one of ours, and the digest is not there yet
 2. a trusted builder's provenance proves the digest
-3. the policies allow it: approver is not builder, staging comes before production, the repository is the approver's
+3. the policies allow it: approver is not builder, staging comes before production, the repository is the approver's;
+   and no operator denied the digest
 4. a summary for exactly this digest, repository and stage is signed and attached
 """
 
@@ -14,7 +15,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from umec_core.clock import Clock
-from umec_images.errors import PromotionDenied, PromotionExists, PromotionStage
+from umec_images.errors import ImageDenied, PromotionDenied, PromotionExists, PromotionStage
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
 from umec_images.promotion.evidence import (
     ENVELOPE,
@@ -25,6 +26,7 @@ from umec_images.promotion.evidence import (
     Registry,
     fetch_attached,
     prove,
+    require_not_denied,
 )
 from umec_images.promotion.summaries import sign_summary, verified_summaries
 from umec_images.statements import Summary
@@ -94,7 +96,8 @@ class Promoter:
     async def promote(self, approver: Approver, *, repository: str, digest: str, stage: str) -> Promoted:
         """Promote `digest` in `repository` to `stage`.
 
-        Raises PromotionDenied (naming the policies), PromotionStage, PromotionExists, and why the image is not proved.
+        Raises PromotionDenied or ImageDenied (naming the policies), PromotionStage, PromotionExists, and why the image
+        is not proved.
         """
         check_repository(repository)
         check_digest(digest)
@@ -131,6 +134,7 @@ class Promoter:
     ) -> tuple[str, ...]:
         staged = [summary.verified_at for summary in made if summary.stage == STAGES[0]]
         waited = (self._clock() - min(staged)).total_seconds() if staged else 0
+        own, deny_list = approver.tenant in (None, tenant_of(attached.repository)), self._deny_list()
         request = Request(
             Entity("Approver", approver.identity),
             "promote",
@@ -139,18 +143,19 @@ class Promoter:
                 "issuer": ISSUER,
                 "subject": attached.digest,
                 "repository": attached.repository,
-                "tenant_repository": approver.tenant in (None, tenant_of(attached.repository)),
+                "tenant_repository": own,
                 "stage": stage,
-                "signed": True,
-                "identity_trusted": True,
-                "provenance": True,
                 "approver_is_builder": approver.identity == proof.signer.subject,
                 "staged": bool(staged),
                 "staged_minutes": int(waited) // MINUTE,
-                "denied": attached.digest in self._deny_list().digests,
+                "denied": attached.digest in deny_list.digests,
             },
         )
         try:
-            return self._policies.require(request).policies
-        except PolicyDenied as denied:
-            raise PromotionDenied(denied.detail, policies=denied.policies) from denied
+            allowed = self._policies.require(request).policies
+        except PolicyDenied as refused:
+            # Who may not promote there at all is not told what is denied.
+            denied = ImageDenied if own and attached.digest in deny_list.digests else PromotionDenied
+            raise denied(refused.detail, policies=refused.policies) from refused
+        require_not_denied(attached.digest, deny_list)
+        return allowed

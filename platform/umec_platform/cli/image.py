@@ -37,6 +37,10 @@ CredentialFile = Annotated[
     Path, typer.Option("--credential", envvar="UMEC_CREDENTIAL", help="The client's credential file.")
 ]
 Image = Annotated[str, typer.Argument(help="HOST:PORT/TENANT/NAME, with :TAG or @sha256:DIGEST.")]
+Denied = Annotated[str, typer.Argument(help="sha256:DIGEST with --registry, or HOST:PORT/TENANT/NAME@sha256:DIGEST.")]
+RegistryUrl = Annotated[
+    str | None, typer.Option("--registry", envvar="UMEC_REGISTRY", help="The registry's URL, https://HOST:PORT.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -234,6 +238,72 @@ def promote(
 
     made = _run(credential, image, PULL, ask)
     emit(made, as_json=as_json, human=f"{made['digest']} passed to {stage}; the summary is {made['vsa_digest']}")
+
+
+@app.command()
+@refusals
+def deny(
+    image: Denied,
+    credential: CredentialFile,
+    reason: Annotated[str, typer.Option(help="Why, in one line: the list and the audit log keep it.")],
+    registry: RegistryUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deny a digest: from now on it is neither promoted nor started, whoever signed and approved it."""
+    base, digest = _denied(image, registry)
+    changed = _denials(credential, base, "POST", "", json={"digest": digest, "reason": reason})
+    emit(changed, as_json=as_json, human=f"{digest} is denied; the deny list has version {changed['version']}")
+
+
+@app.command()
+@refusals
+def allow(image: Denied, credential: CredentialFile, registry: RegistryUrl = None, as_json: AsJson = False) -> None:
+    """Lift the denial of a digest: what was promoted before may start again."""
+    base, digest = _denied(image, registry)
+    changed = _denials(credential, base, "DELETE", f"/{digest}")
+    emit(changed, as_json=as_json, human=f"{digest} is not denied; the deny list has version {changed['version']}")
+
+
+@app.command()
+@refusals
+def denials(
+    credential: CredentialFile,
+    registry: Annotated[str, typer.Option(envvar="UMEC_REGISTRY", help="The registry's URL, https://HOST:PORT.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what is denied."""
+    found = _denials(credential, registry.rstrip("/"), "GET", "")
+    lines = [f"{each['digest']}  {each['denied_at']}  {each['actor']}: {each['reason']}" for each in found["denials"]]
+    emit(found, as_json=as_json, human="\n".join([f"version {found['version']}", *lines]))
+
+
+def _denied(image: str, registry: str | None) -> tuple[str, str]:
+    """Return the registry's URL and the digest that is meant: a tag is none, what is denied must be exact."""
+    from umec_images.oci.errors import ReferenceInvalid
+    from umec_images.oci.reference import check_digest, parse_reference
+
+    if not image.startswith("sha256:"):
+        digest = parse_reference(image).digest
+        if digest is None:
+            raise ReferenceInvalid("this names no digest", advice="Write HOST:PORT/TENANT/NAME@sha256:DIGEST.")
+        return _registry_url(image), digest
+    if registry is None:
+        raise ReferenceInvalid("the deny list is at the registry", advice="--registry https://HOST:PORT")
+    return registry.rstrip("/"), check_digest(image)
+
+
+def _denials(
+    credential: Path, base: str, method: str, path: str, *, json: dict[str, str] | None = None
+) -> dict[str, Any]:
+    from umec_platform.cli.remote import connected
+
+    async def ask() -> dict[str, Any]:
+        async with connected(credential) as client:
+            url = f"{base}/images/v1/denials{path}"
+            answer = await client.request(method, url, resource=f"{base}/", scopes=("images:admin",), json=json)
+            return dict(answer.json())
+
+    return asyncio.run(ask())
 
 
 def _run(

@@ -163,6 +163,7 @@ class _Builder:
             verifier=self._token_verifier(identity, f"{self._settings.registry}/"),
             identity_keys=identity.ring,
             clock=self._clock,
+            promotion_policies=self._policies("promotion"),
         )
         closing.push_async_callback(service.close)
         self._public(self._state / "images-audit.pem", service.audit_key)
@@ -192,6 +193,7 @@ class _Builder:
             promotion_keys=[images.promoter.public_key],
             policies=lambda: self._policies("admission"),
             clock=self._clock,
+            deny_list=images.denials.current,
         )
         service = await PlatformService.open(
             PlatformSettings(

@@ -1,0 +1,152 @@
+"""The operator's deny list: who may change it, what it stops at once, and what a restart does not forget."""
+
+import asyncio
+import contextlib
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from umec_core.audit import verify_export
+from umec_core.clock import system_clock
+from umec_core.dpop import make_proof
+from umec_core.tokens import TokenVerifier
+from umec_images.gateway import ImagesService, ImagesSettings
+from umec_images.promotion import DenyList
+
+URL = "https://registry.test:5443"
+DENIALS = "/images/v1/denials"
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+class Client:
+    """Somebody with a token, in the process of the service."""
+
+    def __init__(self, issuer, service):
+        self.issuer, self.service = issuer, service
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=service.app), base_url=URL)
+
+    async def send(self, method, path=DENIALS, *, scope="images:admin", **arguments):
+        headers = {}
+        if scope is not None:
+            key = ec.generate_private_key(ec.SECP256R1())
+            token = self.issuer.access(key, f"{URL}/", scope)
+            proof = make_proof(key, method, f"{URL}{path}", now=system_clock(), access_token=token)
+            headers = {"Authorization": f"DPoP {token}", "DPoP": proof}
+        answer = await self.http.request(method, path, headers=headers, **arguments)
+        return answer.status_code, answer.json()
+
+    async def deny(self, digest, reason="it leaks a key", **arguments):
+        return await self.send("POST", json={"digest": digest, "reason": reason}, **arguments)
+
+    async def allow(self, digest, **arguments):
+        return await self.send("DELETE", f"{DENIALS}/{digest}", **arguments)
+
+
+@pytest.fixture
+def opened(issuer, tmp_path):
+    """Return a context in which the service of this test's state runs; entering it again is a restart."""
+
+    @contextlib.asynccontextmanager
+    async def run():
+        verifier = TokenVerifier(
+            issuer=issuer.url, audience=f"{URL}/", keys=issuer.keys, standings=None, clock=system_clock
+        )
+        settings = ImagesSettings(state=tmp_path, url=URL, issuer=issuer.url)
+        service = await ImagesService.open(settings, verifier=verifier, identity_keys=issuer.keys, clock=system_clock)
+        try:
+            yield Client(issuer, service)
+        finally:
+            await service.close()
+
+    return run
+
+
+def code(answer):
+    status, body = answer
+    return status, body.get("code")
+
+
+def test_who_may_deny_and_allow(opened):
+    async def work():
+        async with opened() as client:
+            for scope, refused in ((None, (401, "token-missing")), ("images:promote", (403, "token-scope"))):
+                assert code(await client.deny(DIGEST, scope=scope)) == refused
+                assert code(await client.allow(DIGEST, scope=scope)) == refused
+                assert code(await client.send("GET", scope=scope)) == refused
+            assert client.service.denials.current() == DenyList()
+            assert (await client.deny(DIGEST))[0] == 201
+            assert (await client.allow(DIGEST))[0] == 200
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"digest": "sha256:00", "reason": "x"},
+        {"digest": DIGEST.upper(), "reason": "x"},
+        {"digest": DIGEST},
+        {"digest": DIGEST, "reason": ""},
+        {"digest": DIGEST, "reason": "two\nlines"},
+        {"digest": DIGEST, "reason": "x" * 501},
+        {"digest": DIGEST, "reason": "x", "until": "tomorrow"},
+    ],
+)
+def test_malformed_denials_are_refused(opened, body):
+    async def work():
+        async with opened() as client:
+            assert code(await client.send("POST", json=body)) == (400, "invalid-input")
+            assert (await client.send("POST", json={"digest": DIGEST, "reason": "x"}))[0] == 201
+
+    asyncio.run(work())
+
+
+def test_a_denial_counts_at_once_and_after_a_restart_until_it_is_lifted(opened):
+    async def work():
+        async with opened() as client:
+            assert await client.deny(DIGEST) == (201, {"digest": DIGEST, "version": 1})
+            assert await client.deny(OTHER, "recalled") == (201, {"digest": OTHER, "version": 2})
+            assert client.service.denials.current() == DenyList(2, frozenset({DIGEST, OTHER}))
+            assert code(await client.deny(DIGEST)) == (409, "denial-exists")
+        async with opened() as client:
+            assert client.service.denials.current() == DenyList(2, frozenset({DIGEST, OTHER}))
+            _, shown = await client.send("GET")
+            assert shown["version"] == 2
+            found = [(each["digest"], each["reason"], each["actor"]) for each in shown["denials"]]
+            assert found == [(DIGEST, "it leaks a key", "client"), (OTHER, "recalled", "client")]
+            assert await client.allow(DIGEST) == (200, {"digest": DIGEST, "version": 3})
+            assert code(await client.allow(DIGEST)) == (404, "denial-unknown")
+            assert client.service.denials.current() == DenyList(3, frozenset({OTHER}))
+        async with opened() as client:
+            assert client.service.denials.current() == DenyList(3, frozenset({OTHER}))
+
+    asyncio.run(work())
+
+
+def test_versions_are_not_given_twice(opened):
+    digests = [f"sha256:{number:064x}" for number in range(10)]
+
+    async def work():
+        async with opened() as client:
+            answers = await asyncio.gather(*(client.deny(digest) for digest in digests))
+            assert sorted(body["version"] for _, body in answers) == list(range(1, 11))
+            assert client.service.denials.current() == DenyList(10, frozenset(digests))
+
+    asyncio.run(work())
+
+
+def test_every_change_is_in_the_audit_log(opened):
+    async def work():
+        async with opened() as client:
+            await client.deny(DIGEST)
+            await client.deny(DIGEST)
+            await client.allow(DIGEST)
+            log = await client.service.authority.journal.export()
+            verify_export(log, client.service.audit_key)
+        return [(entry["actor"], entry["action"], entry["subject"], entry["facts"]) for entry in log["entries"]]
+
+    assert asyncio.run(work()) == [
+        ("client", "image-denied", DIGEST, {"reason": "it leaks a key", "version": 1}),
+        ("client", "image-allowed", DIGEST, {"version": 2}),
+    ]
