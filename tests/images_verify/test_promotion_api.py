@@ -1,6 +1,7 @@
 """The promotion API of the whole images service: real docker-registry, real gateway, real tokens, real signatures."""
 
 import asyncio
+import contextlib
 import uuid
 from datetime import timedelta
 
@@ -14,12 +15,13 @@ from umec_core.dpop import make_proof
 from umec_core.jose import KeySet, sign_jwt, thumbprint
 from umec_core.tokens import StaticKeys, TokenVerifier
 from umec_images.admission import Admitter
+from umec_images.errors import ImageDenied
 from umec_images.gateway import ImagesService, ImagesSettings
 from umec_images.oci.client import RegistryClient
 from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
 from umec_images.promotion import trusted_builders
 from umec_images.verify import BundleVerifier
-from umec_policies import load_default
+from umec_policies import PolicySet, load_default
 
 ISSUER = "https://mgmt.test:8443"
 REPOSITORY = "harbour/crane"
@@ -29,8 +31,8 @@ BUILDERS = trusted_builders(ISSUER, {"harbour": ["builder"]})
 class Site:
     """The images service, and clients with tokens for it."""
 
-    def __init__(self, url, key):
-        self.url, self.key = url, key
+    def __init__(self, url, key, service):
+        self.url, self.key, self.service = url, key, service
 
     def holder(self, scope, *, client="release-manager", **claims):
         """Return a function that authorises requests with a DPoP-bound token of a client."""
@@ -59,6 +61,15 @@ class Site:
         headers = {} if authorize is None else asyncio.run(authorize("POST", url))
         return httpx.post(url, json=body, headers=headers)
 
+    def deny(self, digest):
+        url = f"{self.url}/images/v1/denials"
+        headers = asyncio.run(self.holder("images:admin")("POST", url))
+        return httpx.post(url, json={"digest": digest, "reason": "recalled"}, headers=headers)
+
+    def allow(self, digest):
+        url = f"{self.url}/images/v1/denials/{digest}"
+        return httpx.delete(url, headers=asyncio.run(self.holder("images:admin")("DELETE", url)))
+
     def run(self, work):
         """Run `await work(client)` with a registry client that may push and pull everywhere."""
 
@@ -86,21 +97,31 @@ class Site:
         return self.run(push)
 
 
-@pytest.fixture(scope="module")
-def site(served, tmp_path_factory):
-    key, state = ec.generate_private_key(ec.SECP256R1()), tmp_path_factory.mktemp("images")
+@contextlib.contextmanager
+def images_service(served, state, **options):
+    key = ec.generate_private_key(ec.SECP256R1())
     keys = StaticKeys(KeySet([key.public_key()]))
+    opened = []
 
     async def make(url):
         verifier = TokenVerifier(issuer=ISSUER, audience=f"{url}/", keys=keys, standings=None, clock=system_clock)
         settings = ImagesSettings(
             state=state, url=url, issuer=ISSUER, max_blob=8 * 1024 * 1024, builders={"harbour": ["builder"]}
         )
-        opened = await ImagesService.open(settings, verifier=verifier, identity_keys=keys, clock=system_clock)
-        return opened.app, opened.close
+        service = await ImagesService.open(
+            settings, verifier=verifier, identity_keys=keys, clock=system_clock, **options
+        )
+        opened.append(service)
+        return service.app, service.close
 
     with served(make) as url:
-        yield Site(url, key)
+        yield Site(url, key, opened[0])
+
+
+@pytest.fixture(scope="module")
+def site(served, tmp_path_factory):
+    with images_service(served, tmp_path_factory.mktemp("images")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +201,52 @@ def test_an_unsigned_image_is_not_promoted(site):
     assert answer.json()["code"] == "image-unsigned"
     absent = site.post(wanted("sha256:" + "0" * 64), site.holder("images:promote"))
     assert absent.status_code == 404
+
+
+def test_a_denied_image_is_neither_promoted_nor_admitted_until_that_is_lifted(site, authority, signed):
+    async def work(client):
+        admitter = Admitter(
+            registry=client,
+            verifier=BundleVerifier(authority.root),
+            builders=BUILDERS,
+            promotion_keys=[site.service.promoter.public_key],
+            policies=lambda: load_default("admission"),
+            clock=system_clock,
+            deny_list=site.service.denials.current,
+        )
+        admission = admitter.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
+        assert (await admission).deny_list_version == site.service.denials.current().version
+        assert (await asyncio.to_thread(site.deny, signed)).status_code == 201
+        with pytest.raises(ImageDenied):
+            await admitter.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
+        assert (await asyncio.to_thread(site.allow, signed)).status_code == 200
+        return await admitter.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
+
+    manager = site.holder("images:promote")
+    assert site.deny(signed).status_code == 201
+    refused = site.post(wanted(signed), manager)
+    assert (refused.status_code, refused.json()["code"]) == (403, "image-denied")
+    assert site.allow(signed).status_code == 200
+    for stage in ("staging", "production"):
+        assert site.post(wanted(signed, stage), manager).status_code == 201
+    assert site.run(work).policies == ("admit-production",)
+
+
+FREEZE = """
+@id("forbid-production-in-december")
+forbid (principal, action, resource)
+when { context.stage == "production" };
+"""
+
+
+def test_a_site_s_own_policies_decide_promotions(served, signing, tmp_path):
+    default = load_default("promotion")
+    own = PolicySet(default.policies_text + FREEZE, default.schema_text)
+    with images_service(served, tmp_path, promotion_policies=own) as site:
+        authority, digest = signing(site.url, site.key), site.image()
+        site.run(lambda client: client.attach(REPOSITORY, digest, authority.statement(digest)))
+        made = site.post(wanted(digest, "staging"), site.holder("images:promote"))
+        assert (made.status_code, made.json()["policy_sha256"]) == (201, own.digest)
+        refused = site.post(wanted(digest, "production"), site.holder("images:promote"))
+        assert (refused.status_code, refused.json()["code"]) == (403, "promotion-denied")
+        assert "forbid-production-in-december" in refused.json()["detail"]

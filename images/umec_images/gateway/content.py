@@ -22,7 +22,7 @@ from umec_images.oci.manifest import (
 )
 from umec_images.oci.reference import check_digest, check_tag, digest_of
 
-__all__ = ["Contents", "PushedManifest", "empty_index"]
+__all__ = ["Contents", "PushedManifest"]
 
 _FALLBACK_LENGTH: Final = len("sha256-") + 64
 
@@ -52,7 +52,8 @@ class Contents:
 
         1. It parses as its media type says. 2. Its digest is the one stated. 3. Everything it names is there.
         4. A tag that exists does not move. 5. What it refers to lists it.
-        Raises ManifestInvalid, DigestStated, MemberMissing, TagImmutable or TagReserved.
+        Raises ManifestInvalid, DigestStated, MemberMissing, TagImmutable, TagReserved or ReferrersFull; and
+        ManifestDamaged or BackendUnavailable where the store does not say what a tag or a list of referrers is now.
         """
         parsed = _parse(content, media_type)  # 1
         digest = digest_of(content)
@@ -74,11 +75,11 @@ class Contents:
         return sorted(tag for tag in await self._backend.tags(repository) if not _is_reserved(tag))
 
     async def referrers(self, repository: str, subject: str) -> Index:
-        """Return what refers to a digest: an empty list where nothing does."""
+        """Return what refers to a digest: an empty list where nothing does, and never where the list is damaged."""
         try:
             _, media_type, content = await self._backend.manifest(repository, _fallback_tag(subject))
         except ManifestUnknown:
-            return parse_index(empty_index())
+            return parse_index(_index([]))
         return parse_index(content, media_type=media_type)
 
     async def _check_members(self, repository: str, parsed: Manifest | Index) -> None:
@@ -123,11 +124,6 @@ class Contents:
 
     def _turn(self, repository: str, name: str) -> asyncio.Lock:
         return self._turns.setdefault((repository, name), asyncio.Lock())
-
-
-def empty_index() -> bytes:
-    """Return the list of no referrers."""
-    return _index([])
 
 
 def _index(manifests: list[Descriptor]) -> bytes:

@@ -69,11 +69,9 @@ class ImagesService:
 
     settings: ImagesSettings
     app: ASGIApp
-    routers: Sequence[APIRouter]
     authority: SigningAuthority
     process: RegistryProcess
     backend: Backend
-    contents: Contents
     promoter: Promoter
     denials: Denials
 
@@ -120,7 +118,7 @@ class ImagesService:
             registry=Edge(registry, name="registry", max_body=settings.max_blob + UPLOAD_SLACK),
             other=create_app("images", routers, ready=backend.ping),
         )
-        return cls(settings, app, routers, authority, process, backend, contents, promoter, denials)
+        return cls(settings, app, authority, process, backend, promoter, denials)
 
     @property
     def trusted_root(self) -> bytes:
