@@ -13,12 +13,13 @@ nothing before it was changed.
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import LargeBinary, Text, func, select
+from sqlalchemy import LargeBinary, Table, Text, func, insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,6 +31,7 @@ from umec_core.tree import Tree, leaf_hash
 
 __all__ = [
     "AuditCheckpointInvalid",
+    "AuditEntry",
     "AuditError",
     "AuditGap",
     "AuditLog",
@@ -76,6 +78,36 @@ class AuditMixin:
     at: Mapped[datetime] = mapped_column(Timestamp)
 
 
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What is to be written: `actor` did `action` to `subject` at `now`; see `AuditLog.append`."""
+
+    actor: str
+    action: str
+    subject: str
+    outcome: str
+    now: datetime
+    code: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return the columns of the entry under its number."""
+        at = self.now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        entry: dict[str, Any] = {
+            "index": index,
+            "at": at,
+            "actor": self.actor,
+            "action": self.action,
+            "subject": self.subject,
+            "outcome": self.outcome,
+            "facts": dict(self.facts),
+        }
+        if self.code is not None:
+            entry["code"] = self.code
+        text = canonical(entry)
+        return {"index": index, "entry": text, "leaf": leaf_hash(text.encode()), "at": self.now}
+
+
 class AuditLog:
     """Writes and shows the audit log of one service."""
 
@@ -103,29 +135,23 @@ class AuditLog:
         `actor` did `action` to `subject`; `outcome` is "done" or "refused", a refusal with its `code`. `facts` are JSON
         values that make the entry checkable (digests, generations) and never secrets.
         """
+        entry = AuditEntry(
+            actor=actor, action=action, subject=subject, outcome=outcome, now=now, code=code, facts=facts or {}
+        )
+        return await self.append_all(session, [entry])
+
+    async def append_all(self, session: AsyncSession, entries: Sequence[AuditEntry]) -> int:
+        """Add entries in their order in the caller's transaction and return the index of the first."""
         kind = self._row_type
         await serialise(session, f"audit:{kind.__name__}")
         last = await session.scalar(select(func.max(kind.index)))
-        index = 0 if last is None else last + 1
-        at = now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        entry: dict[str, Any] = {
-            "index": index,
-            "at": at,
-            "actor": actor,
-            "action": action,
-            "subject": subject,
-            "outcome": outcome,
-            "facts": dict(facts or {}),
-        }
-        if code is not None:
-            entry["code"] = code
-        text = canonical(entry)
-        row = kind()
-        row.index, row.entry, row.leaf, row.at = index, text, leaf_hash(text.encode()), now
-        session.add(row)
-        await session.flush()
-        AUDITED.labels(action, outcome).inc()
-        return index
+        first = 0 if last is None else last + 1
+        if entries:
+            rows = [entry.row(index) for index, entry in enumerate(entries, first)]
+            await session.execute(insert(cast("Table", inspect(kind).local_table)), rows)
+        for entry in entries:
+            AUDITED.labels(entry.action, entry.outcome).inc()
+        return first
 
     async def checkpoint(self, session: AsyncSession) -> str:
         """Return a signed checkpoint of all committed entries; `session` comes from `Store.read`."""

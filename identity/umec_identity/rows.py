@@ -1,6 +1,7 @@
 """The base of all tables, the audit log's rows, and identifiers that were used and may not be used again."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, cast
 
@@ -13,7 +14,7 @@ from umec_core.audit import AuditMixin
 from umec_core.store import Timestamp
 from umec_identity.errors import AssertionReplayed, ChallengeInvalid, PossessionReplayed
 
-__all__ = ["AuditRow", "Base", "Used", "UsedRow", "consume", "forget_used", "use_up"]
+__all__ = ["AuditRow", "Base", "Used", "UsedRow", "consume", "consume_all", "forget_used", "use_up", "use_up_all"]
 
 
 class Base(DeclarativeBase):
@@ -57,6 +58,16 @@ async def consume(session: AsyncSession, used: Used) -> bool:
     return added.first() is not None
 
 
+async def consume_all(session: AsyncSession, used: Sequence[Used]) -> frozenset[bytes]:
+    """Remember that many things were used, in the caller's transaction; returns the digests that are new."""
+    if not used:
+        return frozenset()
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(_used).on_conflict_do_nothing().returning(_used.c.digest)
+    rows = {one.digest: {"digest": one.digest, "until": one.until} for one in used}
+    return frozenset(await session.scalars(statement, list(rows.values())))
+
+
 async def forget_used(session: AsyncSession, now: datetime) -> None:
     """Forget what is no longer valid anyway."""
     await session.execute(delete(UsedRow).where(UsedRow.until < now))
@@ -66,8 +77,30 @@ async def use_up(session: AsyncSession, used: tuple[Used, ...]) -> None:
     """Write what a request used, in the caller's transaction; raises if any of it was used before."""
     for one in used:
         if not await consume(session, one):
-            if one.kind == "challenge":
-                raise ChallengeInvalid("the challenge was used before", advice="POST /oauth2/challenge")
-            if one.kind == "possession":
-                raise PossessionReplayed("the proof of possession was used before")
-            raise AssertionReplayed("the assertion was used before", advice="make a new one for every request")
+            raise _replayed(one)
+
+
+async def use_up_all(
+    session: AsyncSession, requests: Sequence[tuple[Used, ...]]
+) -> Sequence[AssertionReplayed | ChallengeInvalid | PossessionReplayed | None]:
+    """Write what several requests used, in the caller's transaction; returns for each its refusal, or None.
+
+    What two of them used is the first one's.
+    """
+    new = await consume_all(session, [one for used in requests for one in used])
+    owner: dict[bytes, int] = {}
+    for number, used in enumerate(requests):
+        for one in used:
+            owner.setdefault(one.digest, number)
+    return [
+        next((_replayed(one) for one in used if one.digest not in new or owner[one.digest] != number), None)
+        for number, used in enumerate(requests)
+    ]
+
+
+def _replayed(used: Used) -> AssertionReplayed | ChallengeInvalid | PossessionReplayed:
+    if used.kind == "challenge":
+        return ChallengeInvalid("the challenge was used before", advice="POST /oauth2/challenge")
+    if used.kind == "possession":
+        return PossessionReplayed("the proof of possession was used before")
+    return AssertionReplayed("the assertion was used before", advice="make a new one for every request")

@@ -1,5 +1,6 @@
 """Which clients there are: registered by the platform and by operators, and removed with everything they hold."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class Clients:
         self._resources = resources
         self._clock = clock
         self._known: dict[str, tuple[Client, datetime]] = {}
-        self._removals = 0
+        self._reading: dict[str, asyncio.Task[Client | None]] = {}
+        self._changes = 0
 
     async def find(self, client_id: str) -> Client | None:
         """Return a client, or None; what another replica changed is seen within `REMEMBERED`."""
@@ -87,15 +89,32 @@ class Clients:
         known = self._known.get(client_id)
         if known is not None and known[1] <= now < known[1] + REMEMBERED:
             return known[0]
-        removals = self._removals
+        reading = self._reading.get(client_id)
+        if reading is None:
+            reading = self._reading[client_id] = asyncio.create_task(self._read(client_id, now))
+            reading.add_done_callback(lambda done: self._read_ended(client_id, done))
+        return await asyncio.shield(reading)
+
+    async def _read(self, client_id: str, now: datetime) -> Client | None:
+        changes = self._changes
         async with self._store.read() as session:
             row = await session.get(ClientRow, client_id)
         if row is None:
             return None
         client = _client(row)
-        if removals == self._removals:
+        if changes == self._changes:
             self._remember(client, now)
         return client
+
+    def _read_ended(self, client_id: str, reading: "asyncio.Task[Client | None]") -> None:
+        if self._reading.get(client_id) is reading:
+            del self._reading[client_id]
+
+    def _changed(self, client_id: str) -> None:
+        """Forget a client, and let nobody join or remember what is being read of it."""
+        self._changes += 1
+        self._known.pop(client_id, None)
+        self._reading.pop(client_id, None)
 
     def _remember(self, client: Client, now: datetime) -> None:
         if len(self._known) >= MAX_REMEMBERED:
@@ -143,7 +162,9 @@ class Clients:
             )
             return _client(row)
 
-        return await self._store.write(work)
+        client = await self._store.write(work)
+        self._changed(wanted.client_id)
+        return client
 
     async def remove(self, client_id: str, *, actor: str, instances_only: bool = False) -> None:
         """Remove a client and refuse its live tokens from now on; raises `ClientUnknown`.
@@ -166,8 +187,7 @@ class Clients:
             )
 
         await self._store.write(work)
-        self._removals += 1
-        self._known.pop(client_id, None)
+        self._changed(client_id)
         await self._revocation.refresh()
 
     async def seed(self, wanted: Sequence[ClientIn]) -> None:

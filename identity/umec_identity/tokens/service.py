@@ -3,9 +3,8 @@
 from datetime import datetime, timedelta
 
 from cryptography.x509 import load_der_x509_certificate
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from umec_core.audit import AuditLog
+from umec_core.audit import AuditEntry, AuditLog
 from umec_core.clock import Clock
 from umec_core.dpop import ReplayCache, verify_proof
 from umec_core.errors import UmecError
@@ -25,8 +24,8 @@ from umec_identity.errors import (
 from umec_identity.forms import OAuthRequest
 from umec_identity.grants.client_credentials import Grant, Wish, decide
 from umec_identity.keys.ring import KeyRing
+from umec_identity.ledger import Ledger
 from umec_identity.refusals import Refusals
-from umec_identity.rows import use_up
 from umec_identity.settings import IdentitySettings, Resources
 from umec_identity.tokens.issue import IssuedToken, issue
 from umec_policies import PolicySet
@@ -55,8 +54,7 @@ class Tokens:
         clock: Clock,
     ) -> None:
         self._settings = settings
-        self._store = store
-        self._audit = audit
+        self._ledger = Ledger(store, audit)
         self._authentication = authentication
         self._refusals = refusals
         self._certificates = certificates
@@ -86,7 +84,7 @@ class Tokens:
             subject = self._resources.api(request.form.get("resource", "")) or "unknown"
             await self._refusals.authenticated("token.issue", who, subject, error)
             raise
-        await self._store.write(lambda session: self._issued(session, who, grant, token))  # 5
+        await self._ledger.record(who.used, self._issued(who, grant, token))  # 5
         return token
 
     async def _authenticate(self, request: OAuthRequest) -> Authenticated:
@@ -141,10 +139,8 @@ class Tokens:
             await self._certificates.check(certificate, who.node, now)
         return {"x5t#S256": certificate_thumbprint(request.certificate)}
 
-    async def _issued(self, session: AsyncSession, who: Authenticated, grant: Grant, token: IssuedToken) -> None:
-        await use_up(session, who.used)
-        await self._audit.append(
-            session,
+    def _issued(self, who: Authenticated, grant: Grant, token: IssuedToken) -> AuditEntry:
+        return AuditEntry(
             actor=who.client_id,
             action="token.issue",
             subject=grant.audience,
