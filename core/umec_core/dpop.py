@@ -15,13 +15,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from umec_core.errors import Kind, UmecError, Unauthenticated, Unavailable
 from umec_core.jose import (
+    KEPT,
     SKEW,
     JwkInvalid,
     JwtInvalid,
@@ -33,7 +35,6 @@ from umec_core.jose import (
     public_jwk,
     public_key,
     sign_jwt,
-    thumbprint,
     verify_jwt,
 )
 
@@ -194,15 +195,15 @@ def verify_proof(
     try:
         if len(proof) > MAX_PROOF:
             raise DpopInvalid(f"the proof is longer than {MAX_PROOF} characters")
-        key = _proof_key(proof)
-        claims = verify_jwt(proof, KeySet([key]), typ=PROOF_TYPE, headers=PROOF_HEADERS)  # 1
+        keys = _proof_keys(proof)
+        claims = verify_jwt(proof, keys, typ=PROOF_TYPE, headers=PROOF_HEADERS)  # 1
         jti = claim_text(claims, "jti", longest=MAX_JTI)
         issued = _check_claims(claims, method, url, now)  # 2, 3
     except (JwtInvalid, JwkInvalid) as error:
         raise DpopInvalid(f"the proof is not valid: {error.detail}") from error
     if claims.get("ath") != (None if access_token is None else _token_hash(access_token)):  # 4
         raise DpopInvalid("the proof is for another access token")
-    owner = thumbprint(key)
+    owner = keys.thumbprints()[0]
     if holder is not None and not hmac.compare_digest(owner, holder):  # 5
         raise DpopForeign("the proof is by another key than the one that it should be")
     if not replay.add(owner, jti, until=issued + PROOF_LIFE + SKEW, now=now, payer=payer):  # 6
@@ -210,12 +211,19 @@ def verify_proof(
     return VerifiedProof(thumbprint=owner, jti=jti, issued_at=issued)
 
 
-def _proof_key(proof: str) -> EllipticCurvePublicKey:
+def _proof_keys(proof: str) -> KeySet:
+    """Return the one key that a proof carries, as a set."""
     header = peek_header(proof)
     jwk = header.get("jwk")
     if not isinstance(jwk, Mapping):
         raise DpopInvalid("the proof carries no key")
-    return public_key(jwk)
+    public_key(jwk)  # with what else is said of it: that is not the same at every time
+    return _one_key(jwk["x"], jwk["y"])
+
+
+@lru_cache(maxsize=KEPT)
+def _one_key(x: str, y: str) -> KeySet:
+    return KeySet([public_key({"kty": "EC", "crv": "P-256", "x": x, "y": y})])
 
 
 def _check_claims(claims: Mapping[str, Any], method: str, url: str, now: datetime) -> datetime:

@@ -21,6 +21,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, NoReturn, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -73,6 +74,12 @@ MAX_HEADER: Final = 2048
 
 MAX_TEXT: Final = 512
 """Characters of a claim that names somebody or something."""
+
+KEPT: Final = 1024
+"""Public keys that were read lately and are not read again; about 2 KB each."""
+
+KEPT_PRIVATE: Final = 8
+"""Private keys that were signed with lately: those of a service, which holds them anyway."""
 
 SKEW: Final = timedelta(seconds=10)
 """How far the clock of a peer may be ahead (FAPI 2.0 Security Profile, 5.3.2.1)."""
@@ -214,7 +221,13 @@ def public_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
         raise JwkInvalid("the key holds its private part", advice="make a new key: this one has been shown")
     if jwk.get("use", "sig") != "sig" or jwk.get("alg", ALGORITHM) != ALGORITHM:
         raise JwkInvalid("the key is made for another use than ES256 signatures")
-    raw = _import(jwk).raw_value
+    _check_members(jwk)
+    return _point(jwk["x"], jwk["y"])
+
+
+@lru_cache(maxsize=KEPT)
+def _point(x: str, y: str) -> EllipticCurvePublicKey:
+    raw = _import({"kty": "EC", "crv": "P-256", "x": x, "y": y}).raw_value
     if not isinstance(raw, EllipticCurvePublicKey):
         raise JwkInvalid("not a public key")
     return raw
@@ -228,7 +241,7 @@ def private_key(jwk: Mapping[str, Any]) -> EllipticCurvePrivateKey:
     return raw
 
 
-def _import(jwk: Mapping[str, Any]) -> ECKey:
+def _check_members(jwk: Mapping[str, Any]) -> None:
     if jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
         raise JwkInvalid(f"a key of type {jwk.get('kty')!r}, expected EC on P-256")
     for name in ("x", "y", *(["d"] if "d" in jwk else [])):
@@ -238,6 +251,10 @@ def _import(jwk: Mapping[str, Any]) -> ECKey:
                 raise JwkInvalid(f"{name} is not 32 bytes in base64url")
         except JwtMalformed as error:
             raise JwkInvalid(f"{name} is not 32 bytes in base64url") from error
+
+
+def _import(jwk: Mapping[str, Any]) -> ECKey:
+    _check_members(jwk)
     try:
         key = ECKey.import_key({name: jwk[name] for name in ("kty", "crv", "x", "y", "d") if name in jwk})
     except (JoseError, ValueError, TypeError) as error:
@@ -248,8 +265,13 @@ def _import(jwk: Mapping[str, Any]) -> ECKey:
 def thumbprint(key: Mapping[str, Any] | EllipticCurvePublicKey | EllipticCurvePrivateKey) -> str:
     """Return the SHA-256 thumbprint of a key (RFC 7638) in base64url."""
     jwk = public_jwk(key) if isinstance(key, EllipticCurvePublicKey | EllipticCurvePrivateKey) else key
-    public = {name: jwk[name] for name in ("kty", "crv", "x", "y")}
-    return _import(public).thumbprint()
+    _check_members({name: jwk[name] for name in ("kty", "crv", "x", "y")})
+    return _thumbprint(jwk["x"], jwk["y"])
+
+
+@lru_cache(maxsize=KEPT)
+def _thumbprint(x: str, y: str) -> str:
+    return _import({"kty": "EC", "crv": "P-256", "x": x, "y": y}).thumbprint()
 
 
 class KeySet:
@@ -340,7 +362,12 @@ def sign_jwt(
     if "jwk" not in header:
         header["kid"] = kid if kid is not None else thumbprint(key)
     payload = json.dumps(claims, separators=(",", ":"), allow_nan=False)
-    return jws.serialize_compact(header, payload, ECKey.import_key(key), registry=_registry)
+    return jws.serialize_compact(header, payload, _signing(key), registry=_registry)
+
+
+@lru_cache(maxsize=KEPT_PRIVATE)
+def _signing(key: EllipticCurvePrivateKey) -> ECKey:
+    return ECKey.import_key(key)
 
 
 def peek_header(token: str) -> Mapping[str, Any]:

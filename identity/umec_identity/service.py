@@ -237,9 +237,9 @@ class IdentityService:
             clock=clock,
         )
         return (
+            tokens_router(tokens, challenges, addresses=addresses, clock=clock),  # first: it is asked most
             metadata_router(settings.issuer, self.resources),
             keys_router(self.ring),
-            tokens_router(tokens, challenges, addresses=addresses, clock=clock),
             revocation_router(judge, addresses=addresses),
             certificates_router(
                 self._certificates,
