@@ -4,22 +4,26 @@ import asyncio
 import base64
 import contextlib
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.agent.evidence import MAX_BOOT_LOG
+from umec_attest.service.composition import MIGRATIONS
 from umec_attest.service.enrolments.service import MAX_OPEN_PER_ADDRESS
 from umec_attest.service.refusals import MOST_OF_ADDRESS
 from umec_attest.service.tables import EnrolmentRow, NodeRow, ReferenceRow, StandingRow, TicketRow
 from umec_attest.service.tending import HISTORY_KEPT
 from umec_attest.service.wire import MAX_LARGE
 from umec_core.http import MAX_BODY, create_app
+from umec_core.store import Store
 
 Run = Callable[..., None]
 
@@ -257,3 +261,40 @@ def test_a_steady_round_signs_and_logs_nothing_anew(run: Run, tpms: Any) -> None
             assert len(issued) == 4
 
     run(body)
+
+
+NODE_FROM_BEFORE = """
+INSERT INTO node (id, ek_sha256, ek_public, ak_public, node_key_public, approved, standing, generation, reason,
+                  changed_at, enrolled_at, rounds)
+VALUES (:name, :name, x'', x'', x'', 1, 'trusted', 2, '', 0, 0, 1)
+"""
+
+
+def test_a_database_from_before_keeps_its_feed(tmp_path: Path) -> None:
+    """The newest feed row of each node is found again by the migration that gives nodes a pointer to it."""
+    former = tmp_path / "former" / "versions"
+    former.mkdir(parents=True)
+    shutil.copy(MIGRATIONS / "versions" / "0001_attest.py", former)
+    url = f"sqlite+aiosqlite:///{tmp_path}/attest.db"
+
+    async def body() -> None:
+        store = await Store.open(url, migrations=former.parent)
+
+        async def work(session: AsyncSession) -> None:
+            for name in ("a", "b"):
+                await session.execute(text(NODE_FROM_BEFORE), {"name": name})
+            for name in ("a", "b", "a"):
+                await session.execute(
+                    text("INSERT INTO standing (node, standing, generation, changed_at) VALUES (:name, 'x', 1, 0)"),
+                    {"name": name},
+                )
+
+        await store.write(work)
+        await store.close()
+        store = await Store.open(url, migrations=MIGRATIONS)
+        async with store.read() as session:
+            found = (await session.execute(select(NodeRow.id, NodeRow.last_seq).order_by(NodeRow.id))).all()
+        await store.close()
+        assert [tuple(row) for row in found] == [("a", 3), ("b", 2)]
+
+    asyncio.run(body())
