@@ -76,7 +76,7 @@ class Registrar:
     """Registers application instances at the authorization server."""
 
     def __init__(self, client: OAuthClient, *, management: str, mp1: str) -> None:
-        """`client` may do `identity:instances`; `management` and `mp1` are the listeners' URLs, without a final slash."""
+        """`client` may do `identity:instances`; `management` and `mp1` are the listeners' URLs, no slash at the end."""
         self._client = client
         self._resource = f"{management}/identity/v1"
         self._mp1 = f"{mp1}/"
