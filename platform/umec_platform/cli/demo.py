@@ -6,13 +6,26 @@ from typing import Annotated
 
 import typer
 
-from umec_platform.cli.output import refusals
+from umec_core.errors import NotFound
+from umec_platform.cli.output import emit, refusals
 
 __all__ = ["demo"]
 
 
+class AttackUnknown(NotFound):
+    """No attack has that name."""
+
+    code = "attack-unknown"
+
+
 @refusals
 def demo(
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show one attack, with the links that it stands on.")
+    ] = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Name all links and attacks with their expected codes, and run nothing.")
+    ] = False,
     sabotage: Annotated[
         int | None, typer.Option(min=1, max=12, help="Break one link on purpose: the run must fail and name it.")
     ] = None,
@@ -25,9 +38,27 @@ def demo(
 
     Exit status 0 only if every link held, every attack was refused and every effect arrived.
     """
+    from umec_platform.demo.attacks import listed
     from umec_platform.demo.sandbox import enter
 
+    if list_all:
+        _list(as_json=as_json)
+        return
+    if only is not None and only not in {line["attack"] for line in listed()}:
+        raise AttackUnknown(f"there is no attack {only!r}", advice="umec demo --list")
     arguments = [] if sabotage is None else ["--sabotage", str(sabotage)]
+    arguments += [] if only is None else ["--only", only]
     if as_json:
         arguments.append("--json")
     sys.exit(enter(arguments, keep=keep))
+
+
+def _list(*, as_json: bool) -> None:
+    from umec_platform.demo.attacks import listed
+    from umec_platform.demo.timeline import LINKS
+
+    for number, name in LINKS.items():
+        emit({"link": number, "name": name}, as_json=as_json, human=f"{number:>2} {name}")
+    for line in listed():
+        human = f"⚔  {line['attack']:<34} {line['expected']:<28} {line['kind']}: has {line['has']}"
+        emit(line, as_json=as_json, human=human)

@@ -7,7 +7,9 @@ contract holds it to that. Only the software TPM comes from the test harness.
     topology   the street: a site, two nodes, two cameras, and the links between them
     timeline   what is printed
     command    `umec up` and the command line, as a user has them
-    chain      the twelve links, in their order, and the attacks on them
+    chain      the twelve links, in their order
+    attacks    the attacks on them, in tables
+    hand       an OAuth client that can do wrong
     fall       a node falls, and everything it held falls with it
     sabotage   one link broken on purpose: the demo must name it
 """

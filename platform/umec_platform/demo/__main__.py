@@ -16,9 +16,10 @@ from umec_platform.demo.timeline import Broken, Timeline
 
 def run(
     sabotage: Annotated[int | None, typer.Option(min=1, max=12)] = None,
+    only: Annotated[str | None, typer.Option()] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Run every link of the chain, and say how it went."""
+    """Run every link of the chain and every attack, or what one attack needs, and say how it went."""
     folder = prepare()
     timeline = Timeline(as_json=as_json)
     logs = folder / "logs"
@@ -26,7 +27,7 @@ def run(
     with contextlib.ExitStack() as clean_up:
         processes = Processes(logs)
         clean_up.callback(processes.stop_all)
-        this = Run(folder, timeline, sabotage, processes, clean_up)
+        this = Run(folder, timeline, sabotage, processes, clean_up, only)
         try:
             chain.show(this)
         except Broken as broken:

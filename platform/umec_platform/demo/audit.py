@@ -4,7 +4,8 @@ import sqlite3
 from typing import Final
 
 from umec_platform.demo.command import umec
-from umec_platform.demo.run import REGISTRY, Run
+from umec_platform.demo.hand import Hand
+from umec_platform.demo.run import MANAGEMENT, REGISTRY, Run
 
 __all__ = ["verify_logs"]
 
@@ -15,13 +16,21 @@ def verify_logs(run: Run) -> None:
     """Fetch and check the logs of all services."""
     if run.sabotaged(12):
         _rewrite(run)
+    operator = Hand.of(run.clean_up.enter_context(run.http()), run.state / "operator.json")
     for service in SERVICES:
         with run.timeline.link(12, f"the log of {service} is whole, and its checkpoint signed") as evidence:
             file = run.folder / f"{service}.audit.json"
-            run.operator("audit", "fetch", service, "--registry", REGISTRY, "--out", str(file))
+            file.write_bytes(_fetch(operator, service))
             checked = umec("audit", "verify", str(file), "--key", str(run.state / f"{service}-audit.pem"))
             evidence.data = file.read_bytes()
             evidence.note = f"{checked['entries']} entries"
+
+
+def _fetch(operator: Hand, service: str) -> bytes:
+    base = resource = f"{MANAGEMENT}/{service}/v1"
+    if service == "images":
+        base, resource = f"{REGISTRY}/images/v1", f"{REGISTRY}/"
+    return operator.have("GET", f"{base}/audit", resource).content
 
 
 def _rewrite(run: Run) -> None:

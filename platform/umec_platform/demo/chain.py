@@ -1,13 +1,21 @@
 """The story: the street is built, the site starts, and every link of the chain is shown, attacked, and made to fall."""
 
 import json
+from functools import cached_property
 from typing import Any, Final
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from umec_platform.demo import applications, attacks, audit, fall, images, nodes, sabotage
+from umec_attest.testing.swtpm import SoftwareTpm
+from umec_platform.demo import applications, audit, fall, images, nodes, sabotage
+from umec_platform.demo.attacks import audit as attacked_audit
+from umec_platform.demo.attacks import credentials, enrolment, evidence, feed, node_credentials, rules
+from umec_platform.demo.attacks import images as attacked_images
+from umec_platform.demo.attacks.credentials import Holders
+from umec_platform.demo.attacks.stranger import Stranger, buy_tpm
+from umec_platform.demo.attacks.table import carry_out
 from umec_platform.demo.command import umec_line, wait_for
 from umec_platform.demo.run import MANAGEMENT, Run
 from umec_platform.demo.topology import ACCESS_INTERFACE, NODES, SITE_ADDRESS, StreetNode, build_street
@@ -19,41 +27,77 @@ ROUND_SECONDS: Final = 2
 
 
 def show(this: Run) -> None:
-    """Show the whole chain; raises `Broken` at the first link that does not hold."""
+    """Show the whole chain, or what one attack needs; raises `Broken` at the first link that does not hold."""
     build_street()
-    tpms = {node.name: nodes.start_tpm(this, node.name) for node in NODES}
-    stranger = attacks.buy_tpm(this)
+    story = Story(this, {node.name: nodes.start_tpm(this, node.name) for node in NODES}, buy_tpm(this))
     start_site(this)
+    for chapter in (_nodes, _images, _applications, _fall, _proof):
+        chapter(this, story)
+        if this.shown:
+            return
 
+
+class Story:
+    """What one chapter makes and a later one needs."""
+
+    def __init__(self, this: Run, tpms: dict[str, dict[str, str]], bought: SoftwareTpm) -> None:
+        self._this = this
+        self.tpms = tpms
+        self.stranger = Stranger(this, bought)
+        self.digest = ""
+        self.running: list[applications.Running] = []
+
+    @cached_property
+    def holders(self) -> Holders:
+        """People outside who have a credential each."""
+        return Holders(self._this, self.running[0].instance)
+
+
+def _nodes(this: Run, story: Story) -> None:
     this.timeline.chapter("A node is believed")
     nodes.publish_reference_set(this)
     for node in NODES:
         nodes.boot(this, node)
-        nodes.enrol(this, node, tpms[node.name]["ek_chain"])
+        nodes.enrol(this, node, story.tpms[node.name]["ek_chain"])
         nodes.attest(this, node)
         nodes.get_credentials(this, node)
-    attacks.on_evidence(this, stranger)
+    stranger = story.stranger
+    carry_out(this, evidence.ATTACKS, lambda: stranger)
+    carry_out(this, enrolment.ATTACKS, lambda: stranger)
+    carry_out(this, node_credentials.ATTACKS, lambda: stranger)
 
+
+def _images(this: Run, story: Story) -> None:
     this.timeline.chapter("An image is believed")
     images.register_builders(this)
-    digest = images.build_example(this)
+    story.digest = images.build_example(this)
     for node in NODES:
-        images.publish(this, node, digest)
+        images.publish(this, node, story.digest)
 
+
+def _applications(this: Run, story: Story) -> None:
     this.timeline.chapter("An application runs, and moves packets and names")
     for node in NODES:
         applications.add_tenant(this, node)
-    running = [applications.deploy(this, node, digest) for node in NODES]
-    probes = attacks.Probes.register(this)
-    attacks.on_tokens(this, probes, running[0].instance)
-    attacks.on_images(this)
+    story.running = [applications.deploy(this, node, story.digest) for node in NODES]
+    carry_out(this, credentials.ATTACKS, lambda: story.holders)
+    carry_out(this, rules.ATTACKS, lambda: rules.Tenant(this))
+    carry_out(this, feed.ATTACKS, lambda: feed.Courier(this))
+    carry_out(this, attacked_images.ATTACKS, lambda: attacked_images.Supply(this))
 
+
+def _fall(this: Run, story: Story) -> None:
+    if this.only is not None:
+        return
     this.timeline.chapter("Trust falls, and everything falls with it")
-    fall.fall(this, running[0], running[1], probes)
-    fall.recover(this, running[0])
+    fall.fall(this, story.running[0], story.running[1], story.holders)
+    fall.recover(this, story.running[0])
 
+
+def _proof(this: Run, _story: Story) -> None:
     this.timeline.chapter("What happened can be proven")
     audit.verify_logs(this)
+    carry_out(this, attacked_audit.ATTACKS, lambda: this)
 
 
 def start_site(this: Run) -> None:

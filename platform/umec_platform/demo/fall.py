@@ -11,7 +11,7 @@ from requests_oauth2client.exceptions import OAuth2Error
 
 from umec_platform.demo import nodes
 from umec_platform.demo.applications import Running
-from umec_platform.demo.attacks import Probes
+from umec_platform.demo.attacks.credentials import Holders
 from umec_platform.demo.run import MANAGEMENT, Run
 from umec_platform.demo.timeline import Broken
 
@@ -21,17 +21,17 @@ SERVICES: Final = "/mec_service_mgmt/v1/services"
 PATIENCE_SECONDS: Final = 20.0
 
 
-def fall(run: Run, falling: Running, standing: Running, probes: Probes) -> None:
+def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> None:
     """Reboot a node with another kernel command line, and measure from the verdict until each effect."""
     node = falling.node
-    token = probes.bound.token()
-    if not probes.bound.call("GET", SERVICES, token=token).ok:
+    token = holders.bound.token()
+    if not holders.bound.call("GET", SERVICES, token=token).ok:
         raise Broken("the token of an application on the node did not work before the fall")
     before = time.monotonic()
     verdict = _Moment(lambda: _untrusted(run.processes.log(f"agent-{node.name}")))
-    live = _Moment(lambda: _code(probes.bound.call("GET", SERVICES, token=token)) == "standing-fallen")
-    dashboard = probes.outside.token()
-    state = _Moment(lambda: _suspended(probes.outside.call("GET", SERVICES, token=dashboard)))
+    live = _Moment(lambda: _code(holders.bound.call("GET", SERVICES, token=token)) == "standing-fallen")
+    dashboard = holders.outside.token()
+    state = _Moment(lambda: _suspended(holders.outside.call("GET", SERVICES, token=dashboard)))
     nodes.reboot(run, node, tamper="cmdline")
     fell = verdict.wait()
     run.timeline.note(f"{node.name} booted with another command line; its next round says untrusted")
@@ -46,7 +46,7 @@ def fall(run: Run, falling: Running, standing: Running, probes: Probes) -> None:
     name = falling.names.first(lambda attempt: attempt.answer is None, after=before)
     effect("its name is gone from the DNS", name.asked)
     run.timeline.effect(
-        "new token refused", ok=_refused_token(probes) is not None, ms=None, detail=str(_refused_token(probes))
+        "new token refused", ok=_refused_token(holders) is not None, ms=None, detail=str(_refused_token(holders))
     )
     refused = _refused_call(run, falling)
     run.timeline.effect(
@@ -108,9 +108,9 @@ def _suspended(answer: requests.Response) -> bool:
     return bool(found) and all(each["state"] == "SUSPENDED" for each in found)
 
 
-def _refused_token(probes: Probes) -> str | None:
+def _refused_token(holders: Holders) -> str | None:
     try:
-        probes.bound.token()
+        holders.bound.token()
     except OAuth2Error as error:
         return str(getattr(error, "error", error))
     return None

@@ -17,6 +17,8 @@ __all__ = ["MANAGEMENT", "MP1", "REGISTRY", "Run", "code_of"]
 MANAGEMENT: Final = f"https://{SITE_ADDRESS}:8443"
 MP1: Final = f"https://{SITE_ADDRESS}:8444"
 REGISTRY: Final = f"https://{SITE_ADDRESS}:5443"
+REFUSAL_HEADER: Final = "Umec-Refusal"
+"""Where the registry says our code: the errors of its own API have none."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,10 @@ class Run:
     sabotage: int | None
     processes: Processes
     clean_up: contextlib.ExitStack
+    only: str | None = None
+    """The one attack that is to be shown; None for all."""
+    shown: bool = False
+    """Whether that attack was carried out: nothing more is to be done."""
     tcti: dict[str, str] = field(default_factory=dict)
     """How to reach the TPM of each node."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +71,8 @@ def code_of(answer: httpx.Response) -> str | None:
     """Return the stable code of a refusal, or None for an answer that is none."""
     if answer.is_success:
         return None
+    if REFUSAL_HEADER in answer.headers:
+        return answer.headers[REFUSAL_HEADER]
     try:
         said = answer.json()
     except ValueError:

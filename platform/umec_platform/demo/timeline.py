@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-__all__ = ["Broken", "Evidence", "Timeline"]
+__all__ = ["LINKS", "Broken", "Evidence", "Timeline"]
 
 LINKS = {
     1: "node image",
@@ -105,7 +105,7 @@ class Timeline:
             self.broken.append(f"attack {name}: expected {expected}, got {code or 'no refusal'}")
             self._line(
                 {**line, "expected": expected, "detail": detail},
-                f"[red]✗[/]  ⚔ {name}: expected {expected}, got {code or 'no refusal'} {detail}",
+                f"[red]✗[/]  ⚔ {name}: expected {expected}, got {escape(code or 'no refusal')} " + escape(detail),
             )
 
     def effect(self, name: str, *, ok: bool, ms: float | None, detail: str = "") -> None:

@@ -1,0 +1,78 @@
+"""Standing feed: somebody who reached the socket of a node's `netd`, as the platform's user, brings it the news."""
+
+import json
+import socket
+from typing import Any, Final
+
+from joserfc.jwk import ECKey
+
+from umec_platform.demo.attacks.table import Attack
+from umec_platform.demo.hand import ATTEST, Hand, seconds, signed
+from umec_platform.demo.run import Run
+from umec_platform.demo.timeline import Broken
+from umec_platform.demo.topology import NODES
+
+__all__ = ["ATTACKS", "Courier"]
+
+
+class Courier:
+    """Has the platform's credential for the feed, and its user on the node's host."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        http = run.clean_up.enter_context(run.http())
+        self.operator = Hand.of(http, run.state / "operator.json")
+
+    def statement(self, node: str = NODES[0].name) -> str:
+        """Fetch a statement of the verifier about a node, which is true at this moment."""
+        answer = self.operator.have("GET", f"{ATTEST}/standings?node={node}", ATTEST)
+        return str(answer.json()["statement"])
+
+    def tell(self, statement: str) -> str | None:
+        """Hand a statement to netd; return the code of its refusal."""
+        said = self.ask({"op": "standing", "statement": statement})
+        return None if said["ok"] else str(said["code"])
+
+    def told(self) -> None:
+        """Hand a fresh statement to netd, which takes it."""
+        if refused := self.tell(self.statement()):
+            raise Broken("netd refused a fresh statement", refused)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one line to netd, and return the line that it answers."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(10)
+            connection.connect(str(self.run.state / "netd" / NODES[0].name / "netd.sock"))
+            connection.sendall(json.dumps({"id": "1", **request}).encode() + b"\n")
+            return dict(json.loads(connection.makefile().readline()))
+
+
+def forged(courier: Courier) -> str | None:
+    """Say of a node what one likes, under a key of one's own."""
+    courier.told()
+    entry = {"seq": 1, "node": "node-a", "tenant": "city", "standing": "trusted", "generation": 2}
+    claims = {"iss": ATTEST, "iat": seconds(), "after": 0, "last": 1, "node": "node-a", "standings": [entry]}
+    key = ECKey.generate_key("P-256", auto_kid=True)
+    return courier.tell(signed(claims, key, typ="umec-standings+jwt"))
+
+
+def about_another(courier: Courier) -> str | None:
+    """Bring a genuine statement that is about another node."""
+    courier.told()
+    return courier.tell(courier.statement("node-b"))
+
+
+def rolled_back(courier: Courier) -> str | None:
+    """Bring a genuine statement again, after a newer one."""
+    older = courier.statement()
+    courier.told()
+    return courier.tell(older)
+
+
+HAS: Final = "the platform's user on the host"
+
+ATTACKS: Final[tuple[Attack[Courier], ...]] = (
+    Attack("standing-forged", "standing-invalid", HAS, forged),
+    Attack("standing-of-another-node", "standing-invalid", HAS, about_another),
+    Attack("standing-rolled-back", "standing-rollback", HAS, rolled_back),
+)
