@@ -175,3 +175,13 @@ def test_the_log_of_refusals_to_strangers_is_bounded(play):
         assert sum(entry["outcome"] == "refused" for entry in entries) < 10
 
     play(scenario)
+
+
+def test_the_token_endpoint_is_counted_under_its_path_and_takes_post_only(play):
+    async def scenario(world):
+        answer = await world.http.get("/oauth2/token")
+        assert (answer.status_code, answer.json()["code"]) == (405, "method-not-allowed")
+        await world.token()
+        assert 'method="POST",route="/oauth2/token",status="200"' in (await world.http.get("/metrics")).text
+
+    play(scenario)

@@ -1,10 +1,11 @@
 """POST /oauth2/token and POST /oauth2/challenge."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
 from umec_core.clock import Clock
 from umec_identity.authentication.challenge import Challenges
@@ -17,9 +18,8 @@ __all__ = ["router"]
 
 def router(tokens: Tokens, challenges: Challenges, *, addresses: Buckets, clock: Clock) -> APIRouter:
     """Return the endpoints."""
-    api = APIRouter(prefix="/oauth2")
+    api = APIRouter()
 
-    @api.post("/token")
     async def token(request: Request) -> JSONResponse:
         async def work() -> Mapping[str, Any]:
             asked = await oauth_request(request)
@@ -28,7 +28,6 @@ def router(tokens: Tokens, challenges: Challenges, *, addresses: Buckets, clock:
 
         return await answering(work)
 
-    @api.post("/challenge")
     async def challenge(request: Request) -> JSONResponse:
         async def work() -> Mapping[str, Any]:
             asked = await oauth_request(request, form=False)
@@ -37,4 +36,17 @@ def router(tokens: Tokens, challenges: Challenges, *, addresses: Buckets, clock:
 
         return await answering(work)
 
+    api.routes.append(_plain("/oauth2/token", token))
+    api.routes.append(_plain("/oauth2/challenge", challenge))
     return api
+
+
+def _plain(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Return a route whose endpoint reads its request itself: what FastAPI does before would be done for nothing."""
+
+    async def named(request: Request) -> Response:
+        request.scope["route"] = route  # for the access line and the counters
+        return await endpoint(request)
+
+    route = Route(path, named, methods=["POST"])
+    return route
