@@ -60,6 +60,7 @@ ATTACKS = {
     "straight-to-production": "promotion-denied",
     "promotion-by-its-builder": "token-scope",
     "staging-only": "promotion-stage",
+    "deny-listed": "image-denied",
     "layer-byte-changed": "blob-digest",
     "address-of-another-tenant": "address-not-of-tenant",
     "every-address": "address-not-of-tenant",
@@ -77,7 +78,6 @@ ATTACKS = {
     "standing-rolled-back": "standing-rollback",
     "audit-entry-removed": "audit-gap",
     "audit-entry-rewritten": "audit-rewritten",
-    "audit-log-shortened": "audit-gap",
 }
 
 

@@ -25,11 +25,6 @@ def rewritten(run: Run) -> str | None:
     return _verify(run, lambda log: log["entries"][1].update(actor="nobody"))
 
 
-def shortened(run: Run) -> str | None:
-    """Leave out the newest entries, and number the rest as they should be."""
-    return _verify(run, lambda log: log.update(entries=log["entries"][:-1]))
-
-
 def _verify(run: Run, touch: Callable[[dict[str, Any]], object]) -> str | None:
     """Touch a copy of a log whose original was just verified (link 12), and have it verified."""
     log = copy.deepcopy(json.loads((run.folder / f"{SERVICE}.audit.json").read_text()))
@@ -48,5 +43,4 @@ HAS: Final = "a copy of the log"
 ATTACKS: Final[tuple[Attack[Run], ...]] = (
     Attack("audit-entry-removed", "audit-gap", HAS, removed),
     Attack("audit-entry-rewritten", "audit-rewritten", HAS, rewritten),
-    Attack("audit-log-shortened", "audit-gap", HAS, shortened),
 )

@@ -1,5 +1,6 @@
 """Credentials of applications: somebody has a token, or a key, and not what belongs to it."""
 
+import json
 import secrets
 from functools import cached_property
 from typing import Any, Final
@@ -29,11 +30,19 @@ class Holders:
     def __init__(self, run: Run, instance: str) -> None:
         self.run = run
         self.instance = instance
-        self.bound = _client(run, "city-probe", "city", "--node", NODES[0].name)
-        self.outside = _client(run, "city-dashboard", "city")
-        self.foreign = _client(run, "transit-dashboard", "transit")
         self.http = run.clean_up.enter_context(run.http())
+        self.bound = self._client("city-probe", tenant="city", node=NODES[0].name)
+        self.outside = self._client("city-dashboard", tenant="city")
+        self.foreign = self._client("transit-dashboard", tenant="transit")
         self.hand = Hand.of(self.http, run.folder / "city-probe.json")
+
+    def _client(self, name: str, **members: str) -> OutsideClient:
+        """Have the operator register somebody who may only read services."""
+        file = self.run.folder / f"{name}.json"
+        client = register(self.operator, name, kind="application", scopes=["mec:services.read"], **members)
+        document = {"issuer": MANAGEMENT, "client_id": name, "private_jwk": client.key.as_dict(private=True)}
+        file.write_text(json.dumps(document))
+        return OutsideClient(file, self.run.ca)
 
     @cached_property
     def operator(self) -> Hand:
@@ -191,12 +200,6 @@ def no_token(holders: Holders) -> str | None:
     """Ask without a token."""
     holders.honest()
     return code_of(holders.http.get(f"{MP1}{SERVICES}"))
-
-
-def _client(run: Run, name: str, tenant: str, *more: str) -> OutsideClient:
-    file = run.folder / f"{name}.json"
-    run.operator("client", "add", name, "--tenant", tenant, "--scope", "mec:services.read", *more, "--out", str(file))
-    return OutsideClient(file, run.ca)
 
 
 def _said(answer: requests.Response) -> str | None:

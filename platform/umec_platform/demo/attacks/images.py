@@ -1,12 +1,14 @@
 """Images that must not be pushed, not be promoted, or not run."""
 
 import json
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 
 import httpx
 
 from umec_platform.demo import applications, images
+from umec_platform.demo.attacks.stranger import succeed
 from umec_platform.demo.attacks.table import Attack
 from umec_platform.demo.hand import Hand
 from umec_platform.demo.run import REGISTRY, Run, code_of
@@ -16,26 +18,48 @@ from umec_platform.demo.topology import NODES
 __all__ = ["ATTACKS", "Supply"]
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+NAME: Final = "small"
 
 
 class Supply:
-    """What those who supply images have: the city's builder and intern, and whoever may write to the store."""
+    """What those who supply images have: the city's builder and intern, and whoever may write to the store.
+
+    One small image of the city goes the way that images go; every attack takes it from where it has come to. That the
+    way leads to a start is shown by the example.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.http = run.clean_up.enter_context(run.http())
         self.builder = Hand.of(self.http, run.folder / "city-builder.json")
         self.operator = Hand.of(self.http, run.state / "operator.json")
+        self._passed: list[str] = []
 
     @cached_property
-    def unpromoted(self) -> str:
-        """The digest of an image that its builder signed, and that nobody has promoted."""
-        digest = images.small_image(self.run, "staging-only")
-        images.sign(self.run, images.image_of("city", "staging-only", digest), "staging-only", "city-builder")
-        return digest
+    def digest(self) -> str:
+        """The digest of the small image, pushed."""
+        return images.small_image(self.run, NAME)
+
+    @cached_property
+    def appd(self) -> str:
+        """The package that names it."""
+        return applications.onboard(self.run, "city", self.digest, name=NAME)
+
+    def sign(self, signer: str) -> None:
+        """Have somebody sign the image."""
+        images.sign(self.run, images.image_of("city", NAME, self.digest), NAME, signer)
+
+    def signed(self) -> None:
+        """Have its builder sign it, if that was not yet."""
+        self._once("signed", lambda: self.sign("city-builder"))
+
+    def promoted(self, stage: str) -> None:
+        """Have the operator promote it, if that was not yet."""
+        self.signed()
+        self._once(stage, lambda: succeed(self.promote(self.operator, stage), f"no promotion to {stage}"))
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of the example."""
+        """Return the manifest of the example."""
         folder = self.run.folder / "hello"
         digest = json.loads((folder / "index.json").read_text())["manifests"][0]["digest"]
         return dict(json.loads((folder / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_text()))
@@ -46,19 +70,23 @@ class Supply:
         token, content = self.builder.token(f"{REGISTRY}/"), json.dumps(manifest).encode()
         return self.builder.call("PUT", url, token, content=content, headers={"Content-Type": MANIFEST})
 
-    def promote(self, who: Hand, name: str, digest: str, stage: str) -> httpx.Response:
-        """Ask for a promotion of an image of the city."""
-        body = {"repository": f"city/{name}", "digest": digest, "stage": stage}
+    def promote(self, who: Hand, stage: str) -> httpx.Response:
+        """Ask for a promotion of the image."""
+        body = {"repository": f"city/{NAME}", "digest": self.digest, "stage": stage}
         return who.call("POST", f"{REGISTRY}/images/v1/promotions", who.token(f"{REGISTRY}/"), json=body)
 
-    def start(self, name: str, digest: str) -> str | None:
-        """Onboard an image and have it started; return the code of the refusal."""
-        appd = applications.onboard(self.run, "city", digest, name=name)
+    def start(self) -> str | None:
+        """Have the image started; return the code of the refusal."""
         try:
-            applications.instantiate(self.run, appd, NODES[0])
+            applications.instantiate(self.run, self.appd, NODES[0])
         except Broken as refused:
             return refused.code
         return None
+
+    def _once(self, what: str, work: Callable[[], object]) -> None:
+        if what not in self._passed:
+            work()
+            self._passed.append(what)
 
 
 def moved_tag(supply: Supply) -> str | None:
@@ -80,47 +108,51 @@ def foreign_repository(supply: Supply) -> str | None:
 
 
 def unsigned(supply: Supply) -> str | None:
-    """Start an image that nobody signed; the example, which is signed and promoted, runs."""
-    digest = images.small_image(supply.run, "unsigned")
-    return supply.start("unsigned", digest)
+    """Start an image that nobody signed."""
+    return supply.start()
 
 
 def foreign_identity(supply: Supply) -> str | None:
     """Sign as somebody who may push, and is no builder."""
-    digest = images.small_image(supply.run, "foreign-identity")
-    images.sign(supply.run, images.image_of("city", "foreign-identity", digest), "foreign-identity", "city-intern")
-    return supply.start("foreign-identity", digest)
+    supply.sign("city-intern")
+    return supply.start()
 
 
 def straight_to_production(supply: Supply) -> str | None:
     """Promote to production what never was in staging."""
-    return code_of(supply.promote(supply.operator, "staging-only", supply.unpromoted, "production"))
+    supply.signed()
+    return code_of(supply.promote(supply.operator, "production"))
 
 
 def own_work(supply: Supply) -> str | None:
     """Promote one's own work, as its builder."""
-    return code_of(supply.promote(supply.builder, "staging-only", supply.unpromoted, "staging"))
+    supply.signed()
+    return code_of(supply.promote(supply.builder, "staging"))
 
 
 def staging_only(supply: Supply) -> str | None:
     """Start in production what was promoted to staging."""
-    made = supply.promote(supply.operator, "staging-only", supply.unpromoted, "staging")
-    if not made.is_success:
-        raise Broken(f"the operator could not promote to staging: {made.text}", code_of(made))
-    return supply.start("staging-only", supply.unpromoted)
+    supply.promoted("staging")
+    return supply.start()
+
+
+def denied(supply: Supply) -> str | None:
+    """Start what is signed and promoted, and was found to be harmful since."""
+    supply.promoted("staging")
+    supply.promoted("production")
+    denials, body = f"{REGISTRY}/images/v1/denials", {"digest": supply.digest, "reason": "shown in the demo"}
+    supply.operator.have("POST", denials, f"{REGISTRY}/", json=body)
+    code = supply.start()
+    supply.operator.have("DELETE", f"{denials}/{supply.digest}", f"{REGISTRY}/")
+    return code
 
 
 def changed_layer(supply: Supply) -> str | None:
     """Change one byte of a layer in the registry's store, behind the gateway, when all is signed and promoted."""
-    name, run = "layer-byte-changed", supply.run
-    digest = images.small_image(run, name)
-    images.sign(run, images.image_of("city", name, digest), name, "city-builder")
-    for stage in ("staging", "production"):
-        made = supply.promote(supply.operator, name, digest, stage)
-        if not made.is_success:
-            raise Broken(f"the operator could not promote to {stage}: {made.text}", code_of(made))
-    images.damage_layer(run, name)
-    return supply.start(name, digest)
+    supply.promoted("staging")
+    supply.promoted("production")
+    images.damage_layer(supply.run, NAME)
+    return supply.start()
 
 
 PUSH: Final = "a credential that may push"
@@ -134,5 +166,6 @@ ATTACKS: Final[tuple[Attack[Supply], ...]] = (
     Attack("straight-to-production", "promotion-denied", "an operator's account", straight_to_production),
     Attack("promotion-by-its-builder", "token-scope", BUILDER, own_work),
     Attack("staging-only", "promotion-stage", "a tenant's account", staging_only),
+    Attack("deny-listed", "image-denied", "a tenant's account", denied),
     Attack("layer-byte-changed", "blob-digest", "the registry's store", changed_layer),
 )

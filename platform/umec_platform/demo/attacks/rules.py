@@ -4,9 +4,8 @@ import copy
 import json
 from typing import Any, Final
 
-import httpx
-
 from umec_platform.demo import applications
+from umec_platform.demo.attacks.stranger import succeed
 from umec_platform.demo.attacks.table import Attack
 from umec_platform.demo.hand import PLATFORM, Hand, register
 from umec_platform.demo.run import MANAGEMENT, Run, code_of
@@ -19,17 +18,13 @@ Path = tuple[str | int, ...]
 PACKAGES: Final = f"{MANAGEMENT}/app_pkgm/v1/app_packages"
 
 INJECTIONS: Final = (
-    "; reboot",
-    "$(reboot)",
-    "`reboot`",
+    "x; reboot $(reboot) `reboot`",
     "x\nlocal-data: example.com A 192.0.2.1",
-    "} ; flush ruleset",
+    "x } ; flush ruleset",
     '"}], "privileged": true',
     "../../../etc/shadow",
-    "x\x00y",
-    "%(x)s{0.__class__}",
 )
-"""For a shell, Unbound, nftables, the OCI runtime, a path, and a format string."""
+"""For a shell, Unbound, nftables, the OCI runtime, and a path."""
 
 RULE: Final[Path] = ("appTrafficRule", 0)
 FILTER: Final[Path] = (*RULE, "trafficFilter", 0)
@@ -66,24 +61,25 @@ class Tenant:
         self.hand = register(operator, "city-owner", kind="operator", tenant="city", scopes=["platform:tenant"])
         self.token = self.hand.token(PLATFORM)
         self.good: dict[str, Any] = json.loads((run.folder / "city-hello.appd.json").read_text())
-        self.number = 0
+        self.package = self._package()
         if refused := self.refusal([]):
             raise Broken("the honest descriptor was refused", refused)
 
     def refusal(self, changes: list[tuple[Path, Any]]) -> str | None:
         """Onboard the good descriptor under a new name, with changes; return the code of the refusal."""
-        appd = copy.deepcopy(self.good)
-        self.number += 1
-        appd["appDId"] = f"city-copy-{self.number}"
+        appd = copy.deepcopy(self.good) | {"appDId": f"city-{self.package}"}
         for path, value in changes:
             _put(appd, path, value)
-        made = self.hand.call("POST", PACKAGES, self.token, json={})
-        if not made.is_success:
-            raise Broken(f"no package could be made: {made.text}", code_of(made))
-        return code_of(self._onboard(str(made.json()["id"]), appd))
+        url = f"{PACKAGES}/{self.package}/package_content"
+        code = code_of(self.hand.call("PUT", url, self.token, json=appd))
+        if code is None:
+            self.package = self._package()  # it has its content now
+        return code
 
-    def _onboard(self, package: str, appd: dict[str, Any]) -> httpx.Response:
-        return self.hand.call("PUT", f"{PACKAGES}/{package}/package_content", self.token, json=appd)
+    def _package(self) -> str:
+        """Make an empty package."""
+        made = self.hand.call("POST", PACKAGES, self.token, json={})
+        return str(succeed(made, "no package could be made").json()["id"])
 
 
 def foreign_address(tenant: Tenant) -> str | None:
@@ -130,8 +126,7 @@ def too_much(tenant: Tenant) -> str | None:
 def another_tenant(tenant: Tenant) -> str | None:
     """Make a package for another tenant."""
     own = tenant.hand.call("POST", f"{PACKAGES}?tenant=city", tenant.token, json={})
-    if not own.is_success:
-        raise Broken(f"no package could be made: {own.text}", code_of(own))
+    succeed(own, "no package could be made")
     return code_of(tenant.hand.call("POST", f"{PACKAGES}?tenant=transit", tenant.token, json={}))
 
 
