@@ -61,6 +61,14 @@ class MemoryHost:
     syncs: int = 0
     life: int = 1
     starts: int = 0
+    hold: dict[str, asyncio.Event] = field(default_factory=dict)
+    """From "sync", "put_dns", "delete_dns" or "put_tenant" to what it waits for before it does anything."""
+    held: list[str] = field(default_factory=list)
+
+    async def _held(self, what: str) -> None:
+        if what in self.hold:
+            self.held.append(what)
+            await self.hold[what].wait()
 
     def restart(self) -> None:
         """Lose everything, as a netd does that ends and starts."""
@@ -85,6 +93,7 @@ class MemoryHost:
         return {}
 
     async def put_tenant(self, tenant: str, *, subnet: str | None = None) -> dict[str, Any]:
+        await self._held("put_tenant")
         self._answer()
         return {"tenant": tenant, "subnet": subnet or self.subnet, "gateway": "10.64.1.1"}
 
@@ -100,6 +109,7 @@ class MemoryHost:
         return {}
 
     async def put_dns(self, rule: DnsRule) -> dict[str, Any]:
+        await self._held("put_dns")
         self._answer()
         if rule.name in self.refuse:
             raise RemoteRefusal(self.refuse[rule.name], "conflict", "refused by the host")
@@ -107,6 +117,7 @@ class MemoryHost:
         return {}
 
     async def delete_dns(self, tenant: str, rule: str) -> dict[str, Any]:
+        await self._held("delete_dns")
         self._answer()
         assert tenant
         self.dns.pop(rule, None)
@@ -133,6 +144,7 @@ class MemoryHost:
         dns: Sequence[DnsRule],
         instances: Sequence[str] | None = None,
     ) -> dict[str, Any]:
+        await self._held("sync")
         self._answer()
         assert tenants is not None
         self.syncs += 1
@@ -141,7 +153,14 @@ class MemoryHost:
         if instances is not None:
             self.instances = {name: spec for name, spec in self.instances.items() if name in instances}
         refused = [
-            {"kind": "dns", "tenant": rule.tenant, "id": rule.id, "code": self.refuse[rule.name], "detail": "no"}
+            {
+                "kind": "dns",
+                "tenant": rule.tenant,
+                "id": rule.id,
+                "code": self.refuse[rule.name],
+                "detail": "no",
+                "sort": "conflict",
+            }
             for rule in dns
             if rule.name in self.refuse
         ]

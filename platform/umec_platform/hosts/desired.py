@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.errors import UmecError
 from umec_platform.effects import RuleKey
+from umec_platform.errors import HostFallen
 from umec_platform.hosts.standing import consequence
 from umec_platform.hosts.store import HostRow, NetworkRow
 from umec_platform.instances.store import InstanceRow
@@ -26,7 +27,9 @@ __all__ = ["Desired", "confines_of", "desired_rule", "desired_state"]
 
 @dataclass(slots=True)
 class Desired:
-    """The whole desired state of a host. `refused` are active rules that no longer lie within their tenant."""
+    """The whole desired state of a host. `refused` are active rules that are not desired, and why: most no longer lie
+    within their tenant.
+    """
 
     tenants: list[Tenant] = field(default_factory=list)
     traffic: list[NetdTrafficRule] = field(default_factory=list)
@@ -34,6 +37,8 @@ class Desired:
     instances: list[str] = field(default_factory=list)
     keys: dict[str, RuleKey] = field(default_factory=dict)
     """From netd's name of a rule to ours."""
+    versions: dict[RuleKey, int] = field(default_factory=dict)
+    """The versions of all rows that this was read from, of inactive rules too."""
     refused: dict[RuleKey, UmecError] = field(default_factory=dict)
 
 
@@ -47,15 +52,18 @@ async def desired_state(session: AsyncSession, host: str) -> Desired:
     state.tenants = [Tenant(tenant=network.tenant, subnet=network.subnet) for network in networks]
     instances = list(await session.scalars(select(InstanceRow).where(InstanceRow.host == host)))
     state.instances = [instance.id for instance in instances]
-    if not consequence(row.standing).rules:
-        return state
-    confines = await _all_confines(session, networks, instances)
-    rules = await session.scalars(
-        select(RuleRow).where(RuleRow.host == host, RuleRow.active).order_by(RuleRow.instance, RuleRow.rule)
-    )
-    for rule in rules:
+    stands = consequence(row.standing).rules
+    confines = await _all_confines(session, networks, instances) if stands else {}
+    rules = select(RuleRow).where(RuleRow.host == host).order_by(RuleRow.instance, RuleRow.rule)
+    for rule in await session.scalars(rules):
+        key = RuleKey(rule.instance, rule.kind, rule.rule)
+        state.versions[key] = rule.version
+        if not rule.active:
+            continue
         if rule.instance in confines:
-            _add(state, rule, confines[rule.instance])
+            _add(state, rule, key, confines[rule.instance])
+        else:
+            state.refused[key] = HostFallen("the rule takes effect when its node stands and its instance runs")
     return state
 
 
@@ -108,8 +116,7 @@ async def _all_confines(
     return found
 
 
-def _add(state: Desired, row: RuleRow, confines: Confines) -> None:
-    key = RuleKey(row.instance, row.kind, row.rule)
+def _add(state: Desired, row: RuleRow, key: RuleKey, confines: Confines) -> None:
     try:
         rule = _translate(row, confines)
     except UmecError as error:

@@ -11,7 +11,7 @@ from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostSilent
 from umec_platform.hosts.ports import Connect, HostDriver, StandingSource
 from umec_platform.hosts.store import HostRow
-from umec_platform.hosts.worker import HostWorker, relay_standing
+from umec_platform.hosts.worker import HostWorker, Waiter, relay_standing
 
 __all__ = ["Fleet"]
 
@@ -59,14 +59,14 @@ class Fleet:
         worker.look_at(None if rule is None else RuleKey(*rule))
 
     @contextlib.asynccontextmanager
-    async def settled(self, host: str, rule: RuleKey) -> AsyncIterator[None]:
+    async def settled(self, host: str, rule: RuleKey) -> AsyncIterator[Waiter]:
         """Leave the block when the host has taken the rule that was written in it; raises the host's refusal."""
         worker = self._workers.get(host)
         if worker is None:
-            yield
+            yield Waiter()
             return
-        async with worker.settled(rule, seconds=PATIENCE):
-            yield
+        async with worker.settled(rule, seconds=PATIENCE) as waiter:
+            yield waiter
 
     async def relay(self, host: str) -> None:
         """Hand the newest standing to a host now; raises what either side raises, and `HostSilent` if it is unknown."""

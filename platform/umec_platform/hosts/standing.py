@@ -13,22 +13,23 @@ class Consequence:
     """What holds for a host while its node stands so.
 
     `suspended`: its services are announced as SUSPENDED. `withdrawn`: nobody discovers them. `rules`: its active rules
-    are desired. `admits`: new instances may start.
+    are desired. `changes`: rules may become active and services be registered. `admits`: new instances may start.
     """
 
     suspended: bool
     withdrawn: bool
     rules: bool
+    changes: bool
     admits: bool
 
 
-_UNKNOWN: Final = Consequence(suspended=True, withdrawn=True, rules=False, admits=False)
+_UNKNOWN: Final = Consequence(suspended=True, withdrawn=True, rules=False, changes=False, admits=False)
 _TABLE: Final = {
-    Standing.TRUSTED: Consequence(suspended=False, withdrawn=False, rules=True, admits=True),
-    Standing.DEGRADED: Consequence(suspended=False, withdrawn=False, rules=True, admits=False),
-    # The rules of a silent node end with its lease: a node that was only cut off keeps serving until then.
-    Standing.LAPSED: Consequence(suspended=True, withdrawn=False, rules=True, admits=False),
-    Standing.UNTRUSTED: Consequence(suspended=True, withdrawn=False, rules=False, admits=False),
+    Standing.TRUSTED: Consequence(suspended=False, withdrawn=False, rules=True, changes=True, admits=True),
+    Standing.DEGRADED: Consequence(suspended=False, withdrawn=False, rules=True, changes=True, admits=False),
+    # The rules of a silent node end with its lease (`netd.leases`): one that was only cut off keeps serving until then.
+    Standing.LAPSED: Consequence(suspended=True, withdrawn=False, rules=True, changes=False, admits=False),
+    Standing.UNTRUSTED: Consequence(suspended=True, withdrawn=False, rules=False, changes=False, admits=False),
     Standing.QUARANTINED: _UNKNOWN,
     Standing.REVOKED: _UNKNOWN,
     Standing.PENDING: _UNKNOWN,

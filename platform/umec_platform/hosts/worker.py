@@ -5,12 +5,15 @@
 2. In between, one rule at a time, as it is now in the rows.
 3. Every few seconds the host is asked what it is and what it runs: one that began anew is set as a whole, and instances
    that it should run and does not are started again (`instances.recovery`).
-4. A rule that the host refuses for what it says is set INACTIVE, with the reason; whoever waits for it is told.
+4. A rule that the host refuses for what it says is set INACTIVE, with the reason, unless its row has changed since.
+5. Whoever waits for a rule waits for a version of its row: only what came of reading that version, or a later one, is
+   told.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import structlog
@@ -18,14 +21,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.errors import Kind, UmecError
 from umec_platform.effects import Ledger, RuleKey
+from umec_platform.errors import HostFallen
 from umec_platform.hosts.desired import Desired, desired_rule, desired_state
 from umec_platform.hosts.ports import HostDriver, StandingSource
 from umec_platform.instances.recovery import Recovery
+from umec_platform.netd.errors import RemoteRefusal
 from umec_platform.netd.messages import TrafficRule
 from umec_platform.rules.store import RuleRow
 from umec_platform.rules.translate import rule_id
 
-__all__ = ["HostWorker", "relay_standing"]
+__all__ = ["HostWorker", "Waiter", "relay_standing"]
 
 RELAY_EVERY: Final = 20.0
 """Seconds between relays of the standing: three may be lost before a lease of 90 s ends."""
@@ -40,7 +45,9 @@ FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 """Seconds between attempts on a host that does not answer; doubled after each."""
 
-PASSING: Final = frozenset({"standing-fallen", "standing-degraded", "lease-expired", "tenant-unknown"})
+PASSING: Final = frozenset(
+    {"standing-fallen", "standing-degraded", "standing-lapsed", "lease-expired", "tenant-unknown", HostFallen.code}
+)
 """Refusals that say nothing about the rule itself."""
 
 log = structlog.get_logger("umec.host")
@@ -61,6 +68,37 @@ async def relay_standing(source: StandingSource | None, driver: HostDriver, node
             raise
 
 
+class Waiter:
+    """Somebody who changes a rule and waits for its host: only what came of that change, or a later one, counts."""
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._told: tuple[int, UmecError | None] | None = None
+        self._done = asyncio.Event()
+
+    def expect(self, version: int) -> None:
+        """Wait for what comes of this version of the row; before this is called nothing is enough."""
+        self._version = version
+        self._settle()
+
+    def tell(self, version: int, error: UmecError | None) -> None:
+        """Take note of what came of a version: None if the host has taken it."""
+        if not self._done.is_set():
+            self._told = (version, error)
+            self._settle()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the host has taken the change, or after `seconds`; raises its refusal."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._done.wait(), seconds)
+        if self._done.is_set() and self._told is not None and self._told[1] is not None:
+            raise self._told[1]
+
+    def _settle(self) -> None:
+        if self._version is not None and self._told is not None and self._told[0] >= self._version:
+            self._done.set()
+
+
 class HostWorker:
     """The one who talks to a host about its state."""
 
@@ -75,7 +113,7 @@ class HostWorker:
         self._recovery = Recovery(ledger)
         self._wishes: asyncio.Queue[RuleKey | None] = asyncio.Queue()
         self._relay_now = asyncio.Event()
-        self._waiting: defaultdict[RuleKey, list[asyncio.Future[None]]] = defaultdict(list)
+        self._waiting: defaultdict[RuleKey, set[Waiter]] = defaultdict(set)
 
     def look_at(self, rule: RuleKey | None) -> None:
         """Have one rule, or the whole host with its standing, looked at soon."""
@@ -84,16 +122,20 @@ class HostWorker:
             self._relay_now.set()
 
     @contextlib.asynccontextmanager
-    async def settled(self, rule: RuleKey, *, seconds: float) -> Any:  # noqa: ANN401 - a context manager of nothing
-        """Leave the block when the host has taken what was written in it, or after `seconds`; raises its refusal."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[rule].append(waiter)
+    async def settled(self, rule: RuleKey, *, seconds: float) -> AsyncIterator[Waiter]:
+        """Leave the block when the host has taken what was written in it, or after `seconds`; raises its refusal.
+
+        The block tells the waiter which version of the rule's row it wrote.
+        """
+        waiter = Waiter()
+        self._waiting[rule].add(waiter)
         try:
-            yield
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, seconds)
+            yield waiter
+            await waiter.wait(seconds)
         finally:
-            self._forget(rule, waiter)
+            self._waiting[rule].discard(waiter)
+            if not self._waiting[rule]:
+                del self._waiting[rule]
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -112,11 +154,14 @@ class HostWorker:
         result = await self._driver.sync(
             tenants=state.tenants, traffic=state.traffic, dns=state.dns, instances=state.instances
         )
-        for key, error in state.refused.items():
-            await self._refuse(key, error.code)
-        await self._take_refusals(state, result)
-        for key in set(state.keys.values()) & self._waiting.keys():
-            self._tell(key, None)
+        refused = state.refused | _refusals(state, result)
+        for key, error in refused.items():
+            if error.code not in PASSING:
+                await self._refuse(key, state.versions[key], error.code)
+            self._tell(key, state.versions[key], error)
+        for key, version in state.versions.items():
+            if key not in refused:
+                self._tell(key, version, None)
 
     async def _relay_loop(self) -> None:
         pause = FIRST_PAUSE
@@ -173,13 +218,23 @@ class HostWorker:
         return str(status["began"])
 
     async def apply(self, key: RuleKey) -> None:
-        """Bring one rule to what the rows say (2, 4); raises if the host does not answer."""
-        try:
-            async with self._ledger.store.read() as session:
+        """Bring one rule to what the rows say (2, 4, 5); raises if the host does not answer."""
+        async with self._ledger.store.read() as session:
+            row = await session.get(RuleRow, (key.instance, key.kind, key.rule))
+            if row is None:
+                return  # the instance went, and its rules with it
+            refused, rule = None, None
+            try:
                 rule = await desired_rule(session, key)
-                row = await session.get(RuleRow, (key.instance, key.kind, key.rule))
+            except UmecError as error:
+                refused = error
+        try:
+            if refused is not None:
+                raise refused
             if rule is None:
                 await self._remove(key, row)
+                if row.active:
+                    raise HostFallen("the rule takes effect when its node stands and its instance runs")
             elif isinstance(rule, TrafficRule):
                 await self._driver.put_traffic(rule)
             else:
@@ -188,32 +243,23 @@ class HostWorker:
             if error.kind is Kind.UNAVAILABLE:
                 raise
             if error.code not in PASSING:
-                await self._refuse(key, error.code)
-            self._tell(key, error)
+                await self._refuse(key, row.version, error.code)
+            self._tell(key, row.version, error)
         else:
-            self._tell(key, None)
+            self._tell(key, row.version, None)
 
-    async def _remove(self, key: RuleKey, row: RuleRow | None) -> None:
-        if row is None:
-            return  # the instance went, and its rules with it
+    async def _remove(self, key: RuleKey, row: RuleRow) -> None:
         if key.kind == "traffic":
             await self._driver.delete_traffic(row.tenant, rule_id(key.instance, "traffic", key.rule))
         else:
             await self._driver.delete_dns(row.tenant, rule_id(key.instance, "dns", key.rule))
 
-    async def _take_refusals(self, state: Desired, result: dict[str, Any]) -> None:
-        for refusal in result.get("refused", []):
-            key = state.keys.get(str(refusal.get("id")))
-            code = str(refusal.get("code"))
-            if key is not None and code not in PASSING:
-                await self._refuse(key, code)
-
-    async def _refuse(self, key: RuleKey, code: str) -> None:
+    async def _refuse(self, key: RuleKey, version: int, code: str) -> None:
         now = self._ledger.clock()
 
         async def work(session: AsyncSession) -> None:
             row = await session.get(RuleRow, (key.instance, key.kind, key.rule))
-            if row is None or not row.active:
+            if row is None or not row.active or row.version != version:
                 return
             row.active, row.refusal = False, code
             row.document = {**row.document, "state": "INACTIVE"}
@@ -225,22 +271,20 @@ class HostWorker:
 
         await self._ledger.write(work)
 
-    def _tell(self, rule: RuleKey, error: UmecError | None) -> None:
-        for waiter in self._waiting.pop(rule, []):
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+    def _tell(self, rule: RuleKey, version: int, error: UmecError | None) -> None:
+        for waiter in self._waiting.get(rule, ()):
+            waiter.tell(version, error)
 
-    def _forget(self, rule: RuleKey, waiter: asyncio.Future[None]) -> None:
-        waiter.cancel()
-        left = [other for other in self._waiting.get(rule, []) if other is not waiter]
-        if left:
-            self._waiting[rule] = left
-        else:
-            self._waiting.pop(rule, None)
+
+def _refusals(state: Desired, result: dict[str, Any]) -> dict[RuleKey, UmecError]:
+    """Return what a host refused of a desired state, by our names of the rules."""
+    refusals: dict[RuleKey, UmecError] = {}
+    for refusal in result.get("refused", []):
+        key = state.keys.get(str(refusal.get("id")))
+        if key is not None:
+            detail = str(refusal.get("detail") or "the host refuses the rule")
+            refusals[key] = RemoteRefusal(str(refusal.get("code")), refusal.get("sort"), detail)
+    return refusals
 
 
 def _warn(event: str, host: str, error: Exception) -> None:

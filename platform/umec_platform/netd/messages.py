@@ -280,9 +280,10 @@ class Reply(_Message):
 
 
 class Refusal(_Message):
-    """A rule of a synchronisation that was not taken."""
+    """A rule of a synchronisation that was not taken; `sort` is that of the refusal, as in `Reply.kind`."""
 
     kind: Literal["traffic", "dns"]
+    sort: str
     tenant: Identifier
     id: Identifier
     code: str

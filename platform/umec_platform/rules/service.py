@@ -61,13 +61,14 @@ class Rules:
         back.
         """
         before = await self.get(key)
-        async with self._fleet.settled(before.host, key):
-            await self._ledger.write(lambda session: self._switch(session, actor, key, wish, expected))
+        async with self._fleet.settled(before.host, key) as waiter:
+            waiter.expect(await self._ledger.write(lambda session: self._switch(session, actor, key, wish, expected)))
         return await self.get(key)
 
     async def _switch(
         self, session: AsyncSession, actor: str, key: RuleKey, wish: TrafficRule | DnsRule, expected: str | None
-    ) -> None:
+    ) -> int:
+        """Switch in the caller's transaction; returns the version of the row."""
         now = self._ledger.clock()
         row = await _find(session, key)
         if expected is not None and expected not in {"*", f'"{row.version}"'}:
@@ -78,7 +79,7 @@ class Rules:
         document = _same_but_state(row, wish, instance)
         active = wish.state is RuleState.ACTIVE
         host = await session.get_one(HostRow, row.host)
-        if active and not consequence(host.standing).rules:
+        if active and not consequence(host.standing).changes:
             raise HostFallen(f"node {host.node} is {host.standing}: no rule becomes active on it")
         if active != row.active:
             row.active, row.document, row.refusal = active, document, None
@@ -87,6 +88,7 @@ class Rules:
             action = "rule.activate" if active else "rule.deactivate"
             await self._ledger.record(session, actor=actor, action=action, subject=subject, now=now)
         await self._ledger.look_at(session, row.host, now, key)
+        return row.version
 
 
 async def _find(session: AsyncSession, key: RuleKey) -> RuleRow:

@@ -70,7 +70,7 @@ class Services:
         async def work(session: AsyncSession) -> ServiceRow:
             owner = await _running(session, instance)
             host = await session.get_one(HostRow, owner.host)
-            if not consequence(host.standing).rules:
+            if not consequence(host.standing).changes:
                 raise HostFallen(f"node {host.node} is {host.standing}: no service is registered on it")
             if (await session.scalar(_count(ServiceRow, instance)) or 0) >= MAX_SERVICES:
                 raise TooMany(f"the instance has {MAX_SERVICES} services")

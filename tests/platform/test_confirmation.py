@@ -1,0 +1,112 @@
+"""A rule is taken when its host has taken it as it is now: not by an older look, not in spite of a refusal."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from umec_core.standing import Standing
+from umec_platform.hosts import fleet
+
+NAME = "hello.harbour.example"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "PATIENCE", 5.0)
+
+
+async def running(world: Any) -> str:
+    await world.furnish()
+    await world.onboard()
+    return str(await world.instantiate())
+
+
+async def switch(world: Any, instance: str, state: str) -> httpx.Response:
+    path = f"/mec_app_support/v1/applications/{instance}/dns_rules/Name"
+    rule = (await world.apply(instance, "GET", path)).json()
+    answer: httpx.Response = await world.apply(instance, "PUT", path, json={**rule, "state": state})
+    return answer
+
+
+async def resync(world: Any) -> None:
+    """Have host-a looked at as a whole: its node changes, and stands as well as before."""
+    generation = world.view.entries["node-a"].generation
+    await world.stand("node-a", Standing.DEGRADED, generation + 1)
+    await world.stand("node-a", Standing.TRUSTED, generation + 2)
+
+
+@pytest.mark.parametrize("fault", ["host", "platform", None])
+def test_what_a_host_refuses_as_a_whole_is_not_said_to_be_taken(
+    world: Any, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            instance = await running(world)
+            # The host is silent while the rule is switched on, so that it is judged with the whole state.
+            world.host.silent = True
+            asked = asyncio.create_task(switch(world, instance, "ACTIVE"))
+
+            async def written() -> bool:
+                rules = (await world.operate("GET", "/platform/v1/rules")).json()
+                return any(rule["rule"]["state"] == "ACTIVE" for rule in rules)
+
+            await wait_until(written)
+            if fault == "host":
+                world.host.refuse[NAME] = "dns-name-taken"
+            if fault == "platform":
+                monkeypatch.setattr("umec_platform.hosts.desired.to_netd_dns", refuse)
+            world.host.silent = False
+            answer = await asked
+            if fault is None:
+                assert (answer.status_code, len(world.host.dns)) == (200, 1)
+            else:
+                assert answer.json()["code"] == {"host": "dns-name-taken", "platform": "name-not-of-tenant"}[fault]
+                assert (world.host.dns, answer.status_code) == ({}, {"host": 409, "platform": 422}[fault])
+
+    asyncio.run(scenario())
+
+
+def refuse(*_: object) -> None:
+    from umec_platform.errors import NameForeign  # noqa: PLC0415
+
+    raise NameForeign("the name went to another tenant")
+
+
+def test_an_older_look_confirms_nothing(world: Any, wait_until: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            instance = await running(world)
+            world.host.hold["sync"] = asyncio.Event()
+            await resync(world)
+            await wait_until(lambda: "sync" in world.host.held)
+            # The rows have been read for that look; now the rule is switched on, and its host will refuse it.
+            world.host.refuse[NAME] = "dns-name-taken"
+            asked = asyncio.create_task(switch(world, instance, "ACTIVE"))
+            await asyncio.sleep(0.3)
+            assert not asked.done()
+            world.host.hold.pop("sync").set()
+            answer = await asked
+            assert (answer.status_code, answer.json()["code"]) == (409, "dns-name-taken")
+            world.host.refuse.clear()
+            assert (await switch(world, instance, "ACTIVE")).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_deactivation_that_failed_at_first_is_confirmed_by_the_whole_state(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            instance = await running(world)
+            assert (await switch(world, instance, "ACTIVE")).status_code == 200
+            world.host.silent = True
+            asked = asyncio.create_task(switch(world, instance, "INACTIVE"))
+            await asyncio.sleep(0.4)
+            assert not asked.done()
+            world.host.silent = False
+            answer = await asyncio.wait_for(asked, 3)
+            assert (answer.status_code, answer.json()["state"], world.host.dns) == (200, "INACTIVE", {})
+
+    asyncio.run(scenario())
