@@ -222,6 +222,13 @@ class Lab:
         children = Path(f"/proc/{self.host.pid}/task/{self.host.pid}/children").read_text().split()
         return int(children[0])
 
+    def resolver(self):
+        """Process of the resolver, by a number that counts here and not in the host's own namespace."""
+        for child in Path(f"/proc/{self.netd_pid()}/task/{self.netd_pid()}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().strip() == "unbound":
+                return int(child)
+        raise AssertionError("no resolver runs")
+
     def stop(self):
         if self.host.poll() is None:
             os.kill(self.netd_pid(), signal.SIGTERM)

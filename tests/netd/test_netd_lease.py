@@ -1,12 +1,15 @@
 """Rules are leases: they end with silence, with a fallen standing, and nothing older brings them back."""
 
+import asyncio
 import os
+import signal
 import time
 
 import pytest
 
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
+from umec_platform.netd.messages import Tenant
 
 
 def code_of(action, *args, **kwargs):
@@ -54,6 +57,112 @@ def test_silence_ends_the_lease(brief_lab, image, tools):
     assert brief_lab.stand(None)["in_force"] is True
     assert brief_lab.ask("198.51.100.7", "hello") == "hello \n"
     assert brief_lab.dig("cam.a.example") == ("NXDOMAIN", [])
+
+
+def test_a_silent_node_keeps_its_rules_until_the_lease_ends_and_gets_nothing_new(tmp_path, image, tools):
+    lab = tools.Lab(tmp_path, tools.Keys(), lease=4)
+    run, client = lab.run, lab.client
+    try:
+        # A node of which nothing good was ever said has nothing to keep.
+        assert lab.stand("lapsed")["in_force"] is False
+        lab.stand()
+        run(client.put_tenant("a"))
+        one = lab.start(image)["address"]
+        rule, name = tools.forward(one), tools.name_of(one)
+        run(client.put_traffic(rule))
+        run(client.put_dns(name))
+        ends = lab.stand(None)["lease_ends"]
+        told = lab.stand("lapsed")
+        assert (told["in_force"], told["standing"], told["lease_ends"]) == (True, "lapsed", ends)
+        assert lab.ask("198.51.100.7", "hello") == "hello \n"
+        new = (tools.forward(one, rule="r2", dst="198.51.100.8"), tools.name_of(one, rule="d2", name="two.a.example"))
+        assert code_of(run, client.put_traffic(new[0])) == "standing-lapsed"
+        assert code_of(run, client.put_dns(new[1])) == "standing-lapsed"
+        assert code_of(lab.start, image, instance="two") == "standing-lapsed"
+        # The whole state of a platform brings nothing new either, and keeps what is there.
+        wanted = {"tenants": [Tenant(tenant="a")], "traffic": [rule, new[0]], "dns": [name, new[1]]}
+        told = run(client.sync(**wanted, instances=["one"]))
+        assert {one["code"] for one in told["refused"]} == {"standing-lapsed"}
+        assert (told["traffic"], told["dns"], told["in_force"]) == (1, 1, True)
+        assert lab.ask("198.51.100.7", "hello") == "hello \n"
+        assert lab.ask("198.51.100.8", "hello") is None
+        # To hear again that it is silent renews nothing.
+        deadline = time.monotonic() + 6
+        while lab.stand(None)["in_force"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert lab.ask("198.51.100.7", "hello") is None
+        assert lab.dig("cam.a.example") == ("NXDOMAIN", [])
+        lab.stand("trusted")
+        assert run(client.sync(**wanted, instances=["one"]))["refused"] == []
+        assert lab.ask("198.51.100.8", "hello") == "hello \n"
+        # What has fallen and is silent then has no lease to keep.
+        lab.stand("untrusted")
+        assert lab.stand("lapsed")["in_force"] is False
+    finally:
+        lab.stop()
+        lab.close()
+
+
+def test_what_is_in_force_by_half_is_tried_again_until_all_of_it_holds(lab, image, tools):
+    run, client = lab.run, lab.client
+    one = lab.start(image)["address"]
+    run(client.put_traffic(tools.forward(one)))
+    run(client.put_dns(tools.name_of(one)))
+    lab.stand("untrusted")
+    os.kill(lab.resolver(), signal.SIGKILL)
+    assert code_of(lab.stand, "trusted") == "resolver-failed"
+    assert run(client.status())["in_force"] is False
+    deadline = time.monotonic() + 5
+    while not run(client.status())["in_force"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert lab.dig("cam.a.example") == ("NOERROR", [one])
+    assert lab.ask("198.51.100.7", "hello") == "hello \n"
+
+
+def test_a_name_that_could_not_be_changed_stays_what_it_was(lab, image, tools):
+    run, client = lab.run, lab.client
+    one, two = lab.start(image)["address"], lab.start(image, instance="two")["address"]
+    run(client.put_dns(tools.name_of(one)))
+    for changed in (tools.name_of(two), tools.name_of(two, name="other.a.example")):
+        os.kill(lab.resolver(), signal.SIGKILL)
+        assert code_of(run, client.put_dns(changed)) == "resolver-failed"
+        deadline = time.monotonic() + 5
+        while not run(client.status())["in_force"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert lab.dig("cam.a.example") == ("NOERROR", [one])
+        assert lab.dig("other.a.example") == ("NXDOMAIN", [])
+    run(client.put_dns(changed))
+    assert lab.dig("other.a.example") == ("NOERROR", [two])
+    assert lab.dig("cam.a.example") == ("NXDOMAIN", [])
+
+
+@pytest.mark.parametrize("end", ["stop", "sync", None])
+def test_a_start_that_was_stopped_meanwhile_comes_to_nothing(lab, tmp_path, probe, tools, end):
+    # An image that takes a moment to unpack.
+    padding = tools.tar_of(("padding", os.urandom(48 * 1024 * 1024)))
+    image = tools.Image(tmp_path / "large", [tools.tar_of(("probe", probe)), padding])
+
+    async def scenario():
+        start = asyncio.create_task(lab.client.start_instance(lab.spec(image)))
+        while not (lab.state / "instances" / "one").exists():
+            assert not start.done()
+            await asyncio.sleep(0.005)
+        if end == "stop":
+            assert (await lab.client.stop_instance("one"))["stopped"]
+        elif end == "sync":
+            tenants = [Tenant(tenant=name) for name in ("a", "b")]
+            await lab.client.sync(tenants=tenants, traffic=[], dns=[], instances=[])
+        return await start
+
+    if end is None:
+        assert lab.run(scenario())["address"]
+        return
+    assert code_of(lab.run, scenario()) == "instance-stopped"
+    assert lab.run(lab.client.status())["instances"] == []
+    assert not (lab.state / "instances" / "one").exists()
 
 
 def test_statements_that_do_not_count(lab, image, tools):

@@ -1,7 +1,12 @@
-"""The rules in the kernel: a few changes at a time or all at once, each as one atomic batch."""
+"""The rules in the kernel: a few changes at a time or all at once, each as one atomic batch.
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+Every operation blocks until the kernel has answered: `service` calls them all in threads.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, ParamSpec
 
 from umec_platform.netd.boxes import CompiledRule
 from umec_platform.netd.nft import Command, Nftables
@@ -21,41 +26,65 @@ from umec_platform.netd.table import (
 __all__ = ["DataPlane"]
 
 
+P = ParamSpec("P")
+
+
+def _one_at_a_time(
+    operation: Callable[Concatenate["DataPlane", P], None],
+) -> Callable[Concatenate["DataPlane", P], None]:
+    """A thread runs on when whoever waited for it is cancelled: the next one waits for it."""
+
+    @functools.wraps(operation)
+    def guarded(self: "DataPlane", /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with self.guard:
+            operation(self, *args, **kwargs)
+
+    return guarded
+
+
 class DataPlane:
     """Owner of the table `inet umec` in the network namespace in which it was made."""
 
     def __init__(self, nft: Nftables, plan: Plan) -> None:
         self._nft = nft
         self._plan = plan
+        self.guard = threading.Lock()
         self._maps: set[MapName] = set()
 
+    @_one_at_a_time
     def install(self) -> None:
         """Make the table anew, without rules."""
         self._nft.run(base(self._plan))
         self._maps = set()
 
+    @_one_at_a_time
     def remove(self) -> None:
         """Leave nothing behind."""
         self._nft.run(DELETE_TABLES)
         self._maps = set()
 
+    @_one_at_a_time
     def add_bridge(self, name: str) -> None:
         """Take a tenant's bridge under control: before this its packets are not forwarded at all."""
         self._nft.run(bridge_elements("add", name))
 
+    @_one_at_a_time
     def remove_bridge(self, name: str) -> None:
         """Forget a bridge that is gone."""
         self._nft.run(bridge_elements("delete", name))
 
+    @_one_at_a_time
     def admit(self, bridge: str, address: str) -> None:
         """Let the packets of one instance through, as far as rules allow."""
         self._nft.run([{"add": {"element": {**TABLE, "name": "live", "elem": [live_element(bridge, address)]}}}])
 
+    @_one_at_a_time
     def expel(self, bridge: str, address: str) -> None:
         """Cut one instance off; an instance that was never admitted is cut off already."""
         element = {**TABLE, "name": "live", "elem": [live_element(bridge, address)]}
         self._nft.run([{"add": {"element": element}}, {"delete": {"element": element}}])
 
+    @_one_at_a_time
     def change(self, *, add: Iterable[CompiledRule] = (), delete: Iterable[CompiledRule] = ()) -> None:
         """Remove rules and add others in one batch: no packet sees the state between."""
         added = elements(list(add))
@@ -68,6 +97,7 @@ class DataPlane:
             self._nft.run(commands)
             self._maps |= set(added)
 
+    @_one_at_a_time
     def replace(self, rules: Iterable[CompiledRule], live: Iterable[tuple[str, str]]) -> None:
         """Set all rules and all live instances (bridge, address) at once; nothing given withdraws everything."""
         wanted = elements(list(rules))

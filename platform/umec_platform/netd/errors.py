@@ -13,6 +13,7 @@ NetdError
 ├── RemoteRefusal          the code of netd       raised by `client.NetdClient`
 ├── NetdRunning            netd-running           another netd has this network namespace
 ├── StandingDegraded       standing-degraded      the node may keep what it runs and start nothing new
+├── StandingLapsed         standing-lapsed        a silent node keeps what it has until its lease ends, and gets nothing new
 ├── LeaseExpired           lease-expired          no fresh statement about the node
 ├── DecisionSignature      decision-signature     not signed by the platform
 ├── DecisionExpired        decision-expired
@@ -27,7 +28,8 @@ NetdError
 ├── NameTaken              dns-name-taken
 ├── TenantUnknown          tenant-unknown
 ├── SubnetRefused          subnet-refused
-└── InstanceExists         instance-exists
+├── InstanceExists         instance-exists
+└── InstanceStopped        instance-stopped       it was stopped while it was being started
 
 Statements about the node are refused with the errors of `umec_core.standing` (standing-invalid, standing-rollback,
 standing-fallen).
@@ -44,6 +46,7 @@ __all__ = [
     "DecisionSignature",
     "ImageInvalid",
     "InstanceExists",
+    "InstanceStopped",
     "LayerDigest",
     "LeaseExpired",
     "LinkFailed",
@@ -62,6 +65,7 @@ __all__ = [
     "RuleTooBroad",
     "RuntimeFailed",
     "StandingDegraded",
+    "StandingLapsed",
     "SubnetRefused",
     "TenantUnknown",
 ]
@@ -145,6 +149,18 @@ class StandingDegraded(NetdError, Refused):
     """A degraded node keeps what it runs and starts nothing new."""
 
     code = "standing-degraded"
+
+
+class StandingLapsed(NetdError, Refused):
+    """A silent node keeps what it has until its lease ends, and gets nothing new."""
+
+    code = "standing-lapsed"
+
+
+class InstanceStopped(NetdError, Conflict):
+    """An instance was stopped while it was being started."""
+
+    code = "instance-stopped"
 
 
 class LeaseExpired(NetdError, Refused):

@@ -10,8 +10,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from umec_core.jose import KeySet
 from umec_core.keys import read_private, write_private
-from umec_core.standing import Standing, StandingEntry, StandingRollback, StandingStale, StandingView, verify_statement
-from umec_platform.netd.errors import LeaseExpired, OperationFailed, StandingDegraded
+from umec_core.standing import (
+    Standing,
+    StandingEntry,
+    StandingFallen,
+    StandingRollback,
+    StandingView,
+    verify_statement,
+)
+from umec_platform.netd.errors import LeaseExpired, OperationFailed, StandingDegraded, StandingLapsed
 
 __all__ = ["LEASE_TIME", "Lease", "LeaseTerms"]
 
@@ -39,6 +46,9 @@ class _Floor(BaseModel):
 class Lease:
     """What is known about the node.
 
+    A statement that the node stands renews the lease; one that it fell ends it at once; one that it has lapsed (it was
+    silent) does neither: what is in force stays so until the lease ends, and nothing new is taken.
+
     When the newest statement was signed and where it ended is kept in `file`: after a restart nothing older is taken,
     and nothing is in force until the verifier has spoken anew.
     """
@@ -47,6 +57,7 @@ class Lease:
         self._terms = terms
         self._file = file
         self._view = StandingView(max_age=terms.time, node=terms.node)
+        self._ends: datetime | None = None
         self._deadline = 0.0
         self._floor = _Floor(issued_at=datetime.fromtimestamp(0, UTC), last=0)
 
@@ -70,18 +81,30 @@ class Lease:
         self._view.apply(verified)
         self._floor = _Floor(issued_at=verified.issued_at, last=verified.last)
         write_private(self._file, self._floor.model_dump_json().encode())
+        entry = self.entry
+        if entry is not None and entry.standing is Standing.LAPSED:
+            return
+        if entry is None or not entry.standing.stands:
+            self._ends, self._deadline = None, 0.0
+            return
         # A clock that is set back must not lengthen the lease.
         left = min(verified.issued_at + terms.time - now, terms.time)
-        self._deadline = time.monotonic() + left.total_seconds()
+        self._ends, self._deadline = verified.issued_at + terms.time, time.monotonic() + left.total_seconds()
 
     def check(self, now: datetime) -> StandingEntry:
         """Return the standing under which rules are in force; raises `LeaseExpired` or `StandingFallen`."""
-        try:
-            entry = self._view.current(self._terms.node, now)
-        except StandingStale as error:
-            raise self._expired() from error
-        if time.monotonic() > self._deadline:
+        entry = self.entry
+        if entry is not None and not (entry.standing.stands or entry.standing is Standing.LAPSED):
+            raise StandingFallen(f"node {entry.node} is {entry.standing.value} since {entry.changed_at.isoformat()}")
+        if entry is None or self._ends is None or now > self._ends or time.monotonic() > self._deadline:
             raise self._expired()
+        return entry
+
+    def check_change(self, now: datetime) -> StandingEntry:
+        """Return as `check`; raises `StandingLapsed`, too: a silent node keeps its rules and gets no new ones."""
+        entry = self.check(now)
+        if entry.standing is Standing.LAPSED:
+            raise StandingLapsed(f"node {entry.node} is silent: it keeps what it has until its lease ends")
         return entry
 
     def _expired(self) -> LeaseExpired:
@@ -91,14 +114,14 @@ class Lease:
         )
 
     def check_admission(self, now: datetime) -> None:
-        """Raise as `check`, or `StandingDegraded`: a degraded node starts nothing new."""
-        if self.check(now).standing is not Standing.TRUSTED:
+        """Raise as `check_change`, or `StandingDegraded`: a degraded node starts nothing new."""
+        if self.check_change(now).standing is not Standing.TRUSTED:
             raise StandingDegraded(f"node {self._terms.node} is degraded: it starts nothing new")
 
     @property
     def ends(self) -> datetime | None:
-        """When the lease ends if nothing renews it, or None if nothing was ever said."""
-        return None if self._view.issued_at is None else self._view.issued_at + self._terms.time
+        """When the lease ends if nothing renews it, or None if there is none."""
+        return self._ends
 
     @property
     def entry(self) -> StandingEntry | None:

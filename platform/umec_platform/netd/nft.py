@@ -1,6 +1,6 @@
 """nftables in process: libnftables through ctypes, JSON made of typed values in, one atomic batch a call.
 
-The netlink socket belongs to the network namespace in which `Nftables` is made. Not for concurrent use.
+The netlink socket belongs to the network namespace in which `Nftables` is made. Any thread may call, one at a time.
 """
 
 import ctypes

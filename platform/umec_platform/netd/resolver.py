@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -90,6 +90,8 @@ class Resolver:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._records: dict[tuple[str, str], Record] = {}
+        self._doubtful: set[str] = set()
+        """Names about which a change failed: it is not known what Unbound answers for them."""
 
     @property
     def pid(self) -> int | None:
@@ -119,11 +121,22 @@ class Resolver:
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def put(self, record: Record) -> None:
-        """Serve a record, instead of the one of its name and kind."""
-        key = (record.name, record.kind)
-        if key in self._records:
+        """Serve a record, instead of the one of its name and kind, which is served again if that fails."""
+        key, line = (record.name, record.kind), record.line()
+        before = self._records.get(key)
+        if before == record:
+            return
+        if before is not None:
             await self.remove(record.name, record.kind)
-        await self._command(f"local_data {record.line()}")
+        try:
+            with self._doubt({record.name}):
+                await self._command(f"local_data {line}")
+        except ResolverFailed:
+            if before is not None:
+                with contextlib.suppress(ResolverFailed):
+                    await self._command(f"local_data {before.line()}")
+                    self._records[key] = before
+            raise
         self._records[key] = record
 
     async def remove(self, name: str, kind: str) -> None:
@@ -131,24 +144,35 @@ class Resolver:
         record = self._records.get((name, kind))
         if record is None:
             return
-        await self._command(f"local_data_remove {record.name}")
-        del self._records[name, kind]
-        for other in [other for other in self._records.values() if other.name == name]:
-            await self._command(f"local_data {other.line()}")
+        with self._doubt({name}):
+            await self._command(f"local_data_remove {record.name}")
+            del self._records[name, kind]
+            for other in [other for other in self._records.values() if other.name == name]:
+                await self._command(f"local_data {other.line()}")
 
     async def replace(self, records: Iterable[Record]) -> None:
-        """Serve exactly these records."""
+        """Serve exactly these records, whatever came of earlier changes."""
         wanted = {(record.name, record.kind): record for record in records}
-        if wanted == self._records:
+        if wanted == self._records and not self._doubtful:
             return
         lines = [record.line() for record in wanted.values()]
-        gone = sorted({record.name for record in self._records.values()})
-        if gone:
-            await self._bulk("local_datas_remove", gone)
-        self._records = {}
-        if lines:
-            await self._bulk("local_datas", lines)
-        self._records = wanted
+        gone = sorted({record.name for record in self._records.values()} | self._doubtful)
+        with self._doubt({record.name for record in wanted.values()} | set(gone)):
+            if gone:
+                await self._bulk("local_datas_remove", gone)
+            self._records = {}
+            if lines:
+                await self._bulk("local_datas", lines)
+        self._records, self._doubtful = wanted, set()
+
+    @contextlib.contextmanager
+    def _doubt(self, names: set[str]) -> Iterator[None]:
+        """Remember names about which a change did not succeed: the next `replace` removes them first."""
+        try:
+            yield
+        except BaseException:
+            self._doubtful |= names
+            raise
 
     async def _spawn(self) -> None:
         self._socket.unlink(missing_ok=True)
@@ -190,7 +214,7 @@ class Resolver:
             await asyncio.sleep(RESTART_PAUSE)
             try:
                 await self._spawn()
-                wanted, self._records = self._records, {}
+                wanted, self._records, self._doubtful = self._records, {}, set()
                 await self.replace(wanted.values())
             except ResolverFailed as error:
                 _log.error("resolver does not start", code=error.code, detail=error.detail)

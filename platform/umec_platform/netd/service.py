@@ -14,12 +14,13 @@ import structlog
 from umec_core.clock import Clock
 from umec_core.errors import UmecError
 from umec_core.jose import KeySet
+from umec_core.standing import Standing
 from umec_platform.netd import messages, network
 from umec_platform.netd.boxes import CompiledRule, Confinement, compile_rule
 from umec_platform.netd.containers import Containers
 from umec_platform.netd.dataplane import DataPlane
 from umec_platform.netd.decisions import verify_decision
-from umec_platform.netd.errors import AddressNotOfTenant, InstanceExists, SubnetRefused
+from umec_platform.netd.errors import AddressNotOfTenant, InstanceExists, InstanceStopped, StandingLapsed, SubnetRefused
 from umec_platform.netd.host import look
 from umec_platform.netd.leases import Lease, LeaseTerms
 from umec_platform.netd.nft import Nftables
@@ -34,6 +35,9 @@ LONGEST_NAP: Final = 5.0
 """Seconds between looks at the lease, however long it still holds: the clock may have been set."""
 
 SHORTEST_NAP: Final = 0.05
+
+RETRY_NAP: Final = 0.5
+"""Seconds between attempts to bring into force, or to withdraw, what did not succeed as a whole."""
 
 Result = dict[str, Any]
 _log = structlog.get_logger(__name__)
@@ -57,6 +61,14 @@ class NetdSettings:
     services: tuple[tuple[IPv4Address, int], ...] = ()
 
 
+class _Start:
+    """A start under way: whoever stops it says so, and waits until it is over."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.over: Final = asyncio.Event()
+
+
 class NetdService:
     """One method an operation, named as in `messages`; `open_service` makes it, and cleans up after it."""
 
@@ -74,11 +86,11 @@ class NetdService:
         self._rules = RuleBook()
         self._names = NameBook()
         self._instances: dict[str, Instance] = {}
-        self._starting: set[str] = set()
+        self._starting: dict[str, _Start] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._began = secrets.token_hex(8)
         self._in_force = False
-        self._to_withdraw = False
+        self._unsettled = False
         self._renewed = asyncio.Event()
 
     # --- life
@@ -96,7 +108,7 @@ class NetdService:
         left = await asyncio.to_thread(network.sweep)
         if left:
             _log.warning("interfaces left behind were removed", names=left)
-        self._plane.install()
+        await asyncio.to_thread(self._plane.install)
         self._forwarding.enable()
         await self._resolver.start()
         self._lease.recall()
@@ -110,7 +122,7 @@ class NetdService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._lock, contextlib.AsyncExitStack() as steps:
             steps.callback(self._forwarding.restore)
-            steps.callback(self._plane.remove)
+            steps.push_async_callback(asyncio.to_thread, self._plane.remove)
             steps.push_async_callback(asyncio.to_thread, network.sweep)
             steps.push_async_callback(self._containers.close)
             steps.push_async_callback(self._resolver.stop)
@@ -128,6 +140,8 @@ class NetdService:
             remaining = LONGEST_NAP if ends is None else (ends - self._clock()).total_seconds()
             if ends is not None and remaining <= 0 and not self._in_force:
                 remaining = LONGEST_NAP
+            if self._unsettled:
+                remaining = RETRY_NAP
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._renewed.wait(), min(max(remaining, SHORTEST_NAP), LONGEST_NAP))
             self._renewed.clear()
@@ -135,14 +149,14 @@ class NetdService:
                 async with self._lock:
                     await self._settle()
             except (UmecError, OSError) as error:
-                _log.exception("withdrawal failed, it is tried again", reason=str(error))
+                _log.exception("the host is not as its lease says, it is tried again", reason=str(error))
 
     async def _settle(self) -> None:
         """Bring what is wanted into force, or withdraw it, as the lease says."""
         try:
             self._lease.check(self._clock())
         except UmecError as reason:
-            if self._in_force or self._to_withdraw:
+            if self._in_force or self._unsettled:
                 _log.warning("node fell, everything is withdrawn", code=reason.code, detail=reason.detail)
                 await self._withdraw()
             return
@@ -151,20 +165,32 @@ class NetdService:
             _log.info("node stands, everything is in force", rules=len(self._rules), names=len(self._names))
 
     async def _enforce(self) -> None:
+        """Rules, names and links: in force is what holds as a whole, and what does not is tried again."""
+        self._in_force, self._unsettled = False, True
         live = [one.live for one in self._instances.values() if one.container.running]
         await asyncio.to_thread(self._plane.replace, list(self._rules), live)
-        self._in_force = True
         await self._resolver.replace(self._names.records())
         await self._plug_all(plugged=True)
+        self._in_force, self._unsettled = True, False
 
     async def _withdraw(self) -> None:
         """Rules first: they are one batch. The other effects are tried even if one fails."""
-        self._in_force, self._to_withdraw = False, True
+        self._in_force, self._unsettled = False, True
         async with contextlib.AsyncExitStack() as steps:
             steps.push_async_callback(self._plug_all, plugged=False)
             steps.push_async_callback(self._resolver.replace, [])
-            self._plane.replace([], [])
-        self._to_withdraw = False
+            await asyncio.to_thread(self._plane.replace, [], [])
+        self._unsettled = False
+
+    @contextlib.contextmanager
+    def _or_all_anew(self) -> Iterator[None]:
+        """If a change of names fails, what is wanted is brought into force as a whole, soon."""
+        try:
+            yield
+        except BaseException:
+            self._in_force, self._unsettled = False, True
+            self._renewed.set()
+            raise
 
     async def _plug_all(self, *, plugged: bool) -> None:
         for one in self._instances.values():
@@ -222,12 +248,12 @@ class NetdService:
         planned, new = self._networks.plan(tenant, subnet)
         if new:
             # Under control before it exists.
-            self._plane.add_bridge(planned.bridge)
+            await asyncio.to_thread(self._plane.add_bridge, planned.bridge)
             try:
                 await asyncio.to_thread(network.add_bridge, planned.bridge, planned.gateway)
             except UmecError:
                 await asyncio.to_thread(network.remove_link, planned.bridge)
-                self._plane.remove_bridge(planned.bridge)
+                await asyncio.to_thread(self._plane.remove_bridge, planned.bridge)
                 raise
             self._networks.add(planned)
         return planned
@@ -236,18 +262,18 @@ class NetdService:
         for instance in [name for name, known in self._instances.items() if known.network.tenant == one.tenant]:
             await self._stop(instance)
         await asyncio.to_thread(network.remove_link, one.bridge)
-        self._plane.remove_bridge(one.bridge)
+        await asyncio.to_thread(self._plane.remove_bridge, one.bridge)
         self._networks.discard(one.tenant)
 
     async def put_traffic(self, request: messages.TrafficPut) -> Result:
         """Add or replace a traffic rule."""
         async with self._lock:
-            self._lease.check(self._clock())
+            self._lease.check_change(self._clock())
             rule = self._compile(request.rule)
             self._rules.check(rule)
             before = self._rules.get(*rule.key)
             if self._in_force:
-                self._plane.change(add=[rule], delete=[] if before is None else [before])
+                await asyncio.to_thread(self._plane.change, add=[rule], delete=[] if before is None else [before])
             self._rules.put(rule)
         return {"tenant": rule.tenant, "rule": rule.id}
 
@@ -276,14 +302,14 @@ class NetdService:
     async def delete_traffic(self, request: messages.TrafficDelete) -> Result:
         """Remove a traffic rule."""
         async with self._lock:
-            return {"deleted": self._drop_traffic(request.tenant, request.rule)}
+            return {"deleted": await self._drop_traffic(request.tenant, request.rule)}
 
-    def _drop_traffic(self, tenant: str, rule: str) -> bool:
+    async def _drop_traffic(self, tenant: str, rule: str) -> bool:
         known = self._rules.get(tenant, rule)
         if known is None:
             return False
         if self._in_force:
-            self._plane.change(delete=[known])
+            await asyncio.to_thread(self._plane.change, delete=[known])
         self._rules.discard(tenant, rule)
         return True
 
@@ -291,13 +317,14 @@ class NetdService:
         """Add or replace a name."""
         rule = request.rule
         async with self._lock:
-            self._lease.check(self._clock())
+            self._lease.check_change(self._clock())
             self._check_dns(rule, self._names, self._rules)
             before = self._names.get(rule.tenant, rule.id)
             if self._in_force:
-                if before is not None:
-                    await self._resolver.remove(before.name, before.kind)
-                await self._resolver.put(record_of(rule))
+                with self._or_all_anew():
+                    await self._resolver.put(record_of(rule))
+                    if before is not None and (before.name, before.kind) != (rule.name, rule.kind):
+                        await self._resolver.remove(before.name, before.kind)
             self._names.put(rule)
         return {"tenant": rule.tenant, "rule": rule.id}
 
@@ -317,7 +344,8 @@ class NetdService:
         if known is None:
             return False
         if self._in_force:
-            await self._resolver.remove(known.name, known.kind)
+            with self._or_all_anew():
+                await self._resolver.remove(known.name, known.kind)
         self._names.discard(tenant, rule)
         return True
 
@@ -325,11 +353,12 @@ class NetdService:
         """Start an instance.
 
         1. The node stands, without reserve. 2. The decision is for exactly this. 3. The image is the decision's. 4. The
-        node still stands when the container is there; only then 5. it is connected, and 6. its program begins.
+        node still stands when the container is there, and nobody has stopped the instance meanwhile; only then 5. it is
+        connected, and 6. its program begins.
         """
         spec = request.spec
         self._lease.check_admission(self._clock())  # 1
-        one = self._networks.get(spec.tenant)
+        self._networks.get(spec.tenant)
         settings = self._settings
         admitted = verify_decision(  # 2
             spec,
@@ -338,12 +367,14 @@ class NetdService:
             node=settings.terms.node,
             now=self._clock(),
         )
-        with self._reserved(spec.instance):
+        with self._reserved(spec.instance) as start:
             bundle = await self._containers.prepare(spec, admitted)  # 3, without the lock: large images take a while
             async with self._lock:
                 try:
                     self._lease.check_admission(self._clock())  # 4
-                    self._networks.get(spec.tenant)
+                    if start.stopped:
+                        raise InstanceStopped(f"{spec.instance} was stopped while it was being started")
+                    one = self._networks.get(spec.tenant)
                     container = await self._containers.create(bundle)
                 except BaseException:
                     await self._containers.remove(spec.instance)
@@ -360,14 +391,15 @@ class NetdService:
         return {"instance": spec.instance, "address": str(instance.address), "pid": container.pid}
 
     @contextlib.contextmanager
-    def _reserved(self, instance: str) -> Iterator[None]:
+    def _reserved(self, instance: str) -> Iterator[_Start]:
         if instance in self._instances or instance in self._starting:
             raise InstanceExists(f"instance {instance} is here already")
-        self._starting.add(instance)
+        start = self._starting[instance] = _Start()
         try:
-            yield
+            yield start
         finally:
-            self._starting.discard(instance)
+            del self._starting[instance]
+            start.over.set()
 
     def _free_address(self, one: TenantNetwork) -> IPv4Address:
         taken = {known.address for known in self._instances.values()}
@@ -387,13 +419,17 @@ class NetdService:
             subnet=one.subnet,
         )
         if self._in_force:
-            self._plane.admit(*instance.live)
+            await asyncio.to_thread(self._plane.admit, *instance.live)
             await asyncio.to_thread(network.set_plugged, veth, plugged=True)
 
     async def stop_instance(self, request: messages.InstanceStop) -> Result:
-        """Stop an instance."""
+        """Stop an instance; a start of it that is under way comes to nothing, and is over when this returns."""
+        start = self._starting.get(request.instance)
+        if start is not None:
+            start.stopped = True
+            await start.over.wait()
         async with self._lock:
-            return {"stopped": await self._stop(request.instance)}
+            return {"stopped": await self._stop(request.instance) or start is not None}
 
     async def instance_log(self, request: messages.InstanceLog) -> Result:
         """Return the end of what an instance wrote, whether it runs or not."""
@@ -410,14 +446,14 @@ class NetdService:
             steps.push_async_callback(self._containers.remove, name)
             steps.push_async_callback(asyncio.to_thread, network.remove_link, known.network.veth(known.address))
             steps.push_async_callback(self._drop_names_of, name, str(known.address))
-            steps.callback(self._drop_rules_of, name, str(known.address))
-            self._plane.expel(*known.live)
+            steps.push_async_callback(self._drop_rules_of, name, str(known.address))
+            await asyncio.to_thread(self._plane.expel, *known.live)
         return True
 
-    def _drop_rules_of(self, instance: str, address: str) -> None:
+    async def _drop_rules_of(self, instance: str, address: str) -> None:
         for rule in self._rules:
             if address == rule.to or instance == rule.instance:
-                self._drop_traffic(rule.tenant, rule.id)
+                await self._drop_traffic(rule.tenant, rule.id)
 
     async def _drop_names_of(self, instance: str, address: str) -> None:
         for rule in self._names:
@@ -432,7 +468,7 @@ class NetdService:
             known = self._instances.get(instance)
             if known is not None and not known.container.running:
                 _log.warning("instance ended", instance=instance, tenant=known.network.tenant)
-                self._plane.expel(*known.live)
+                await asyncio.to_thread(self._plane.expel, *known.live)
 
     async def sync(self, request: messages.Sync) -> Result:
         """Set the whole desired state."""
@@ -446,6 +482,8 @@ class NetdService:
             if request.instances is not None:
                 for name in set(self._instances) - set(request.instances):
                     await self._stop(name)
+                for name in set(self._starting) - set(request.instances):
+                    self._starting[name].stopped = True
                 kept = {*request.instances, *self._starting}
                 await asyncio.to_thread(self._containers.logs.keep, kept)
             rules, names, refused = self._take_over(request)
@@ -461,10 +499,15 @@ class NetdService:
         }
 
     def _take_over(self, request: messages.Sync) -> tuple[RuleBook, NameBook, list[messages.Refusal]]:
+        """Return the books of what is taken. While the node is silent that is what was there, and nothing new."""
         rules, names, refused = RuleBook(), NameBook(), list[messages.Refusal]()
+        entry = self._lease.entry
+        silent = self._in_force and entry is not None and entry.standing is Standing.LAPSED
         for rule in request.traffic:
             try:
                 compiled = self._compile(rule)
+                if silent and self._rules.get(*compiled.key) != compiled:
+                    raise StandingLapsed("the node is silent: it gets no new rule")
                 rules.check(compiled)
                 rules.put(compiled)
             except UmecError as error:
@@ -472,6 +515,8 @@ class NetdService:
         for name in request.dns:
             try:
                 self._check_dns(name, names, rules)
+                if silent and self._names.get(name.tenant, name.id) != name:
+                    raise StandingLapsed("the node is silent: it gets no new name")
                 names.put(name)
             except UmecError as error:
                 refused.append(_refusal("dns", name, error))
@@ -485,7 +530,9 @@ def _told(one: TenantNetwork) -> Result:
 def _refusal(
     kind: Literal["traffic", "dns"], rule: messages.TrafficRule | messages.DnsRule, error: UmecError
 ) -> messages.Refusal:
-    return messages.Refusal(kind=kind, tenant=rule.tenant, id=rule.id, code=error.code, detail=error.detail)
+    return messages.Refusal(
+        kind=kind, sort=error.kind.value, tenant=rule.tenant, id=rule.id, code=error.code, detail=error.detail
+    )
 
 
 @contextlib.asynccontextmanager
