@@ -33,6 +33,7 @@ __all__ = [
     "NoSubscription",
     "NoTenant",
     "NoTransport",
+    "OperationFailed",
     "PackageInvalid",
     "PackageState",
     "PermissionUnknown",
@@ -133,6 +134,14 @@ class StoppedMeanwhile(PlatformError, Refused):
     """What an operation was about went away while it ran."""
 
     code = "operation-overtaken"
+
+
+class OperationFailed(PlatformError, Refused):
+    """Why an operation failed, as it was written down: `code` is that of the original."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code  # type: ignore[misc]  # of this very failure, not of the class
 
 
 class NoTenant(PlatformError, NotFound):

@@ -63,6 +63,7 @@ class MemoryHost:
     starts: int = 0
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
     """From "sync", "put_dns", "delete_dns" or "put_tenant" to what it waits for before it does anything."""
+    networks: set[str] = field(default_factory=set)
     held: list[str] = field(default_factory=list)
 
     async def _held(self, what: str) -> None:
@@ -95,6 +96,7 @@ class MemoryHost:
     async def put_tenant(self, tenant: str, *, subnet: str | None = None) -> dict[str, Any]:
         await self._held("put_tenant")
         self._answer()
+        self.networks.add(tenant)
         return {"tenant": tenant, "subnet": subnet or self.subnet, "gateway": "10.64.1.1"}
 
     async def put_traffic(self, rule: TrafficRule) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class MemoryHost:
     ) -> dict[str, Any]:
         await self._held("sync")
         self._answer()
-        assert tenants is not None
+        self.networks = {tenant.tenant for tenant in tenants}
         self.syncs += 1
         self.traffic = {rule.id: rule for rule in traffic}
         self.dns = {rule.id: rule for rule in dns if rule.name not in self.refuse}

@@ -27,9 +27,7 @@ __all__ = ["Desired", "confines_of", "desired_rule", "desired_state"]
 
 @dataclass(slots=True)
 class Desired:
-    """The whole desired state of a host. `refused` are active rules that are not desired, and why: most no longer lie
-    within their tenant.
-    """
+    """The whole desired state of a host. `refused` are active rules that it should not hold, and why."""
 
     tenants: list[Tenant] = field(default_factory=list)
     traffic: list[NetdTrafficRule] = field(default_factory=list)
@@ -51,7 +49,8 @@ async def desired_state(session: AsyncSession, host: str) -> Desired:
     networks = list(await session.scalars(select(NetworkRow).where(NetworkRow.host == host)))
     state.tenants = [Tenant(tenant=network.tenant, subnet=network.subnet) for network in networks]
     instances = list(await session.scalars(select(InstanceRow).where(InstanceRow.host == host)))
-    state.instances = [instance.id for instance in instances]
+    # One that is down, and that nobody works on, should not run: a start may have failed on a host that was silent.
+    state.instances = [one.id for one in instances if one.address is not None or one.busy is not None]
     stands = consequence(row.standing).rules
     confines = await _all_confines(session, networks, instances) if stands else {}
     rules = select(RuleRow).where(RuleRow.host == host).order_by(RuleRow.instance, RuleRow.rule)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ class Fleet:
         self._source = source
         self._workers: dict[str, HostWorker] = {}
         self._drivers: dict[str, HostDriver] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -68,6 +70,12 @@ class Fleet:
         async with worker.settled(rule, seconds=PATIENCE) as waiter:
             yield waiter
 
+    @contextlib.asynccontextmanager
+    async def undisturbed(self, host: str) -> AsyncIterator[None]:
+        """Have nobody set the host as a whole while the block runs, or by rows that were read before its end."""
+        async with self._locks[host]:
+            yield
+
     async def relay(self, host: str) -> None:
         """Hand the newest standing to a host now; raises what either side raises, and `HostSilent` if it is unknown."""
         await relay_standing(self._source, await self.driver(host), (await self._row(host)).node)
@@ -89,6 +97,13 @@ class Fleet:
         if self._tasks is None or row.id in self._workers:
             return
         driver = self._drivers.setdefault(row.id, self._connect(row.netd))
-        worker = HostWorker(row.id, row.node, driver=driver, ledger=self._ledger, source=self._source)
+        worker = HostWorker(
+            row.id,
+            row.node,
+            driver=driver,
+            ledger=self._ledger,
+            source=self._source,
+            whole=self._locks[row.id],
+        )
         self._workers[row.id] = worker
         self._tasks.create_task(worker.run(), name=f"host {row.id}")

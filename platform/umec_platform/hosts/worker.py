@@ -103,8 +103,17 @@ class HostWorker:
     """The one who talks to a host about its state."""
 
     def __init__(
-        self, host: str, node: str, *, driver: HostDriver, ledger: Ledger, source: StandingSource | None
+        self,
+        host: str,
+        node: str,
+        *,
+        driver: HostDriver,
+        ledger: Ledger,
+        source: StandingSource | None,
+        whole: asyncio.Lock,
     ) -> None:
+        """`whole` is held from reading the desired state until the host has it."""
+        self._whole = whole
         self.host: Final = host
         self._node = node
         self._driver = driver
@@ -149,11 +158,12 @@ class HostWorker:
 
     async def sync(self) -> None:
         """Set the whole desired state (1)."""
-        async with self._ledger.store.read() as session:
-            state = await desired_state(session, self.host)
-        result = await self._driver.sync(
-            tenants=state.tenants, traffic=state.traffic, dns=state.dns, instances=state.instances
-        )
+        async with self._whole:
+            async with self._ledger.store.read() as session:
+                state = await desired_state(session, self.host)
+            result = await self._driver.sync(
+                tenants=state.tenants, traffic=state.traffic, dns=state.dns, instances=state.instances
+            )
         refused = state.refused | _refusals(state, result)
         for key, error in refused.items():
             if error.code not in PASSING:

@@ -12,7 +12,7 @@ from umec_platform.api import acting_tenant, entity, only_parameters, rfc3339, s
 from umec_platform.effects import Ledger
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.instances.recovery import Down, reasons
-from umec_platform.instances.service import FAILED, INSTANTIATED, Instances
+from umec_platform.instances.service import INSTANTIATED, Instances
 from umec_platform.instances.store import InstanceRow, OperationRow
 from umec_platform.mec import Identifier, MecModel, Text
 from umec_platform.netd.messages import MAX_LOG_LINES
@@ -190,6 +190,6 @@ def _operation(row: OperationRow, url: str) -> dict[str, Any]:
             "appInstance": {"href": f"{url}/app_instances/{row.instance}"},
         },
     }
-    if row.state == FAILED:
+    if row.code is not None:  # why it failed, or what it waits for
         document["error"] = {"code": row.code, "detail": row.detail}
     return document

@@ -4,10 +4,13 @@ Instantiate: 1. the node stands well now, by the verifier's own feed; 2. the ima
 4. the tenant has its network on the host, and the host its lease; 5. the instance has a key of its own and is a client
 of the authorization server with the scopes of its descriptor; 6. the platform signs its decision; 7. the host starts
 the instance; 8. instance and rules (inactive until the application asks for them) are written down. If a step fails,
-what the earlier ones made is taken back, and the operation says why.
+its client is taken back, however long that takes, and the operation says why; its host is brought to what it should
+run like after any change.
 Operate: an instance that should run and does not (`recovery`) is started again, by the same steps; if one fails, it
 stays instantiated and down, and is tried again later.
-Terminate: 1. the host stops the instance; 2. its client goes; 3. its services, subscriptions and rules go.
+Terminate: 1. its client goes, and its tokens with it; 2. its services, subscriptions and rules go; 3. the host stops
+the instance. Each is tried until it succeeds: to end is no wish that can be refused.
+Whatever has not come to an end, because a neighbour is silent or nothing can be written, is run again and again.
 """
 
 import asyncio
@@ -28,7 +31,7 @@ from umec_core.errors import UmecError
 from umec_core.jose import private_jwk, public_jwk
 from umec_core.standing import Standing, StandingView
 from umec_platform.effects import Ledger
-from umec_platform.errors import HostFallen, HostSilent, StoppedMeanwhile
+from umec_platform.errors import HostFallen, HostSilent, OperationFailed, StoppedMeanwhile
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.hosts.store import HostRow, NetworkRow
 from umec_platform.instances.decision import Decision, sign_decision
@@ -62,6 +65,9 @@ log = structlog.get_logger("umec.lifecycle")
 FEED_PATIENCE: Final = 10.0
 FEED_LOOK: Final = 0.1
 """Seconds that operations of an earlier run wait for the first standing, and between two looks."""
+
+RETRY_EVERY: Final = 5.0
+"""Seconds between looks for operations that have not come to their end and that nobody runs."""
 
 STARTS_AT_ONCE: Final = 4
 """A host that restarts brings all its instances back: a small node unpacks a few images at a time."""
@@ -97,6 +103,8 @@ class _Job:
     package: PackageRow
     host: HostRow
     tenant: TenantRow
+    failed: UmecError | None
+    """Why it failed, if all that is left is to take back what it made."""
 
     @property
     def appd(self) -> AppD:
@@ -131,20 +139,31 @@ class LifeCycle:
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
     async def run(self) -> None:
-        """Work until cancelled; operations that were cut off are run again first."""
+        """Work until cancelled; operations that were cut off, or could not come to their end, are run again."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                async with self._ledger.store.read() as session:
-                    unfinished = select(OperationRow.id).where(OperationRow.state.in_([STARTING, PROCESSING]))
-                    orders = list(await session.scalars(unfinished))
-                if orders:
-                    await self._hear_of_nodes()
-                for order in orders:
-                    self._begin(order)
-                await asyncio.Event().wait()
+                first = True
+                while True:
+                    orders = await self._unfinished()
+                    if first and orders:
+                        await self._hear_of_nodes()
+                    first = False
+                    for order in orders:
+                        self._begin(order)
+                    await asyncio.sleep(RETRY_EVERY)
         finally:
             self._tasks = None
             self._running.clear()
+
+    async def _unfinished(self) -> list[str]:
+        """Return the operations without an end; none if the store does not answer at this moment."""
+        try:
+            async with self._ledger.store.read() as session:
+                query = select(OperationRow.id).where(OperationRow.state.in_([STARTING, PROCESSING]))
+                return list(await session.scalars(query))
+        except Exception:
+            log.exception("unfinished operations could not be read")
+            return []
 
     async def _hear_of_nodes(self) -> None:
         """Wait until the standing feed has spoken, or would have: else operations would fail for a restart alone."""
@@ -174,6 +193,9 @@ class LifeCycle:
         job = await self._ledger.write(lambda session: self._job(session, operation))
         if job is None:
             return
+        if job.failed is not None:
+            await self._fail(job, job.failed)
+            return
         try:
             if job.kind == TERMINATE:
                 await self._terminate(job)
@@ -183,13 +205,20 @@ class LifeCycle:
         except Exception as error:
             if not isinstance(error, UmecError):
                 log.exception("an operation met an unforeseen error", operation=operation)
-            await self._fail(job, error)
+            if job.kind == TERMINATE:
+                await self._wait(job, error)
+            else:
+                await self._fail(job, error)
 
     async def _job(self, session: AsyncSession, operation: str) -> _Job | None:
         order = await session.get(OperationRow, operation)
         if order is None or order.state not in {STARTING, PROCESSING}:
             return None
-        order.state, order.entered_at = PROCESSING, self._ledger.clock()
+        if order.state == STARTING:
+            order.state, order.entered_at = PROCESSING, self._ledger.clock()
+        failed = None
+        if order.code is not None and order.operation != TERMINATE:
+            failed = OperationFailed(order.code, order.detail or "")
         instance = await session.get_one(InstanceRow, order.instance)
         return _Job(
             operation=order.id,
@@ -199,6 +228,7 @@ class LifeCycle:
             package=await session.get_one(PackageRow, instance.package),
             host=await session.get_one(HostRow, instance.host),
             tenant=await session.get_one(TenantRow, instance.tenant),
+            failed=failed,
         )
 
     async def _start(self, job: _Job) -> None:
@@ -232,19 +262,23 @@ class LifeCycle:
         )
 
     async def _place(self, job: _Job) -> str:
-        """Give the tenant its network on the host and the host its lease; returns the subnet."""
+        """Give the tenant its network on the host and the host its lease; returns the subnet.
+
+        Nobody sets the host as a whole meanwhile, by rows in which neither network nor instance are yet.
+        """
         driver = await self._fleet.driver(job.host.id)
-        async with self._ledger.store.read() as session:
-            known = await session.get(NetworkRow, (job.host.id, job.tenant.id))
         await self._fleet.relay(job.host.id)
-        network = await driver.put_tenant(job.tenant.id, subnet=None if known is None else known.subnet)
-        subnet = str(ip_network(network["subnet"]))
-        if known is None:
+        async with self._fleet.undisturbed(job.host.id):
+            async with self._ledger.store.read() as session:
+                known = await session.get(NetworkRow, (job.host.id, job.tenant.id))
+            network = await driver.put_tenant(job.tenant.id, subnet=None if known is None else known.subnet)
+            subnet = str(ip_network(network["subnet"]))
+            if known is None:
 
-            async def work(session: AsyncSession) -> None:
-                await session.merge(NetworkRow(host=job.host.id, tenant=job.tenant.id, subnet=subnet))
+                async def work(session: AsyncSession) -> None:
+                    await session.merge(NetworkRow(host=job.host.id, tenant=job.tenant.id, subnet=subnet))
 
-            await self._ledger.write(work)
+                await self._ledger.write(work)
         return subnet
 
     def _spec(self, job: _Job, admitted: Admitted, blobs: str, key: EllipticCurvePrivateKey) -> InstanceSpec:
@@ -301,13 +335,20 @@ class LifeCycle:
         )
 
     async def _terminate(self, job: _Job) -> None:
+        await self._registrar.remove(job.instance.id)  # 1
+
+        async def forget(session: AsyncSession) -> None:
+            now = self._ledger.clock()
+            await forget_instance(session, job.instance.id)  # 2
+            await self._ledger.look_at(session, job.host.id, now)
+
+        await self._ledger.write(forget)
         driver = await self._fleet.driver(job.host.id)
-        await driver.stop_instance(job.instance.id)  # 1
-        await self._registrar.remove(job.instance.id)  # 2
-        now = self._ledger.clock()
+        await driver.stop_instance(job.instance.id)  # 3
 
         async def work(session: AsyncSession) -> None:
-            await forget_instance(session, job.instance.id)  # 3
+            now = self._ledger.clock()
+            await forget_instance(session, job.instance.id)  # what it registered with a request that was under way
             await self._free(session, job)
             await self._end(session, job, COMPLETED, now)
             await self._ledger.record(
@@ -317,13 +358,34 @@ class LifeCycle:
 
         await self._ledger.write(work)
 
-    async def _fail(self, job: _Job, error: Exception) -> None:
-        if job.kind != TERMINATE:
-            await self._take_back(job)
-        known = error if isinstance(error, UmecError) else HostSilent(f"an unforeseen {type(error).__name__}")
-        now = self._ledger.clock()
+    async def _wait(self, job: _Job, error: Exception) -> None:
+        """Write down what an operation waits for; it is run again until it comes to its end."""
+        known = _known(error)
+        log.warning("an operation is tried again", operation=job.operation, kind=job.kind, code=known.code)
 
         async def work(session: AsyncSession) -> None:
+            order = await session.get_one(OperationRow, job.operation)
+            order.code, order.detail = known.code, known.detail
+
+        await self._ledger.write(work)
+
+    async def _fail(self, job: _Job, error: Exception) -> None:
+        """End a start that failed, but not before its client is gone; what its host runs, its worker corrects."""
+        known = _known(error)
+        try:
+            driver = await self._fleet.driver(job.host.id)
+            await driver.stop_instance(job.instance.id)
+        except UmecError as fault:
+            log.warning("a failed start could not be stopped at once", instance=job.instance.id, code=fault.code)
+        try:
+            await self._registrar.remove(job.instance.id)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the client must not stay
+            log.warning("the client of a failed start is still there", instance=job.instance.id, fault=str(fault))
+            await self._wait(job, known)
+            return
+
+        async def work(session: AsyncSession) -> None:
+            now = self._ledger.clock()
             row = await session.get_one(InstanceRow, job.instance.id)
             if job.kind == INSTANTIATE:
                 await self._free(session, job)
@@ -335,20 +397,9 @@ class LifeCycle:
             await self._ledger.record(
                 session, actor="platform", action=action, subject=row.id, code=known.code, now=now
             )
+            await self._ledger.look_at(session, job.host.id, now)
 
         await self._ledger.write(work)
-
-    async def _take_back(self, job: _Job) -> None:
-        """Stop and unregister what a failed start may have made; a host or server that is silent now stays as it is."""
-        try:
-            driver = await self._fleet.driver(job.host.id)
-            await driver.stop_instance(job.instance.id)
-        except UmecError as error:
-            log.warning("a failed start could not be stopped", instance=job.instance.id, code=error.code)
-        try:
-            await self._registrar.remove(job.instance.id)
-        except UmecError as error:
-            log.warning("the client of a failed start stays", instance=job.instance.id, code=error.code)
 
     @staticmethod
     async def _free(session: AsyncSession, job: _Job) -> None:
@@ -360,8 +411,12 @@ class LifeCycle:
     async def _end(session: AsyncSession, job: _Job, state: str, now: datetime, error: UmecError | None = None) -> None:
         order = await session.get_one(OperationRow, job.operation)
         order.state, order.entered_at = state, now
-        if error is not None:
-            order.code, order.detail = error.code, error.detail
+        order.code = None if error is None else error.code
+        order.detail = None if error is None else error.detail
+
+
+def _known(error: Exception) -> UmecError:
+    return error if isinstance(error, UmecError) else HostSilent(f"an unforeseen {type(error).__name__}")
 
 
 async def _confines(session: AsyncSession, job: _Job, address: str, subnet: str) -> Confines:

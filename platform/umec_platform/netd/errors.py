@@ -13,7 +13,7 @@ NetdError
 ├── RemoteRefusal          the code of netd       raised by `client.NetdClient`
 ├── NetdRunning            netd-running           another netd has this network namespace
 ├── StandingDegraded       standing-degraded      the node may keep what it runs and start nothing new
-├── StandingLapsed         standing-lapsed        a silent node keeps what it has until its lease ends, and gets nothing new
+├── StandingLapsed         standing-lapsed        the node keeps what it has until its lease ends
 ├── LeaseExpired           lease-expired          no fresh statement about the node
 ├── DecisionSignature      decision-signature     not signed by the platform
 ├── DecisionExpired        decision-expired

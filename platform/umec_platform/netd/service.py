@@ -68,6 +68,11 @@ class _Start:
         self.stopped = False
         self.over: Final = asyncio.Event()
 
+    def check(self) -> None:
+        """Raise `InstanceStopped` if somebody has stopped it."""
+        if self.stopped:
+            raise InstanceStopped("the instance was stopped while it was being started")
+
 
 class NetdService:
     """One method an operation, named as in `messages`; `open_service` makes it, and cleans up after it."""
@@ -372,8 +377,7 @@ class NetdService:
             async with self._lock:
                 try:
                     self._lease.check_admission(self._clock())  # 4
-                    if start.stopped:
-                        raise InstanceStopped(f"{spec.instance} was stopped while it was being started")
+                    start.check()
                     one = self._networks.get(spec.tenant)
                     container = await self._containers.create(bundle)
                 except BaseException:
