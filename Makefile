@@ -1,5 +1,5 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo sabotage test vectors check fmt bench lock
+.PHONY: bootstrap demo sabotage test system vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
@@ -11,7 +11,10 @@ sabotage: bootstrap  ## break each link on purpose: every run must fail and name
 	@scripts/sabotage
 
 test: bootstrap check  ## what must pass before anything lands
-	@.venv/bin/pytest -m "not vectors"
+	@.venv/bin/pytest -m "not vectors and not system"
+
+system: bootstrap  ## a whole street of real processes: the demo line by line, restarts and kills of a site
+	@.venv/bin/pytest -m system
 
 vectors: bootstrap  ## the extra target: logs, quotes and bundles written by others
 	@.venv/bin/pytest -m vectors tests/vectors
