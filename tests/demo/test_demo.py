@@ -102,7 +102,7 @@ def test_an_attack_that_does_not_exist_is_refused_before_anything_runs():
     assert lines[-1]["code"] == "attack-unknown"
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_one_attack_is_shown_alone():
     status, lines, errors = demo("--only", "pcr-relabelled", timeout=120)
     assert status == 0, (lines[-1:], errors)
@@ -110,7 +110,7 @@ def test_one_attack_is_shown_alone():
     assert {line["link"] for line in lines if "link" in line} == set(range(1, 7))
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_every_link_holds_every_attack_is_refused_and_every_effect_arrives():
     status, lines, errors = demo(timeout=300)
     assert status == 0, (lines[-1:], errors)
@@ -125,7 +125,7 @@ def test_every_link_holds_every_attack_is_refused_and_every_effect_arrives():
     assert lines[-1] == {"ok": True, "broken": []}
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("link", [1, 2])
 def test_a_sabotaged_link_is_named(link):
     """The others run as `make sabotage`: each has to go through all the links before its own."""
