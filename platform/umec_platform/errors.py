@@ -3,7 +3,8 @@
 PlatformError
 ├── AppdInvalid, PackageInvalid, RuleInvalid, QueryInvalid      malformed
 ├── TenantForeign, InstanceForeign                              known, and not allowed
-├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile   refused
+├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile,
+│   SubscriptionUnsupported, TerminationUnsupported, ServiceUndeclared, OperationFailed                        refused
 ├── NoTenant, NoHost, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription, NoTransport       not found
 ├── AlreadyThere, GrantOverlaps, PackageState, InstanceState, ConfirmationState                                conflict
 ├── EtagDiffers                                                 precondition
@@ -43,8 +44,11 @@ __all__ = [
     "RuleInvalid",
     "RuleUnsupported",
     "ScopeMissing",
+    "ServiceUndeclared",
     "StoppedMeanwhile",
+    "SubscriptionUnsupported",
     "TenantForeign",
+    "TerminationUnsupported",
 ]
 
 
@@ -142,6 +146,24 @@ class OperationFailed(PlatformError, Refused):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code  # type: ignore[misc]  # of this very failure, not of the class
+
+
+class SubscriptionUnsupported(PlatformError, Refused):
+    """The platform delivers no notifications yet, so it takes no subscription that it would not serve."""
+
+    code = "subscription-unsupported"
+
+
+class TerminationUnsupported(PlatformError, Refused):
+    """The platform cannot tell an application that it has to end, so it does not pretend to be graceful."""
+
+    code = "termination-unsupported"
+
+
+class ServiceUndeclared(PlatformError, Refused):
+    """A service that the descriptor, which names what the application produces, does not name."""
+
+    code = "service-not-declared"
 
 
 class NoTenant(PlatformError, NotFound):

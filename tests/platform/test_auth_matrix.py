@@ -69,9 +69,9 @@ MP1_ENDPOINTS: Final = [
     Endpoint("PUT", f"{own}/services/{{service}}", "mec:services.write", 200, SERVICE),
     Endpoint("DELETE", f"{own}/services/{{service}}", "mec:services.write", 204),
     Endpoint("GET", f"{own}/subscriptions", "mec:services.read", 200),
-    Endpoint("POST", f"{own}/subscriptions", "mec:services.read", 201, AVAILABILITY),
-    Endpoint("GET", f"{own}/subscriptions/{{availability}}", "mec:services.read", 200),
-    Endpoint("DELETE", f"{own}/subscriptions/{{availability}}", "mec:services.read", 204),
+    Endpoint("POST", f"{own}/subscriptions", "mec:services.read", 422, AVAILABILITY),
+    Endpoint("GET", f"{own}/subscriptions/{{availability}}", "mec:services.read", 404),
+    Endpoint("DELETE", f"{own}/subscriptions/{{availability}}", "mec:services.read", 404),
     Endpoint("POST", f"{support}/confirm_ready", "mec:app", 204, {"indication": "READY"}),
     Endpoint("POST", f"{support}/confirm_termination", "mec:app", 409, {"operationAction": "TERMINATING"}),
     Endpoint("GET", f"{SUPPORT}/registrations/{{instance}}", "mec:app", 200),
@@ -84,9 +84,9 @@ MP1_ENDPOINTS: Final = [
     Endpoint("GET", f"{support}/dns_rules/Name", "mec:dns", 200),
     Endpoint("PUT", f"{support}/dns_rules/Name", "mec:dns", 200, "dns"),
     Endpoint("GET", f"{support}/subscriptions", "mec:app", 200),
-    Endpoint("POST", f"{support}/subscriptions", "mec:app", 201, TERMINATION),
-    Endpoint("GET", f"{support}/subscriptions/{{termination}}", "mec:app", 200),
-    Endpoint("DELETE", f"{support}/subscriptions/{{termination}}", "mec:app", 204),
+    Endpoint("POST", f"{support}/subscriptions", "mec:app", 422, TERMINATION),
+    Endpoint("GET", f"{support}/subscriptions/{{termination}}", "mec:app", 404),
+    Endpoint("DELETE", f"{support}/subscriptions/{{termination}}", "mec:app", 404),
 ]
 NEW_HOST: Final = {"id": "host-c", "node": "node-c", "netd": "/run/c"}
 MANAGEMENT_ENDPOINTS: Final = [
@@ -120,15 +120,16 @@ async def _prepare(world: Any) -> dict[str, str]:
     await world.furnish()
     package = await world.onboard()
     instance = await world.instantiate()
-    names = {"instance": instance, "package": package, "idle": "", "service": "", "availability": "", "termination": ""}
+    names = {
+        "instance": instance,
+        "package": package,
+        "idle": "",
+        "service": "",
+        "availability": "none",
+        "termination": "none",
+    }
     made = await world.apply(instance, "POST", f"{SERVICES}/applications/{instance}/services", json=SERVICE)
     names["service"] = made.json()["serInstanceId"]
-    path = f"{SERVICES}/applications/{instance}/subscriptions"
-    made = await world.apply(instance, "POST", path, json=AVAILABILITY)
-    names["availability"] = made.headers["Location"].rsplit("/", 1)[1]
-    body = {**TERMINATION, "appInstanceId": instance}
-    made = await world.apply(instance, "POST", f"{SUPPORT}/applications/{instance}/subscriptions", json=body)
-    names["termination"] = made.headers["Location"].rsplit("/", 1)[1]
     made = await world.operate("POST", "/app_lcm/v1/app_instances?tenant=harbour", json={"appDId": "hello-1"})
     names["idle"] = made.json()["id"]
     made = await world.operate("POST", "/app_pkgm/v1/app_packages?tenant=harbour", json={})

@@ -220,3 +220,47 @@ def test_a_service_of_another_tenant_or_locality_is_not_found(world: Any) -> Non
             assert (hidden.status_code, hidden.json()["code"]) == (404, "service-unknown")
 
     asyncio.run(scenario())
+
+
+def test_what_would_not_be_delivered_is_not_taken(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            await world.furnish()
+            await world.onboard()
+            app = await world.instantiate()
+            wishes = {
+                SERVICES: {"subscriptionType": "SerAvailabilityNotificationSubscription"},
+                SUPPORT: {"subscriptionType": "AppTerminationNotificationSubscription", "appInstanceId": app},
+            }
+            for base, wish in wishes.items():
+                path = f"{base}/applications/{app}/subscriptions"
+                refused = await world.apply(
+                    app, "POST", path, json={**wish, "callbackReference": "http://10.64.1.10/x"}
+                )
+                assert (refused.status_code, refused.json()["code"]) == (422, "subscription-unsupported")
+                assert (await world.apply(app, "GET", path)).json()["_links"]["subscriptions"] == []
+            path = f"/app_lcm/v1/app_instances/{app}/terminate"
+            graceful = {"terminationType": "GRACEFUL", "gracefulTerminationTimeout": 5}
+            refused = await world.operate("POST", path, json=graceful)
+            assert (refused.status_code, refused.json()["code"]) == (422, "termination-unsupported")
+            assert (await world.operate("POST", path, json={"terminationType": "FORCEFUL"})).status_code == 202
+
+    asyncio.run(scenario())
+
+
+def test_an_application_registers_the_services_that_its_descriptor_names(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            await world.furnish()
+            await world.onboard(appServiceProduced=[{"serName": "hello", "version": "1.0"}])
+            app = await world.instantiate()
+            path = f"{SERVICES}/applications/{app}/services"
+            other = {**SERVICE, "serName": "traffic-lights"}
+            refused = await world.apply(app, "POST", path, json=other)
+            assert (refused.status_code, refused.json()["code"]) == (422, "service-not-declared")
+            made = await world.apply(app, "POST", path, json=SERVICE)
+            assert made.status_code == 201
+            refused = await world.apply(app, "PUT", f"{path}/{made.json()['serInstanceId']}", json=other)
+            assert (refused.status_code, refused.json()["code"]) == (422, "service-not-declared")
+
+    asyncio.run(scenario())

@@ -167,8 +167,7 @@ def _subscriptions(verifier: TokenVerifier, subscriptions: Subscriptions, base: 
         own_instance(who, instance)
         if wish.app_instance_id != instance:
             raise InstanceForeign("appInstanceId names another application instance")
-        row = await subscriptions.create(who.subject, instance, "support", wish.wire())
-        return entity(shown(row), version=1, status=201, location=url(row))
+        subscriptions.refuse()
 
     @router.get("/{subscription}")
     async def read(request: Request, instance: str, subscription: str, who: caller) -> Response:

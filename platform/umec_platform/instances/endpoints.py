@@ -10,6 +10,7 @@ from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
 from umec_platform.api import acting_tenant, entity, only_parameters, rfc3339, seconds
 from umec_platform.effects import Ledger
+from umec_platform.errors import TerminationUnsupported
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.instances.recovery import Down, reasons
 from umec_platform.instances.service import INSTANTIATED, Instances
@@ -107,8 +108,14 @@ def instance_router(verifier: TokenVerifier, instances: Instances, ledger: Ledge
     @router.post("/app_instances/{instance}/terminate")
     async def terminate(request: Request, instance: str, wish: TerminateAppRequest, who: caller) -> Response:
         only_parameters(request)
+        tenant = acting_tenant(who, None)
+        await instances.get(instance, tenant)
+        if wish.termination_type != "FORCEFUL":
+            raise TerminationUnsupported(
+                "applications are not told before they are stopped", advice="Terminate with the type FORCEFUL."
+            )
         parameters = wish.model_dump(by_alias=True, exclude_none=True)
-        order = await instances.terminate(who.subject, instance, acting_tenant(who, None), parameters)
+        order = await instances.terminate(who.subject, instance, tenant, parameters)
         return _accepted(order)
 
     @router.get("/app_lcm_op_occs")

@@ -157,12 +157,11 @@ def _subscriptions(verifier: TokenVerifier, endpoints: ServiceEndpoints) -> APIR
 
     @router.post("")
     async def subscribe(
-        request: Request, instance: str, wish: SerAvailabilityNotificationSubscription, who: reader
+        request: Request, instance: str, _: SerAvailabilityNotificationSubscription, who: reader
     ) -> Response:
         only_parameters(request)
         own_instance(who, instance)
-        row = await subscriptions.create(who.subject, instance, "service", wish.wire())
-        return entity(endpoints.subscription(row), version=1, status=201, location=endpoints.subscription_url(row))
+        subscriptions.refuse()
 
     @router.get("/{subscription}")
     async def read(request: Request, instance: str, subscription: str, who: reader) -> Response:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import uuid4
 
 from sqlalchemy import func, select
@@ -19,21 +19,22 @@ from umec_platform.errors import (
     NoSubscription,
     NoTransport,
     PlatformError,
+    ServiceUndeclared,
+    SubscriptionUnsupported,
 )
 from umec_platform.hosts.standing import consequence
 from umec_platform.hosts.store import HostRow
 from umec_platform.instances.service import INSTANTIATED
 from umec_platform.instances.store import InstanceRow
+from umec_platform.packages.appd import AppD
+from umec_platform.packages.store import PackageRow
 from umec_platform.services.schemas import ServiceInput, ServiceState
 from umec_platform.services.store import ServiceRow, SubscriptionRow
 
-__all__ = ["MAX_SERVICES", "MAX_SUBSCRIPTIONS", "Services", "Subscriptions"]
+__all__ = ["MAX_SERVICES", "Services", "Subscriptions"]
 
 MAX_SERVICES: Final = 256
 """Services of one instance: a faulty loop in one application must not fill the registry."""
-
-MAX_SUBSCRIPTIONS: Final = 64
-"""Subscriptions of one instance and kind."""
 
 DEFAULT_INTERVAL: Final = 30
 SHORTEST_INTERVAL: Final = 5
@@ -61,7 +62,10 @@ class Services:
         self._ledger = ledger
 
     async def register(self, actor: str, instance: str, wish: ServiceInput) -> ServiceRow:
-        """Register a service; raises `ServiceInvalid`, `NoTransport`, `NoInstance`, `InstanceState`, `HostFallen`."""
+        """Register a service; raises `ServiceInvalid`, `NoTransport`, `NoInstance`, `InstanceState`, `HostFallen`.
+
+        And `ServiceUndeclared`, if the descriptor names the services that are produced, and not this one.
+        """
         now = self._ledger.clock()
         if wish.ser_instance_id is not None or wish.state is ServiceState.SUSPENDED:
             raise ServiceInvalid("serInstanceId is given by the platform, and so is the state SUSPENDED")
@@ -69,6 +73,7 @@ class Services:
 
         async def work(session: AsyncSession) -> ServiceRow:
             owner = await _running(session, instance)
+            await _check_declared(session, owner, wish)
             host = await session.get_one(HostRow, owner.host)
             if not consequence(host.standing).changes:
                 raise HostFallen(f"node {host.node} is {host.standing}: no service is registered on it")
@@ -105,7 +110,7 @@ class Services:
         _check_transport(wish)
 
         async def work(session: AsyncSession) -> ServiceRow:
-            await _running(session, instance)
+            await _check_declared(session, await _running(session, instance), wish)
             row = await _own(session, instance, service, expected)
             declared = ServiceState(row.document["state"])
             _describe(row, wish, declared if wish.state is ServiceState.SUSPENDED else wish.state)
@@ -176,28 +181,18 @@ class Services:
 
 
 class Subscriptions:
-    """Keeps what applications want to hear of. Kind "service" or "support"."""
+    """Shows and removes subscriptions. New ones are not taken: nothing is delivered. Kind "service" or "support"."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def create(self, actor: str, instance: str, kind: str, document: dict[str, Any]) -> SubscriptionRow:
-        """Keep a subscription; raises `NoInstance`, `InstanceState` or `TooMany`."""
-        now = self._ledger.clock()
-
-        async def work(session: AsyncSession) -> SubscriptionRow:
-            owner = await _running(session, instance)
-            count = _count(SubscriptionRow, instance).where(SubscriptionRow.kind == kind)
-            if (await session.scalar(count) or 0) >= MAX_SUBSCRIPTIONS:
-                raise TooMany(f"the instance has {MAX_SUBSCRIPTIONS} subscriptions")
-            row = SubscriptionRow(
-                id=str(uuid4()), tenant=owner.tenant, instance=instance, kind=kind, document=document, created_at=now
-            )
-            session.add(row)
-            await self._ledger.record(session, actor=actor, action="subscription.create", subject=row.id, now=now)
-            return row
-
-        return await self._ledger.write(work)
+    @staticmethod
+    def refuse() -> NoReturn:
+        """Take no subscription: nothing would be delivered for it. Raises `SubscriptionUnsupported`."""
+        raise SubscriptionUnsupported(
+            "this platform delivers no notifications",
+            advice="Ask again from time to time: GET on services is cheap, and entity tags tell what has changed.",
+        )
 
     async def list(self, instance: str, kind: str) -> Sequence[SubscriptionRow]:
         """Return the subscriptions of an instance, oldest first."""
@@ -254,6 +249,16 @@ def _describe(row: ServiceRow, wish: ServiceInput, state: ServiceState) -> None:
     row.interval = None
     if wish.liveness_interval is not None:
         row.interval = min(max(wish.liveness_interval or DEFAULT_INTERVAL, SHORTEST_INTERVAL), LONGEST_INTERVAL)
+
+
+async def _check_declared(session: AsyncSession, owner: InstanceRow, wish: ServiceInput) -> None:
+    """Raise `ServiceUndeclared` unless the descriptor names the service, or names none that are produced."""
+    package = await session.get_one(PackageRow, owner.package)
+    declared = {service.ser_name for service in AppD.model_validate(package.appd).app_service_produced}
+    if declared and wish.ser_name not in declared:
+        raise ServiceUndeclared(
+            "the descriptor does not name this service", advice="Add it to appServiceProduced of the AppD."
+        )
 
 
 def _check_transport(wish: ServiceInput) -> None:
