@@ -19,7 +19,8 @@ import httpx
 from requests_oauth2client.exceptions import OAuth2Error
 
 from umec_core.errors import UmecError
-from umec_platform.demo import applications, attacks, chain, images, nodes
+from umec_platform.demo import applications, chain, images, nodes
+from umec_platform.demo.attacks.credentials import Holders
 from umec_platform.demo.command import Processes, umec_line, wait_for
 from umec_platform.demo.fall import SERVICES
 from umec_platform.demo.run import MANAGEMENT, Run
@@ -35,7 +36,7 @@ PATIENCE = 40.0
 """Seconds for everything to come back: Python starts four times over on a busy machine."""
 
 
-def build(run: Run) -> tuple[applications.Running, attacks.Probes]:
+def build(run: Run) -> tuple[applications.Running, Holders]:
     """Everything up to a packet that flows."""
     build_street()
     tpm = nodes.start_tpm(run, NODE.name)
@@ -50,7 +51,7 @@ def build(run: Run) -> tuple[applications.Running, attacks.Probes]:
     images.publish(run, NODE, digest)
     applications.add_tenant(run, NODE)
     running = applications.deploy(run, NODE, digest)
-    return running, attacks.Probes.register(run)
+    return running, Holders(run, running.instance)
 
 
 def start_again(run: Run) -> float:
@@ -145,9 +146,7 @@ def netd(run: Run) -> NetdClient:
     return NetdClient(run.state / "netd" / NODE.name / "netd.sock")
 
 
-def killed_between_verdict_and_effect(
-    run: Run, running: applications.Running, probes: attacks.Probes
-) -> dict[str, Any]:
+def killed_between_verdict_and_effect(run: Run, running: applications.Running, probes: Holders) -> dict[str, Any]:
     """Let the verdict be written and not its effect; kill; then only start."""
     token = probes.bound.token()
     honest = probes.bound.call("GET", SERVICES, token=token).status_code
@@ -200,7 +199,7 @@ def in_force(run: Run) -> dict[str, Any]:
     return {name: told[name] for name in ("in_force", "traffic", "dns", "instances", "standing")}
 
 
-def refused_token(probes: attacks.Probes) -> str | None:
+def refused_token(probes: Holders) -> str | None:
     try:
         probes.bound.token()
     except OAuth2Error as error:
@@ -208,7 +207,7 @@ def refused_token(probes: attacks.Probes) -> str | None:
     return None
 
 
-def code_of_call(probes: attacks.Probes, token: Any) -> str | None:
+def code_of_call(probes: Holders, token: Any) -> str | None:
     answer = probes.bound.call("GET", SERVICES, token=token)
     return None if answer.ok else str(answer.json().get("code"))
 
