@@ -16,7 +16,7 @@ import pytest
 
 from umec_platform.demo.sandbox import INSIDE
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 UMEC = [sys.executable, "-m", "umec_platform.cli"]
 LISTENERS = ("MANAGEMENT_PORT", "MP1_PORT", "REGISTRY_PORT")
