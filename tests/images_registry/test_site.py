@@ -40,9 +40,11 @@ class Site:
         self.ready, self.failure = threading.Event(), None
 
     def run(self):
-        self.loop, self.stop = asyncio.new_event_loop(), asyncio.Event()
+        self.stop = asyncio.Event()
         try:
-            self.loop.run_until_complete(self._serve())
+            with asyncio.Runner() as runner:
+                self.loop = runner.get_loop()
+                runner.run(self._serve())
         except BaseException as error:  # noqa: BLE001 - shown to the test that waits
             self.failure = error
         finally:
