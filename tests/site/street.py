@@ -139,7 +139,7 @@ def netd_killed(run: Run, running: applications.Running) -> dict[str, Any]:
 def begun(run: Run, running: applications.Running, times: int) -> bool | None:
     """Whether the program has announced itself so many times, by the whole log that netd keeps."""
     kept = run.state / "netd" / NODE.name / "logs" / f"{running.instance}.log"
-    return True if kept.read_text().count("answering on") == times else None
+    return True if kept.exists() and kept.read_text().count("answering on") == times else None
 
 
 def netd(run: Run) -> NetdClient:

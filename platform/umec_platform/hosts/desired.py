@@ -50,7 +50,8 @@ async def desired_state(session: AsyncSession, host: str) -> Desired:
     state.tenants = [Tenant(tenant=network.tenant, subnet=network.subnet) for network in networks]
     instances = list(await session.scalars(select(InstanceRow).where(InstanceRow.host == host)))
     # One that is down, and that nobody works on, should not run: a start may have failed on a host that was silent.
-    state.instances = [one.id for one in instances if one.address is not None or one.busy is not None]
+    # Those that are down count too: the host keeps their logs, and stops nothing that starts again.
+    state.instances = [one.id for one in instances]
     stands = consequence(row.standing).rules
     confines = await _all_confines(session, networks, instances) if stands else {}
     rules = select(RuleRow).where(RuleRow.host == host).order_by(RuleRow.instance, RuleRow.rule)
