@@ -28,8 +28,8 @@ class SandboxUnavailable(Unavailable):
     code = "sandbox-unavailable"
 
 
-def enter(arguments: list[str], *, keep: Path | None = None) -> int:
-    """Run this command again inside new namespaces and return its exit status; `keep` gets a copy of all files."""
+def enter(arguments: list[str], *, keep: Path | None = None, module: str = "umec_platform.demo") -> int:
+    """Run a module inside new namespaces and return its exit status; `keep` gets a copy of all files."""
     search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [tool for tool in TOOLS if shutil.which(tool, path=search) is None]
     if missing:
@@ -47,7 +47,7 @@ def enter(arguments: list[str], *, keep: Path | None = None) -> int:
             )
     with tempfile.TemporaryDirectory(prefix="umec-demo-") as folder:
         environment = {**os.environ, INSIDE: folder, "TMPDIR": folder, "PATH": search}
-        command += ["--", sys.executable, "-m", "umec_platform.demo", *arguments]
+        command += ["--", sys.executable, "-m", module, *arguments]
         status = subprocess.run(command, check=False, env=environment).returncode
         if keep is not None:
             shutil.copytree(folder, keep, dirs_exist_ok=True, ignore=_not_a_file)

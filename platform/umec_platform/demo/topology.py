@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["NODES", "SITE_ADDRESS", "Street", "StreetNode", "build_street", "inside"]
+__all__ = ["ACCESS_INTERFACE", "NODES", "SITE_ADDRESS", "Street", "StreetNode", "build_street", "inside"]
 
 SITE_ADDRESS: Final = "10.99.0.1"
 ACCESS_INTERFACE: Final = "access"
@@ -53,12 +53,12 @@ def inside(namespace: str, command: Sequence[str]) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{namespace}", "--", *command]
 
 
-def build_street() -> Street:
+def build_street(nodes: Sequence[StreetNode] = NODES) -> Street:
     """Make the namespaces, the links and the addresses."""
     _ip("link add site type bridge")
     _ip("link set site up")
     _ip(f"address add {SITE_ADDRESS}/24 dev site")
-    for node in NODES:
+    for node in nodes:
         for namespace in (node.name, node.camera):
             _ip(f"netns add {namespace}")
             _ip(f"-n {namespace} link set lo up")
@@ -73,7 +73,7 @@ def build_street() -> Street:
         _ip(f"-n {node.camera} link set eth0 up")
         _ip(f"-n {node.camera} route add default via {node.access_address}")
         _ip(f"-n {node.name} route add default via {SITE_ADDRESS}")
-    return Street(NODES)
+    return Street(nodes)
 
 
 def _ip(arguments: str) -> None:
