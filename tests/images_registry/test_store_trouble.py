@@ -11,12 +11,12 @@ import httpx
 import pytest
 import structlog
 
+from umec_core.child import ChildTimes
 from umec_core.errors import UmecError
-from umec_images.gateway import process as process_module
 from umec_images.gateway.backend import Backend
 from umec_images.gateway.content import Contents
 from umec_images.gateway.errors import RegistryBusy
-from umec_images.gateway.process import RegistryProcess, append_bounded
+from umec_images.gateway.process import RegistryProcess
 from umec_images.gateway.spool import BlobResponse, Room
 from umec_images.oci.client import RegistryClient
 from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
@@ -221,24 +221,23 @@ def test_a_reader_that_stalls_gives_its_room_back():
     asyncio.run(work())
 
 
-def test_a_registry_that_dies_is_told_and_started_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(process_module, "RESTART_SECONDS", 0.05)
-
+def test_a_registry_that_dies_is_told_and_started_again(tmp_path):
     async def told_of(event):
         async with asyncio.timeout(10):
             while not any(each["event"] == event for each in told):  # noqa: ASYNC110 - a log has no event to wait for
                 await asyncio.sleep(0.02)
 
     async def go():
-        process = await RegistryProcess.start(PROGRAM, tmp_path / "registry")
+        times = ChildTimes(first_pause=0.05, last_pause=0.05)
+        process = await RegistryProcess.start(PROGRAM, tmp_path / "registry", times=times)
         process.log.write_bytes(b"what it wrote before\n")
         supervised = asyncio.create_task(process.supervise())
         try:
-            os.kill(process._child.pid, signal.SIGKILL)
-            await told_of("docker-registry started again")
+            os.kill(process.pid, signal.SIGKILL)
+            await told_of("child runs")
             process.program = tmp_path / "no-registry"
-            os.kill(process._child.pid, signal.SIGKILL)
-            await told_of("docker-registry does not start")
+            os.kill(process.pid, signal.SIGKILL)
+            await told_of("child does not start")
         finally:
             supervised.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -248,18 +247,9 @@ def test_a_registry_that_dies_is_told_and_started_again(tmp_path, monkeypatch):
 
     with structlog.testing.capture_logs() as told:
         log = asyncio.run(go())
-    ended = [each for each in told if each["event"] == "docker-registry ended"]
-    assert ended[0]["status"] == -signal.SIGKILL
+    ended = [each for each in told if each["event"] == "child ended"]
+    assert (ended[0]["child"], ended[0]["status"]) == ("docker-registry", -signal.SIGKILL)
+    assert ended[0]["log"] == str(log)
     assert ended[0]["again_in"] == 0.05
     assert log.read_bytes().startswith(b"what it wrote before\n")
     assert b"no-registry" in log.read_bytes()
-
-
-def test_its_log_is_bounded_and_keeps_the_end(tmp_path):
-    log = tmp_path / "registry.log"
-    for number in range(1000):
-        append_bounded(log, f"{number}\n".encode(), 100)
-    kept = (tmp_path / "registry.log.1").read_bytes() + (log.read_bytes() if log.exists() else b"")
-    assert len(kept) <= 220
-    assert kept.endswith(b"998\n999\n")
-    assert {each.name for each in tmp_path.iterdir()} <= {"registry.log", "registry.log.1"}

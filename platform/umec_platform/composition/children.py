@@ -1,30 +1,22 @@
 """`umec netd`, one process for each MEC host of this machine, started again when it ends.
 
-The kernel tells it to end when this process ends, in whatever way, and it leaves nothing behind. A site that starts
-meanwhile finds the network namespace taken (`netd-running`) and tries again, as after every end of netd.
+It ends with this process, in whatever way that ends, and leaves nothing behind. A site that starts meanwhile finds the
+network namespace taken (`netd-running`) and tries again, as after every end of netd.
 """
 
-import asyncio
-import contextlib
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from umec_core.child import Child, ChildTimes
 from umec_platform.composition.settings import NetdSettings, SiteSettings
 
 __all__ = ["NetdFiles", "NetdProcess"]
 
-FIRST_PAUSE: Final = 0.5
-LAST_PAUSE: Final = 30.0
-"""Seconds before the next attempt: short first, because rules wait; longer when it keeps failing."""
-GRACE_SECONDS: Final = 15.0
-"""How long netd may take to leave nothing behind."""
-
-_log = structlog.get_logger(__name__)
+TIMES: Final = ChildTimes(stop=15.0, first_pause=0.5, last_pause=30.0)
+"""Short pauses first, because rules wait; and time to leave nothing behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +33,19 @@ class NetdProcess:
     def __init__(self, site: SiteSettings, host: NetdSettings, files: NetdFiles) -> None:
         folder = site.state / "netd" / host.node
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._host = host
-        self._line = _command_line(site, host, files, folder)
+        line = _command_line(site, host, files, folder)
+        self._child = Child(f"netd of {host.node}", lambda: line, times=TIMES)
 
     async def run(self) -> None:
         """Keep it running until cancelled; then let it clean up."""
-        pause = FIRST_PAUSE / 2
-        while True:
-            process = await asyncio.create_subprocess_exec(*self._line, stdin=asyncio.subprocess.DEVNULL)
-            started = asyncio.get_running_loop().time()
-            try:
-                status = await process.wait()
-            except asyncio.CancelledError:
-                await _stop(process)
-                raise
-            lasted = asyncio.get_running_loop().time() - started
-            pause = FIRST_PAUSE if lasted > LAST_PAUSE else min(2 * pause, LAST_PAUSE)
-            _log.error("netd ended", node=self._host.node, status=status, retry_seconds=pause)
-            await asyncio.sleep(pause)
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        try:
+            await self._child.keep()
+        finally:
+            await self._child.stop()
 
 
 def _command_line(site: SiteSettings, host: NetdSettings, files: NetdFiles, folder: Path) -> list[str]:
-    line = ["setpriv", "--pdeathsig", "TERM", "--"]
-    if host.namespace is not None:
-        line += ["nsenter", f"--net=/run/netns/{host.namespace}", "--"]
+    line = [] if host.namespace is None else ["nsenter", f"--net=/run/netns/{host.namespace}", "--"]
     options = {
         "node": host.node,
         "socket": str(folder / "netd.sock"),

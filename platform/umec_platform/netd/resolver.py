@@ -14,25 +14,19 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Final
 
-import structlog
-
+from umec_core.child import Child, ChildFailed, ChildTimes
 from umec_platform.netd.errors import ResolverFailed
 
 __all__ = ["Record", "Resolver"]
 
-START_TIME: Final = 5.0
-"""Seconds until Unbound must answer at its control socket; it takes about 50 ms."""
+TIMES: Final = ChildTimes(start=5.0, stop=5.0, first_pause=0.5, last_pause=5.0)
+"""It takes about 50 ms to start; names wait for it."""
 
 ANSWER_TIME: Final = 5.0
 """Seconds for one command, a bulk of thousands of names included."""
 
-RESTART_PAUSE: Final = 1.0
-"""Seconds before a resolver that died is started again."""
-
 _NAME: Final = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", re.ASCII)
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/@+-]+", re.ASCII)
-
-_log = structlog.get_logger(__name__)
 
 _TEMPLATE: Final = """\
 server:
@@ -87,8 +81,10 @@ class Resolver:
         self._directory = directory
         self._address = address
         self._socket = directory / "control"
-        self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        # Nothing answers without a master: it has nothing to clean up.
+        self._child = Child("unbound", self._command_line, ready=self._answers, times=TIMES, orphan="KILL")
+        self._keeping: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
         self._records: dict[tuple[str, str], Record] = {}
         self._doubtful: set[str] = set()
         """Names about which a change failed: it is not known what Unbound answers for them."""
@@ -96,65 +92,68 @@ class Resolver:
     @property
     def pid(self) -> int | None:
         """The process that answers, if it runs."""
-        return None if self._process is None else self._process.pid
+        return self._child.pid
 
     async def start(self) -> None:
         """Start Unbound and wait until it takes commands; raises `ResolverFailed`."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await self._spawn()
-        self._watcher = asyncio.create_task(self._watch())
+        try:
+            await self._child.start()
+        except ChildFailed as error:
+            raise ResolverFailed(error.detail, advice=f"is port 53 of {self._address} free?") from error
+        self._keeping = asyncio.create_task(self._child.keep(self._serve_again))
 
     async def stop(self) -> None:
         """End Unbound and remove its files."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        if self._keeping is not None:
+            self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), START_TIME)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        self._process = None
+                await self._keeping
+        await self._child.stop()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def put(self, record: Record) -> None:
         """Serve a record, instead of the one of its name and kind, which is served again if that fails."""
         key, line = (record.name, record.kind), record.line()
-        before = self._records.get(key)
-        if before == record:
-            return
-        if before is not None:
-            await self.remove(record.name, record.kind)
-        try:
-            with self._doubt({record.name}):
-                await self._command(f"local_data {line}")
-        except ResolverFailed:
+        async with self._turn:
+            before = self._records.get(key)
+            if before == record:
+                return
             if before is not None:
-                with contextlib.suppress(ResolverFailed):
-                    await self._command(f"local_data {before.line()}")
-                    self._records[key] = before
-            raise
-        self._records[key] = record
+                await self._remove(before)
+            try:
+                with self._doubt({record.name}):
+                    await self._command(f"local_data {line}")
+            except ResolverFailed:
+                if before is not None:
+                    with contextlib.suppress(ResolverFailed):
+                        await self._command(f"local_data {before.line()}")
+                        self._records[key] = before
+                raise
+            self._records[key] = record
 
     async def remove(self, name: str, kind: str) -> None:
         """Serve a record no more; its name's other kind stays."""
-        record = self._records.get((name, kind))
-        if record is None:
-            return
-        with self._doubt({name}):
+        async with self._turn:
+            record = self._records.get((name, kind))
+            if record is not None:
+                await self._remove(record)
+
+    async def _remove(self, record: Record) -> None:
+        with self._doubt({record.name}):
             await self._command(f"local_data_remove {record.name}")
-            del self._records[name, kind]
-            for other in [other for other in self._records.values() if other.name == name]:
+            del self._records[record.name, record.kind]
+            for other in [other for other in self._records.values() if other.name == record.name]:
                 await self._command(f"local_data {other.line()}")
 
     async def replace(self, records: Iterable[Record]) -> None:
         """Serve exactly these records, whatever came of earlier changes."""
         wanted = {(record.name, record.kind): record for record in records}
-        if wanted == self._records and not self._doubtful:
-            return
+        async with self._turn:
+            if wanted != self._records or self._doubtful:
+                await self._replace(wanted)
+
+    async def _replace(self, wanted: dict[tuple[str, str], Record]) -> None:
         lines = [record.line() for record in wanted.values()]
         gone = sorted({record.name for record in self._records.values()} | self._doubtful)
         with self._doubt({record.name for record in wanted.values()} | set(gone)):
@@ -165,6 +164,16 @@ class Resolver:
                 await self._bulk("local_datas", lines)
         self._records, self._doubtful = wanted, set()
 
+    async def _serve_again(self) -> None:
+        """Give a resolver that was started again what it served; raises `ResolverFailed`, and has it all the same."""
+        async with self._turn:
+            wanted, self._records, self._doubtful = self._records, {}, set()
+            try:
+                await self._replace(wanted)
+            except ResolverFailed:
+                self._records = wanted
+                raise
+
     @contextlib.contextmanager
     def _doubt(self, names: set[str]) -> Iterator[None]:
         """Remember names about which a change did not succeed: the next `replace` removes them first."""
@@ -174,28 +183,13 @@ class Resolver:
             self._doubtful |= names
             raise
 
-    async def _spawn(self) -> None:
+    def _command_line(self) -> list[str]:
         self._socket.unlink(missing_ok=True)
         configuration = self._directory / "unbound.conf"
         configuration.write_text(
             _TEMPLATE.format(address=self._address, directory=self._directory, socket=self._socket)
         )
-        # setpriv asks the kernel to end Unbound if netd dies: nothing answers without a master.
-        self._process = await asyncio.create_subprocess_exec(
-            "setpriv", "--pdeathsig", "KILL", "unbound", "-d", "-c", str(configuration),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(START_TIME):
-                while not await self._answers():
-                    if self._process.returncode is not None:
-                        raise ResolverFailed(
-                            f"unbound ended with status {self._process.returncode}",
-                            advice=f"is port 53 of {self._address} free?",
-                        )
-                    await asyncio.sleep(0.01)
-        except TimeoutError as error:
-            raise ResolverFailed("unbound does not come up") from error
+        return ["unbound", "-d", "-c", str(configuration)]
 
     async def _answers(self) -> bool:
         """Whether Unbound takes commands: its socket is there a moment before it listens."""
@@ -206,18 +200,6 @@ class Resolver:
         except ResolverFailed:
             return False
         return True
-
-    async def _watch(self) -> None:
-        while self._process is not None:
-            status = await self._process.wait()
-            _log.error("resolver died", status=status)
-            await asyncio.sleep(RESTART_PAUSE)
-            try:
-                await self._spawn()
-                wanted, self._records, self._doubtful = self._records, {}, set()
-                await self.replace(wanted.values())
-            except ResolverFailed as error:
-                _log.error("resolver does not start", code=error.code, detail=error.detail)
 
     async def _command(self, command: str) -> None:
         answer = await self._exchange(f"UBCT1 {command}\n")
