@@ -1,39 +1,31 @@
 """How many tokens a second the authorization server issues over HTTP, and how many an API checks in its process.
 
-    python benchmarks/tokens.py [--seconds 2] [--repeats 3] [--profile FILE]
+    python benchmarks/tokens.py [--json] [--repeats 3] [--seconds 1.5] [--profile FILE]
 
 The server runs on one core, the load on another, where there are two. Every request is a client assertion of its own
-(ES256), made beforehand; what is used is written and synced before a token is answered. `--profile` writes a cProfile
-of the server.
+(ES256), made beforehand; what is used is written and synced before a token is answered. There is no TLS in between, and
+the server logs warnings only. `--profile` writes a cProfile of the server.
 """
 
-import argparse
 import asyncio
 import contextlib
-import cProfile
-import multiprocessing
-import os
 import secrets
-import signal
-import socket
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-import uvloop
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from measuring import LOAD, Row, at_least, options, pin, publish
+from starlette.types import ASGIApp
+from webload import serving
 
 from umec_core.clock import system_clock
 from umec_core.dpop import make_proof
 from umec_core.http import create_app
 from umec_core.jose import KeySet, public_jwk, sign_jwt, thumbprint
 from umec_core.standing import StandingView
-from umec_core.telemetry import configure_logging
 from umec_core.tokens import ACCESS_TOKEN_TYPE, Presented, StaticKeys, TokenVerifier
 from umec_identity.clients.schemas import ClientIn
 from umec_identity.service import IdentityService
@@ -45,32 +37,12 @@ ISSUER = "https://localhost:8443"
 MP1 = "https://localhost:8444"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 CLIENTS = 8
-CONNECTIONS = 64
+BUDGETS = {"bearer": 1500, "dpop": 1000}
 
 
-def pin(core: int) -> None:
-    """Stay on one core, where there are several."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[core % len(cores)]})
-
-
-class Server(uvicorn.Server):
-    """A server that leaves signals alone, so that what was profiled is still written after the last answer."""
-
-    def end(self) -> None:
-        """Answer what has begun, then stop."""
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
-
-
-def serve(bound: socket.socket, state: Path, keys: dict[str, EllipticCurvePrivateKey], profile: str | None) -> None:
-    """Serve tokens until the process is terminated."""
-    pin(0)
-    configure_logging(json=True, level=30)
+@contextlib.asynccontextmanager
+async def opened(state: Path, keys: dict[str, EllipticCurvePrivateKey]) -> AsyncIterator[ASGIApp]:
+    """The authorization server, without limits for one address or client."""
     settings = IdentitySettings(
         issuer=ISSUER,
         mp1=MP1,
@@ -79,42 +51,21 @@ def serve(bound: socket.socket, state: Path, keys: dict[str, EllipticCurvePrivat
         requests_per_second_address=1e6,
         requests_per_second_client=1e6,
     )
-
-    async def run() -> None:
-        seeds = [
-            ClientIn(
-                client_id=name,
-                kind="application",
-                tenant="city",
-                jwks={"keys": [public_jwk(key)]},
-                scopes=["mec:app"],
-                binding="dpop" if name.startswith("dpop") else "bearer",
-            )
-            for name, key in keys.items()
-        ]
-        unused = StaticKeys(KeySet([generate_private_key(SECP256R1()).public_key()]))
-        service = await IdentityService.open(settings, verifier_keys=unused, standings=StandingView(), seeds=seeds)
-        app = create_app("identity", service.routers)
-        config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools", lifespan="off")
-        server = Server(config)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.end)
-        await server.serve(sockets=[bound])
-        await service.close()
-
-    profiler = cProfile.Profile() if profile else None
-    if profiler:
-        profiler.enable()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
-    if profiler and profile:
-        profiler.disable()
-        profiler.dump_stats(profile)
-
-
-def cpu_seconds(pid: int | None) -> float:
-    """Return how long a process has had a core: what a busy machine does not change."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    seeds = [
+        ClientIn(
+            client_id=name,
+            kind="application",
+            tenant="city",
+            jwks={"keys": [public_jwk(key)]},
+            scopes=["mec:app"],
+            binding="dpop" if name.startswith("dpop") else "bearer",
+        )
+        for name, key in keys.items()
+    ]
+    unused = StaticKeys(KeySet([generate_private_key(SECP256R1()).public_key()]))
+    service = await IdentityService.open(settings, verifier_keys=unused, standings=StandingView(), seeds=seeds)
+    yield create_app("identity", service.routers)
+    await service.close()
 
 
 def requests(kind: str, keys: dict[str, EllipticCurvePrivateKey], count: int) -> list[bytes]:
@@ -138,66 +89,28 @@ def requests(kind: str, keys: dict[str, EllipticCurvePrivateKey], count: int) ->
     return made
 
 
-async def load(port: int, queue: list[bytes]) -> float:
-    """Send all requests over keep-alive connections; returns answers a second, and fails if one is not a token."""
-    queue = list(queue)
-    total = len(queue)
+def over_http(seconds: float, repeats: int, profile: str | None) -> list[Row]:
+    """Measure the token endpoint."""
+    keys = {f"{kind}-{number}": generate_private_key(SECP256R1()) for kind in BUDGETS for number in range(CLIENTS)}
+    rows = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(lambda: opened(Path(folder) / "identity", keys), tls=None, profile=profile) as server,
+    ):
+        for kind, budget in BUDGETS.items():
 
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while queue:
-            writer.write(queue.pop())
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            if b" 200 " not in head.split(b"\r\n")[0] or b"access_token" not in body:
-                raise RuntimeError(body.decode())
-        writer.close()
+            def make(count: int, kind: str = kind) -> list[bytes]:
+                return requests(kind, keys, count)
 
-    began = time.perf_counter()
-    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
-    return total / (time.perf_counter() - began)
-
-
-def over_http(seconds: float, repeats: int, profile: str | None) -> dict[str, float]:
-    """Return the median rates of the token endpoint, in tokens a second."""
-    keys = {
-        f"{kind}-{number}": generate_private_key(SECP256R1())
-        for kind in ("bearer", "dpop")
-        for number in range(CLIENTS)
-    }
-    bound = socket.create_server(("127.0.0.1", 0))
-    with tempfile.TemporaryDirectory() as folder:
-        process = multiprocessing.get_context("fork").Process(
-            target=serve, args=(bound, Path(folder) / "identity", keys, profile)
-        )
-        process.start()
-        pin(1)
-        try:
-            found: dict[str, float] = {}
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                port = bound.getsockname()[1]
-                runner.run(load(port, requests("bearer", keys, 100)))
-                for kind in ("bearer", "dpop"):
-                    rate = runner.run(load(port, requests(kind, keys, 200)))
-                    rates = [
-                        runner.run(load(port, requests(kind, keys, max(100, int(rate * seconds)))))
-                        for _ in range(repeats)
-                    ]
-                    found[f"token over HTTP, {kind}"] = statistics.median(rates)
-                    asked = requests(kind, keys, 500)
-                    before = cpu_seconds(process.pid)
-                    runner.run(load(port, asked))
-                    found[f"token over HTTP, {kind}, a CPU second"] = len(asked) / (cpu_seconds(process.pid) - before)
-        finally:
-            process.terminate()
-            process.join()
-            bound.close()
-    return found
+            rates, of_cpu = server.rates(make, holds=b"access_token", seconds=seconds, repeats=repeats)
+            rows.append(at_least(f"token over HTTP, {kind}", statistics.median(rates), "/s", budget))
+            rows.append(Row(f"token over HTTP, {kind}, for a CPU second of the server", of_cpu, "/s"))
+        rows.append(Row("peak memory of the authorization server", server.peak_mb(), "MB"))
+    return rows
 
 
-def in_process(seconds: float, repeats: int) -> dict[str, float]:
-    """Return the median rates of token checks: full, remembered, and remembered with a DPoP proof."""
+def in_process(seconds: float, repeats: int) -> list[Row]:
+    """Measure token checks: full, remembered, and remembered with a DPoP proof."""
     issuing, holder, now = generate_private_key(SECP256R1()), generate_private_key(SECP256R1()), system_clock()
     url = f"{MP1}/mec_service_mgmt/v1/services"
 
@@ -219,33 +132,34 @@ def in_process(seconds: float, repeats: int) -> dict[str, float]:
 
     async def rate(shown: list[Presented]) -> float:
         checking = verifier()
-        began = time.perf_counter()
+        began = asyncio.get_running_loop().time()
         for one in shown:
             await checking.verify(one)
-        return len(shown) / (time.perf_counter() - began)
+        return len(shown) / (asyncio.get_running_loop().time() - began)
 
-    bound_token = token({"jkt": thumbprint(holder)})
-    cases = {
-        "token check, full": [presented(token(None), bound=False) for _ in range(int(800 * seconds))],
-        "token check, remembered": [presented(token(None), bound=False)] * int(10_000 * seconds),
-        "token check, remembered, with DPoP": [presented(bound_token, bound=True) for _ in range(int(500 * seconds))],
-    }
-    return {name: statistics.median(asyncio.run(rate(shown)) for _ in range(repeats)) for name, shown in cases.items()}
+    pin(LOAD)
+    bound_token, same = token({"jkt": thumbprint(holder)}), presented(token(None), bound=False)
+    full = [presented(token(None), bound=False) for _ in range(int(2000 * seconds))]
+    proven = [presented(bound_token, bound=True) for _ in range(int(1000 * seconds))]
+    cases = (
+        ("token check, full", full, 6_000),
+        ("token check, remembered", [same] * int(50_000 * seconds), 50_000),
+        ("token check, remembered, with DPoP", proven, 2_500),
+    )
+    return [
+        at_least(name, statistics.median(asyncio.run(rate(shown)) for _ in range(repeats)), "/s", budget)
+        for name, shown, budget in cases
+    ]
 
 
 def main() -> None:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=1.5)
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--profile")
-    given = options.parse_args()
-    began = system_clock()
-    for name, rate in (
-        over_http(given.seconds, given.repeats, given.profile) | in_process(given.seconds, given.repeats)
-    ).items():
-        print(f"{name:40} {rate:10,.0f} /s")
-    print(f"measured in {(system_clock() - began) // timedelta(seconds=1)} s, medians of {given.repeats}")
+    parser = options(__doc__, repeats=3)
+    parser.add_argument("--seconds", type=float, default=1.5, help="about how long a series takes")
+    parser.add_argument("--profile", help="file for a cProfile of the server")
+    given = parser.parse_args()
+    rows = over_http(given.seconds, given.repeats, given.profile) + in_process(given.seconds, given.repeats)
+    publish(rows, as_json=given.json)
 
 
 if __name__ == "__main__":
