@@ -107,6 +107,7 @@ class IdentityService:
             store, audit=self.audit, revocation=self.revocation, resources=self.resources, clock=clock
         )
         self.verifier: Final = self._token_verifier(standings)
+        self._refusals = Refusals(store, audit=self.audit, clock=clock)
         self.routers: Final = self._compose(verifier_keys, standings, policies)
 
     @classmethod
@@ -170,6 +171,7 @@ class IdentityService:
         await self._store.write(lambda session: forget_used(session, now))
         await self.revocation.refresh()
         await self._certificates.forget(now)
+        await self._refusals.summarise(now)
         self.ring.tend(now, life=timedelta(days=self.settings.token_key_days))
 
     async def ready(self) -> None:
@@ -182,8 +184,11 @@ class IdentityService:
             return await self.audit.export(session)
 
     async def close(self) -> None:
-        """Close the database."""
-        await self._store.close()
+        """Tell what was refused and not written until now, and close the database."""
+        try:
+            await self._refusals.summarise(self._clock(), early=True)
+        finally:
+            await self._store.close()
 
     def _token_verifier(self, standings: StandingView) -> TokenVerifier:
         resource = self.resources.by_api["identity"]
@@ -202,7 +207,7 @@ class IdentityService:
         settings, clock, store, audit = self.settings, self._clock, self._store, self.audit
         addresses = Buckets(settings.requests_per_second_address, what="address", clock=clock)
         challenges = Challenges.under(load_or_create_key(settings.state / "challenge.key"))
-        refusals = Refusals(store, audit=audit, clock=clock)
+        refusals = self._refusals
         self._certificates = Certificates(self.authority, store=store, audit=audit, clock=clock)
         authentication = Authentication(
             settings,

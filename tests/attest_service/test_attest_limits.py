@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_attest.agent.evidence import MAX_BOOT_LOG
 from umec_attest.service.composition import MIGRATIONS
 from umec_attest.service.enrolments.service import MAX_OPEN_PER_ADDRESS
-from umec_attest.service.refusals import MOST_OF_ADDRESS
 from umec_attest.service.tables import EnrolmentRow, NodeRow, ReferenceRow, StandingRow, TicketRow
 from umec_attest.service.tending import HISTORY_KEPT
 from umec_attest.service.wire import MAX_LARGE
 from umec_core.http import MAX_BODY, create_app
+from umec_core.refusals import MOST_OF_ADDRESS
 from umec_core.store import Store
 
 Run = Callable[..., None]

@@ -1,6 +1,7 @@
 """What clients get: resources, scopes, bindings, standing and policies, as a matrix."""
 
 import warnings
+from datetime import timedelta
 
 import pytest
 
@@ -8,6 +9,7 @@ from umec_core.clock import system_clock
 from umec_core.dpop import make_proof
 from umec_core.errors import UmecError
 from umec_core.jose import KeySet, peek_claims, peek_header, thumbprint, verify_jwt
+from umec_core.refusals import MOST_OF_ADDRESS
 from umec_core.standing import Standing
 
 ISSUER = "https://authority.test:8443"
@@ -169,10 +171,16 @@ def test_issuances_and_refusals_are_in_the_audit_log(play):
 
 def test_the_log_of_refusals_to_strangers_is_bounded(play):
     async def scenario(world):
-        for _ in range(30):
+        more = 7
+        for _ in range(MOST_OF_ADDRESS + more):
             await world.ask(world.form(client_assertion="nonsense"))
         entries = (await world.service.export_audit())["entries"]
-        assert sum(entry["outcome"] == "refused" for entry in entries) < 10
+        assert sum(entry["outcome"] == "refused" for entry in entries) == MOST_OF_ADDRESS
+        world.now += timedelta(minutes=1)
+        await world.service.tend()
+        last = (await world.service.export_audit())["entries"][-1]
+        assert (last["actor"], last["action"]) == ("identity", "refusal.unlogged")
+        assert last["facts"] == {"count": more, "addresses": 1, "codes": {"token.issue assertion-invalid": more}}
 
     play(scenario)
 

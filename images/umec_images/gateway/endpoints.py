@@ -111,7 +111,7 @@ class _Gateway:
             action = "manifest-pushed"
         else:
             return
-        await self.journal.refused(principal.client_id, action, request.scope["path"], error.code)
+        await self.journal.refused(principal.client_id, action, request.scope["path"], error)
 
     def refuse(self, error: UmecError) -> Response:
         headers = {**_API, REFUSAL_HEADER: error.code}  # an answer to HEAD has no body to say it in
