@@ -4,6 +4,7 @@ ImageError
 ├── TrustedRootInvalid    trusted-root-invalid
 ├── ImageUnsigned         image-unsigned            nothing attached proves anything about this digest
 ├── SignatureInvalid      image-signature-invalid   a bundle does not prove its statement
+│   └── AuthorityExpired  image-authority-expired   …because an authority of it was trusted at another time only
 ├── IdentityRefused       image-identity            it does, and somebody else made it
 ├── StatementInvalid      statement-invalid         what was signed is no statement that we read
 ├── DigestMismatch        digest-mismatch           bytes or statement are about another digest
@@ -11,9 +12,14 @@ ImageError
 ├── PromotionStage        promotion-stage           it was promoted, to another stage
 ├── PromotionSignature    promotion-signature       a summary that the promotion key has not signed
 ├── PromotionExists       promotion-exists
-├── PromotionDenied       promotion-denied          names the deciding policies
-├── AdmissionDenied       admission-denied          names the deciding policies
+├── PromotionDenied       promotion-denied          names the deciding policies, as the next five do
+├── SelfApproved          promotion-self-approved   who approves it built it
+├── PromotionRollback     promotion-rollback        a later version was promoted there before
+├── AdmissionDenied       admission-denied
 ├── ImageDenied           image-denied              an operator denied the digest
+├── ImageRollback         image-rollback            its version is below the repository's minimum
+├── VersionMissing        version-missing           the image states no version that could be a minimum
+├── MinimumFalls          minimum-falls             a minimum is lowered explicitly only
 ├── DenialExists          denial-exists
 └── DenialUnknown         denial-unknown
 """
@@ -22,21 +28,27 @@ from umec_core.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Um
 
 __all__ = [
     "AdmissionDenied",
+    "AuthorityExpired",
     "DenialExists",
     "DenialUnknown",
     "DigestMismatch",
     "IdentityRefused",
     "ImageDenied",
     "ImageError",
+    "ImageRollback",
     "ImageUnsigned",
+    "MinimumFalls",
     "PromotionDenied",
     "PromotionExists",
     "PromotionMissing",
+    "PromotionRollback",
     "PromotionSignature",
     "PromotionStage",
+    "SelfApproved",
     "SignatureInvalid",
     "StatementInvalid",
     "TrustedRootInvalid",
+    "VersionMissing",
 ]
 
 
@@ -62,6 +74,12 @@ class SignatureInvalid(ImageError, Refused):
     """A bundle does not prove its statement: signature, certificate, log, time or trust is wrong."""
 
     code = "image-signature-invalid"
+
+
+class AuthorityExpired(SignatureInvalid):
+    """Everything about a bundle verifies but the time: its authorities were not all trusted when it was signed."""
+
+    code = "image-authority-expired"
 
 
 class IdentityRefused(ImageError, Refused):
@@ -109,8 +127,8 @@ class PromotionExists(ImageError, Conflict):
 class _Denied(ImageError, Forbidden):
     """A policy decided: `policies` are the ids of those that did (empty: none permitted it)."""
 
-    def __init__(self, detail: str, *, policies: tuple[str, ...]) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, *, policies: tuple[str, ...], advice: str | None = None) -> None:
+        super().__init__(detail, advice=advice)
         self.policies = policies
 
 
@@ -118,6 +136,18 @@ class PromotionDenied(_Denied):
     """The policies do not allow the promotion."""
 
     code = "promotion-denied"
+
+
+class SelfApproved(_Denied):
+    """The approver is a builder of the image: nobody approves their own work."""
+
+    code = "promotion-self-approved"
+
+
+class PromotionRollback(_Denied):
+    """A later version was promoted to this stage before, or what is to follow it states no version."""
+
+    code = "promotion-rollback"
 
 
 class AdmissionDenied(_Denied):
@@ -130,6 +160,24 @@ class ImageDenied(_Denied):
     """The digest is on the operator's deny list; no policy permits it anyway."""
 
     code = "image-denied"
+
+
+class ImageRollback(_Denied):
+    """The version is below the repository's minimum, or is none; no policy permits it anyway."""
+
+    code = "image-rollback"
+
+
+class VersionMissing(ImageError, Refused):
+    """The image states no semantic version, and one is needed."""
+
+    code = "version-missing"
+
+
+class MinimumFalls(ImageError, Conflict):
+    """A minimum version would fall, and nobody said that it may."""
+
+    code = "minimum-falls"
 
 
 class DenialExists(ImageError, Conflict):

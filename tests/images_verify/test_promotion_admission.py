@@ -10,10 +10,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from umec_core import dsse
 from umec_core.clock import system_clock
 from umec_images.admission import Admitter, admit
-from umec_images.errors import ImageDenied, PromotionDenied, PromotionExists, PromotionStage, SignatureInvalid
+from umec_images.errors import (
+    ImageDenied,
+    PromotionDenied,
+    PromotionExists,
+    PromotionStage,
+    SelfApproved,
+    SignatureInvalid,
+)
 from umec_images.oci.errors import ManifestUnknown
 from umec_images.oci.manifest import MANIFEST, Descriptor
-from umec_images.promotion import Approver, DenyList, Promoter, sign_summary, trusted_builders
+from umec_images.promotion import Approver, DenyList, Promoter, Wish, sign_summary, trusted_builders
 from umec_images.promotion.evidence import ENVELOPE
 from umec_images.statements import Summary, encode_statement, encode_summary
 from umec_policies import PolicySet, load_default
@@ -27,6 +34,19 @@ OWN = Approver(BUILDER, "harbour")
 SBOM = {"predicate_type": "https://spdx.dev/Document", "predicate": {"spdxVersion": "SPDX-2.3"}}
 
 
+class Remembered:
+    """A history in memory."""
+
+    def __init__(self):
+        self.versions = {}
+
+    async def highest(self, repository, stage):
+        return self.versions.get((repository, stage))
+
+    async def reached(self, repository, stage, version):
+        self.versions[repository, stage] = max(version, self.versions.get((repository, stage), version))
+
+
 class Site:
     """The images service and a platform of one site, around one registry."""
 
@@ -36,6 +56,7 @@ class Site:
         self.clock = system_clock
         self.verifier = verifier
         self.denied = DenyList()
+        self.history = Remembered()
         self.promoter = self.make_promoter()
 
     def make_promoter(self, **changes):
@@ -46,17 +67,15 @@ class Site:
             "builders": BUILDERS,
             "key": self.key,
             "policies": load_default("promotion"),
+            "history": self.history,
             "clock": self.clock,
             "deny_list": lambda: self.denied,
         }
         return Promoter(**{**wanted, **changes})
 
-    def promote(self, digest, *stages, approver=MANAGER, repository=REPOSITORY):
+    def promote(self, digest, *stages, approver=MANAGER, repository=REPOSITORY, **wish):
         async def each():
-            return [
-                await self.promoter.promote(approver, repository=repository, digest=digest, stage=stage)
-                for stage in stages
-            ]
+            return [await self.promoter.promote(approver, Wish(repository, digest, stage, **wish)) for stage in stages]
 
         return asyncio.run(each())
 
@@ -222,9 +241,11 @@ def test_production_needs_staging_first(site, signed):
 
 
 def test_nobody_approves_their_own_work(site, signed):
-    with pytest.raises(PromotionDenied) as denied:
+    with pytest.raises(SelfApproved) as denied:
         site.promote(signed, "staging", approver=OWN)
-    assert denied.value.policies == ("forbid-own-work",)
+    assert (denied.value.code, denied.value.policies) == ("promotion-self-approved", ("forbid-own-work",))
+    foreign = replace(OWN, tenant="market")
+    assert refusal(site.promote, signed, "staging", approver=foreign) == "promotion-denied"
     assert site.promote(signed, "staging", approver=replace(OWN, identity="urn:another"))
 
 
@@ -292,7 +313,9 @@ def test_a_summary_of_another_payload_type_is_refused(site, signed):
 def test_a_self_approved_summary_is_not_admitted(site, signed):
     own = site.summary(signed, approver=BUILDER)
     site.attach(signed, sign_summary(own, site.key), artifact_type=ENVELOPE)
-    assert refusal(site.admit, signed) == "admission-denied"
+    with pytest.raises(SelfApproved) as denied:
+        site.admit(signed)
+    assert (denied.value.code, denied.value.policies) == ("promotion-self-approved", ("forbid-self-approved",))
     earlier = site.summary(signed, verified_at=system_clock() - timedelta(seconds=60))
     site.attach(signed, sign_summary(earlier, site.key), artifact_type=ENVELOPE)
     assert site.admit(signed)
@@ -411,7 +434,7 @@ def test_one_evaluation_for_many_that_ask_at_once_and_until_something_changes(si
         await platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
         assert site.registry.requests - before == once
         site.denied = DenyList(1, frozenset({signed}))
-        with pytest.raises(Exception, match="forbid-deny-listed"):
+        with pytest.raises(ImageDenied):
             await platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
         site.denied = DenyList(2)
         evaluated = asyncio.create_task(platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed))
@@ -435,7 +458,7 @@ def test_a_refusal_is_not_kept(site, signed):
         with pytest.raises(Exception, match="never promoted"):
             await platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
         for stage in ("staging", "production"):
-            await site.promoter.promote(MANAGER, repository=REPOSITORY, digest=signed, stage=stage)
+            await site.promoter.promote(MANAGER, Wish(REPOSITORY, signed, stage))
         return await platform.admit(tenant="harbour", repository=REPOSITORY, digest=signed)
 
     assert asyncio.run(work()).policies == ("admit-production",)

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from umec_core.clock import Clock
 from umec_core.dsse import key_id
-from umec_images.admission.admit import NOTHING_DENIED, Admission, admit
-from umec_images.promotion.evidence import Builders, DenyList, Registry, require_not_denied
+from umec_images.admission.admit import Admission, admit
+from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
+from umec_images.promotion.evidence import Builders, Registry
 from umec_images.verify import BundleVerifier
 from umec_policies import PolicySet
 
@@ -63,7 +64,7 @@ class Admitter:
     async def admit(self, *, tenant: str, repository: str, digest: str, now: datetime | None = None) -> Admission:
         """Return the admission of a digest at this platform's stage; raises like `admit`.
 
-        A digest that is denied while it is evaluated is not admitted any more.
+        What is denied while it is evaluated is not admitted any more.
         """
         at, policies, denied = now or self._clock(), self._policies(), self._deny_list()
         keys = ",".join(key_id(key) for key in self._promotion_keys)
@@ -78,7 +79,7 @@ class Admitter:
             self._running[key] = running
             running.add_done_callback(lambda task: self._done(key, task))
         admission = await asyncio.shield(running)
-        require_not_denied(digest, self._deny_list())
+        self._deny_list().require(repository, digest, admission.version)
         return admission
 
     async def _evaluate(

@@ -1,6 +1,6 @@
-"""What an operator denies: digests that are neither promoted nor admitted, whoever signed and approved them."""
+"""What operators deny: digests, and versions below a minimum, whoever signed and approved them."""
 
 from umec_images.denials.endpoints import denials_router
-from umec_images.denials.service import Denial, Denials
+from umec_images.denials.service import Denial, Denials, Listing, Minimum
 
-__all__ = ["Denial", "Denials", "denials_router"]
+__all__ = ["Denial", "Denials", "Listing", "Minimum", "denials_router"]

@@ -7,8 +7,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from umec_core.store import Timestamp
 from umec_images.authority.rows import AuthorityBase
+from umec_images.oci.version import MAX_VERSION
 
-__all__ = ["DenialRow", "DenyListRow"]
+__all__ = ["DenialRow", "DenyListRow", "MinimumRow"]
 
 
 class DenialRow(AuthorityBase):
@@ -20,6 +21,18 @@ class DenialRow(AuthorityBase):
     reason: Mapped[str] = mapped_column(String(500))
     actor: Mapped[str] = mapped_column(String(255))
     denied_at: Mapped[datetime] = mapped_column(Timestamp)
+
+
+class MinimumRow(AuthorityBase):
+    """The minimum version of one repository."""
+
+    __tablename__ = "minimum_versions"
+
+    repository: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[str] = mapped_column(String(MAX_VERSION))
+    reason: Mapped[str] = mapped_column(String(500))
+    actor: Mapped[str] = mapped_column(String(255))
+    set_at: Mapped[datetime] = mapped_column(Timestamp)
 
 
 class DenyListRow(AuthorityBase):

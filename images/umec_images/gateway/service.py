@@ -30,7 +30,15 @@ from umec_images.gateway.endpoints import gateway_app
 from umec_images.gateway.process import RegistryProcess
 from umec_images.oci.client import RegistryClient
 from umec_images.oci.manifest import encode
-from umec_images.promotion import Builders, Promoted, Promoter, promotion_router, trusted_builders
+from umec_images.promotion import (
+    Builders,
+    Promoted,
+    Promoter,
+    StoredHistory,
+    Wish,
+    promotion_router,
+    trusted_builders,
+)
 from umec_images.verify import BundleVerifier
 from umec_images.verify.identity import Expected
 from umec_policies import PolicySet, load_default
@@ -112,7 +120,8 @@ class ImagesService:
         inside = gateway_app(backend, contents, Insider(clock), journal=authority.journal, max_blob=settings.max_blob)
         policies = load_default("promotion") if promotion_policies is None else promotion_policies
         promoter = _promoter(settings, authority, _client(inside), clock, policies, denials)
-        promotions = promotion_router(promoter, verifier, issuer=settings.issuer, promoted=_recorder(authority.journal))
+        recorder = _recorder(authority.journal, denials)
+        promotions = promotion_router(promoter, verifier, issuer=settings.issuer, promoted=recorder)
         routers = [authority.router, promotions, denials_router(denials, verifier), _audit_router(authority, verifier)]
         app = _Split(
             registry=Edge(registry, name="registry", max_body=settings.max_blob + UPLOAD_SLACK),
@@ -172,17 +181,25 @@ def _promoter(
         builders=site_builders(settings.issuer, settings.builders),
         key=load_or_create_key(settings.state / "promotion.key"),
         policies=policies,
+        history=StoredHistory(authority.store, clock),
         clock=clock,
         deny_list=denials.current,
     )
 
 
-def _recorder(journal: Journal) -> Callable[[Principal, Promoted], Awaitable[None]]:
-    async def promoted(principal: Principal, made: Promoted) -> None:
+def _recorder(journal: Journal, denials: Denials) -> Callable[[Principal, Wish, Promoted], Awaitable[None]]:
+    async def promoted(principal: Principal, wish: Wish, made: Promoted) -> None:
         summary = made.summary
-        facts = {"stage": summary.stage, "summary": made.vsa_digest, "builder": summary.builder}
+        facts: dict[str, Any] = {"stage": summary.stage, "summary": made.vsa_digest, "builder": summary.builder}
+        if made.version is not None:
+            facts["version"] = made.version.text
+        if made.rolled_back:
+            facts["rollback"] = wish.rollback
         subject = f"{summary.repository}@{summary.digest}"
         await journal.done(principal.client_id, "image-promoted", subject, facts)
+        if wish.minimum:
+            reason = f"raised with the promotion to {summary.stage}"
+            await denials.set_minimum(principal.client_id, summary.repository, made.version, reason)
 
     return promoted
 

@@ -1,7 +1,7 @@
 """Why an OCI operation fails.
 
     UmecError
-    ├── ReferenceInvalid, ManifestInvalid                 malformed
+    ├── ReferenceInvalid, ManifestInvalid, VersionInvalid malformed
     ├── DigestMismatch, LayerDigest, BlobTooLarge         content is not what its name says
     ├── RegistryRefused, ManifestUnknown, BlobUnknown     what a registry answered
     └── RegistryUnavailable
@@ -21,6 +21,7 @@ __all__ = [
     "ReferenceInvalid",
     "RegistryRefused",
     "RegistryUnavailable",
+    "VersionInvalid",
 ]
 
 
@@ -34,6 +35,12 @@ class ManifestInvalid(Invalid):
     """This is no OCI image manifest or index."""
 
     code = "manifest-invalid"
+
+
+class VersionInvalid(Invalid):
+    """This is no semantic version."""
+
+    code = "version-invalid"
 
 
 class LayoutInvalid(Invalid):

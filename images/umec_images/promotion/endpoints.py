@@ -10,12 +10,15 @@ from umec_core.http import require
 from umec_core.jose import public_jwk
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
-from umec_images.promotion.service import Approver, Promoted, Promoter
+from umec_images.promotion.question import Approver, Wish
+from umec_images.promotion.service import Promoted, Promoter
 from umec_images.statements.summary import Stage
 
-__all__ = ["PromotionMade", "PromotionWanted", "promotion_router"]
+__all__ = ["PromotionMade", "PromotionWanted", "Reason", "promotion_router"]
 
-Hook = Callable[[Principal, Promoted], Awaitable[None]]
+Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""One line, for whoever asks later why."""
+Hook = Callable[[Principal, Wish, Promoted], Awaitable[None]]
 
 
 class PromotionWanted(BaseModel):
@@ -26,6 +29,10 @@ class PromotionWanted(BaseModel):
     repository: Annotated[str, Field(max_length=255)]
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     stage: Stage
+    rollback: Reason | None = None
+    """Why an operator goes back to an earlier version than was promoted there before."""
+    minimum: bool = False
+    """Whether no earlier version may start any more, from now on."""
 
 
 class PromotionMade(BaseModel):
@@ -34,6 +41,8 @@ class PromotionMade(BaseModel):
     vsa_digest: str
     policies: tuple[str, ...]
     policy_sha256: str
+    version: str | None
+    """The semantic version of the image, if it states one."""
 
 
 def promotion_router(
@@ -41,7 +50,7 @@ def promotion_router(
 ) -> APIRouter:
     """Return the routes. `issuer` is the authorization server: its clients are named `{issuer}/identity/v1/clients/ID`.
 
-    `promoted` is called after each promotion (for the audit log).
+    `promoted` is called after each promotion: it writes the audit log, and raises the minimum that was wished for.
     """
     router = APIRouter(prefix="/images/v1")
     approver = require(verifier, "images:promote")
@@ -49,11 +58,15 @@ def promotion_router(
     @router.post("/promotions", status_code=201)
     async def promote(wanted: PromotionWanted, principal: Annotated[Principal, Depends(approver)]) -> PromotionMade:
         who = Approver(f"{issuer}/identity/v1/clients/{principal.client_id}", principal.tenant)
-        made = await promoter.promote(who, repository=wanted.repository, digest=wanted.digest, stage=wanted.stage)
+        wish = Wish(wanted.repository, wanted.digest, wanted.stage, wanted.rollback, wanted.minimum)
+        made = await promoter.promote(who, wish)
         if promoted is not None:
-            await promoted(principal, made)
+            await promoted(principal, wish, made)
         return PromotionMade(
-            vsa_digest=made.vsa_digest, policies=made.policies, policy_sha256=made.summary.policy_digest
+            vsa_digest=made.vsa_digest,
+            policies=made.policies,
+            policy_sha256=made.summary.policy_digest,
+            version=None if made.version is None else made.version.text,
         )
 
     @router.get("/promotion-key")

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from umec_core.errors import UmecError
-from umec_images.errors import DigestMismatch, IdentityRefused, ImageDenied, ImageUnsigned, SignatureInvalid
+from umec_images.errors import DigestMismatch, IdentityRefused, ImageUnsigned, SignatureInvalid
 from umec_images.oci.errors import DigestMismatch as RegistryDigestMismatch
 from umec_images.oci.errors import ManifestInvalid
-from umec_images.oci.manifest import BUNDLE, Descriptor, parse_manifest
+from umec_images.oci.manifest import BUNDLE, Descriptor, parse_manifest, parse_manifest_or_index
+from umec_images.oci.version import Version, version_of
 from umec_images.statements import PROVENANCE, parse_provenance
 from umec_images.verify import AnyIdentity, BundleVerifier, Identity, SignerIdentity, VerifiedStatement
 from umec_images.verify.bundle import MAX_BUNDLE
@@ -22,13 +23,12 @@ __all__ = [
     "Attached",
     "Attachment",
     "Builders",
-    "DenyList",
     "Proof",
     "Registry",
     "fetch_attached",
     "prove",
-    "require_not_denied",
     "trusted_builders",
+    "verify_attachment",
 ]
 
 ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
@@ -63,14 +63,6 @@ class Registry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DenyList:
-    """Digests that nobody may run. `version` only ever grows."""
-
-    version: int = 0
-    digests: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Attachment:
     """Bytes attached to a digest, and their own digest (SHA-256, hex)."""
 
@@ -84,6 +76,8 @@ class Attached:
 
     repository: str
     digest: str
+    version: Version | None
+    """As the manifest states it."""
     bundles: tuple[Attachment, ...]
     envelopes: tuple[Attachment, ...]
 
@@ -93,7 +87,10 @@ class Proof:
     """Who built an image, and what else trusted builders said about it; made by `prove` only."""
 
     signer: SignerIdentity
+    """Whose provenance is the earliest."""
     signed_at: datetime
+    builders: frozenset[str]
+    """Subjects of all trusted builders who say that they made it: none of them approves it."""
     bundles: tuple[str, ...]
     """SHA-256 (hex) of the bundles that verified, the provenance first."""
     sboms: int
@@ -116,20 +113,15 @@ def trusted_builders(issuer: str, clients: Mapping[str, Sequence[str]]) -> Build
     return builders
 
 
-def require_not_denied(digest: str, deny_list: DenyList) -> None:
-    """Return unless a digest is denied. Raises ImageDenied: what an operator denied, no policy permits."""
-    if digest in deny_list.digests:
-        raise ImageDenied(f"{digest} is on the deny list", policies=())
-
-
 async def fetch_attached(registry: Registry, repository: str, digest: str) -> Attached:
     """Return what is attached to `digest` (`sha256:<hex>`).
 
-    Raises DigestMismatch where bytes have another digest, SignatureInvalid where too much is attached, and what the
-    registry client raises (a manifest that is not there, a registry that does not answer).
+    Raises DigestMismatch where bytes have another digest, SignatureInvalid where too much is attached, ManifestInvalid,
+    and what the registry client raises (a manifest that is not there, a registry that does not answer).
     """
     try:
-        await _content(registry, repository, digest)
+        media_type, raw = await _content(registry, repository, digest)
+        version = version_of(parse_manifest_or_index(raw, media_type=media_type).annotations)
         found = await registry.referrers(repository, digest)
         wanted = [each for each in found if each.artifact_type in {BUNDLE, ENVELOPE}]
         if len(wanted) > MAX_ATTACHMENTS:
@@ -143,6 +135,7 @@ async def fetch_attached(registry: Registry, repository: str, digest: str) -> At
     return Attached(
         repository,
         digest,
+        version,
         bundles=tuple(attachment for kind, attachment in kept if kind == BUNDLE),
         envelopes=tuple(attachment for kind, attachment in kept if kind == ENVELOPE),
     )
@@ -162,9 +155,7 @@ def prove(attached: Attached, verifier: BundleVerifier, expected: Expected, now:
     refusals: list[UmecError] = []
     for bundle in attached.bundles:
         try:
-            statement = verifier.verify_statement(bundle.content, digest=attached.digest, identity=expected, now=now)
-            if statement.statement.predicate_type == PROVENANCE:
-                _check_builder(statement)
+            statement = verify_attachment(bundle, attached.digest, verifier, expected, now)
             verified.setdefault(statement.bundle_id, (statement, bundle))
         except UmecError as refusal:
             refusals.append(refusal)
@@ -178,9 +169,23 @@ def prove(attached: Attached, verifier: BundleVerifier, expected: Expected, now:
     return Proof(
         signer=statement.signer,
         signed_at=statement.signed_at,
+        builders=frozenset(entry.signer.subject for entry, _ in built if entry.signer is not None),
         bundles=tuple(bundle.sha256 for _, bundle in (*built, *others)),
         sboms=sum(entry.statement.predicate_type in SBOMS for entry, _ in others),
     )
+
+
+def verify_attachment(
+    bundle: Attachment, digest: str, verifier: BundleVerifier, expected: Expected, now: datetime
+) -> VerifiedStatement:
+    """Return what an expected identity said about a digest in one bundle, provenance only in its own name.
+
+    Raises SignatureInvalid, IdentityRefused, StatementInvalid or DigestMismatch.
+    """
+    statement = verifier.verify_statement(bundle.content, digest=digest, identity=expected, now=now)
+    if statement.statement.predicate_type == PROVENANCE:
+        _check_builder(statement)
+    return statement
 
 
 def _check_builder(verified: VerifiedStatement) -> None:

@@ -2,51 +2,32 @@
 
 1. the stage is one of ours, and the digest is not there yet
 2. a trusted builder's provenance proves the digest
-3. the policies allow it: approver is not builder, staging comes before production, the repository is the approver's;
-   and no operator denied the digest
+3. the policies allow it: no builder approves, staging comes before production, the repository is the approver's, no
+   later version was promoted there unless an operator goes back on purpose; and no operator denied digest or version
 4. a summary for exactly this digest, repository and stage is signed and attached
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from umec_core.clock import Clock
-from umec_images.errors import ImageDenied, PromotionDenied, PromotionExists, PromotionStage
+from umec_images.errors import PromotionExists, PromotionStage, VersionMissing
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
-from umec_images.promotion.evidence import (
-    ENVELOPE,
-    Attached,
-    Builders,
-    DenyList,
-    Proof,
-    Registry,
-    fetch_attached,
-    prove,
-    require_not_denied,
-)
+from umec_images.oci.version import Version
+from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
+from umec_images.promotion.evidence import ENVELOPE, Builders, Registry, fetch_attached, prove
+from umec_images.promotion.history import History
+from umec_images.promotion.question import Approver, Question, Wish
 from umec_images.promotion.summaries import sign_summary, verified_summaries
 from umec_images.statements import Summary
 from umec_images.statements.summary import STAGES
 from umec_images.verify import BundleVerifier
-from umec_policies import Entity, PolicyDenied, PolicySet, Request
+from umec_policies import PolicyDenied, PolicySet
 
-__all__ = ["Approver", "Promoted", "Promoter"]
-
-ISSUER: Final = "umec-images"
-"""Who establishes the facts of a promotion."""
-MINUTE: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Approver:
-    """Who approves: `identity` in the form in which builders' identities are written, `tenant` None for an operator."""
-
-    identity: str
-    tenant: str | None
+__all__ = ["Promoted", "Promoter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +37,13 @@ class Promoted:
     vsa_digest: str
     summary: Summary
     policies: tuple[str, ...]
+    version: Version | None
+    rolled_back: bool
+    """Whether a later version was promoted there before."""
 
 
 def _nothing_denied() -> DenyList:
-    return DenyList()
+    return NOTHING_DENIED
 
 
 class Promoter:
@@ -74,6 +58,7 @@ class Promoter:
         builders: Builders,
         key: EllipticCurvePrivateKey,
         policies: PolicySet,
+        history: History,
         clock: Clock,
         deny_list: Callable[[], DenyList] = _nothing_denied,
     ) -> None:
@@ -84,6 +69,7 @@ class Promoter:
         self._builders = builders
         self._key = key
         self._policies = policies
+        self._history = history
         self._clock = clock
         self._deny_list = deny_list
         self._turn = asyncio.Lock()
@@ -93,32 +79,42 @@ class Promoter:
         """The promotion key."""
         return self._key.public_key()
 
-    async def promote(self, approver: Approver, *, repository: str, digest: str, stage: str) -> Promoted:
-        """Promote `digest` in `repository` to `stage`.
+    async def promote(self, approver: Approver, wish: Wish) -> Promoted:
+        """Promote a digest to a stage.
 
-        Raises PromotionDenied or ImageDenied (naming the policies), PromotionStage, PromotionExists, and why the image
-        is not proved.
+        Raises PromotionDenied, SelfApproved, PromotionRollback, ImageDenied or ImageRollback (naming the policies),
+        PromotionStage, PromotionExists, VersionMissing, and why the image is not proved.
         """
-        check_repository(repository)
-        check_digest(digest)
-        if stage not in STAGES:
-            raise PromotionStage(f"there is no stage {stage!r}; a digest passes {' and '.join(STAGES)}")
+        check_repository(wish.repository)
+        check_digest(wish.digest)
+        if wish.stage not in STAGES:
+            raise PromotionStage(f"there is no stage {wish.stage!r}; a digest passes {' and '.join(STAGES)}")
+        if wish.minimum and wish.stage != STAGES[-1]:
+            raise PromotionStage(
+                f"a minimum is raised with the promotion to {STAGES[-1]}: what runs there must not stop"
+            )
         async with self._turn:
-            return await self._promote(approver, repository, digest, stage)
+            return await self._promote(approver, wish)
 
-    async def _promote(self, approver: Approver, repository: str, digest: str, stage: str) -> Promoted:
-        now = self._clock()
-        attached = await fetch_attached(self._registry, repository, digest)
+    async def _promote(self, approver: Approver, wish: Wish) -> Promoted:
+        now, repository = self._clock(), wish.repository
+        attached = await fetch_attached(self._registry, repository, wish.digest)
         made, _ = verified_summaries(attached, [self.public_key], now)
         expected = self._builders(tenant_of(repository))
         proof = await asyncio.to_thread(prove, attached, self._verifier, expected, now)  # 2
-        allowed = self._decide(approver, attached, stage, proof, made)  # 3
-        if any(summary.stage == stage for summary in made):  # 1, after 3: strangers learn nothing
-            raise PromotionExists(f"{digest} was promoted to {stage} before")
+        highest = await self._history.highest(repository, wish.stage)
+        question = Question(approver, wish, attached, proof, made, highest, self._deny_list(), now)
+        allowed = self._decide(question)  # 3
+        if any(summary.stage == wish.stage for summary in made):  # 1, after 3: strangers learn nothing
+            raise PromotionExists(f"{wish.digest} was promoted to {wish.stage} before")
+        if attached.version is not None:
+            await self._history.reached(repository, wish.stage, attached.version)
+        elif wish.minimum:
+            raise VersionMissing(f"{wish.digest} states no semantic version that could be a minimum")
         summary = Summary(
             repository=repository,
-            digest=digest,
-            stage=stage,
+            digest=wish.digest,
+            stage=wish.stage,
             verifier=self._name,
             verified_at=now,
             policy_digest=self._policies.digest,
@@ -127,35 +123,14 @@ class Promoter:
             builder=proof.signer.subject,
         )
         envelope = sign_summary(summary, self._key)  # 4
-        return Promoted(await self._registry.attach(repository, digest, envelope, ENVELOPE), summary, allowed)
+        attachment = await self._registry.attach(repository, wish.digest, envelope, ENVELOPE)
+        return Promoted(attachment, summary, allowed, attached.version, question.rollback)
 
-    def _decide(
-        self, approver: Approver, attached: Attached, stage: str, proof: Proof, made: list[Summary]
-    ) -> tuple[str, ...]:
-        staged = [summary.verified_at for summary in made if summary.stage == STAGES[0]]
-        waited = (self._clock() - min(staged)).total_seconds() if staged else 0
-        own, deny_list = approver.tenant in (None, tenant_of(attached.repository)), self._deny_list()
-        request = Request(
-            Entity("Approver", approver.identity),
-            "promote",
-            Entity("Image", attached.digest),
-            {
-                "issuer": ISSUER,
-                "subject": attached.digest,
-                "repository": attached.repository,
-                "tenant_repository": own,
-                "stage": stage,
-                "approver_is_builder": approver.identity == proof.signer.subject,
-                "staged": bool(staged),
-                "staged_minutes": int(waited) // MINUTE,
-                "denied": attached.digest in deny_list.digests,
-            },
-        )
+    def _decide(self, question: Question) -> tuple[str, ...]:
         try:
-            allowed = self._policies.require(request).policies
+            allowed = self._policies.require(question.request()).policies
         except PolicyDenied as refused:
-            # Who may not promote there at all is not told what is denied.
-            denied = ImageDenied if own and attached.digest in deny_list.digests else PromotionDenied
-            raise denied(refused.detail, policies=refused.policies) from refused
-        require_not_denied(attached.digest, deny_list)
+            question.refuse(refused)
+        attached = question.attached
+        question.denied.require(attached.repository, attached.digest, attached.version)
         return allowed
