@@ -78,6 +78,10 @@ class BootedNode:
     def reboot(self, tamper: Tamper | None = None) -> None:
         """Switch the TPM off and on and measure again; the enrolled keys stay."""
         self.tpm.power_cycle()
+        self.boot(tamper)
+
+    def boot(self, tamper: Tamper | None = None) -> None:
+        """Measure again, on a TPM that was just switched on."""
         self.log = boot(self.tpm, self.owner.image, tamper=tamper)
 
     def evidence(self, challenge: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +202,14 @@ class World:
         if not (await self.get("reference-sets"))["reference_sets"]:
             await self.reference()
         return await self.round(booted)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time go by while the service is there: it looks around at least every five seconds."""
+        while seconds > 0:
+            step = min(seconds, 5)
+            self.clock.advance(step)
+            seconds -= step
+            await self.service.look()
 
     async def statement(self, after: int = 0, **query: Any) -> StandingStatement:
         answer = await self.get("standings", after=after, **query)

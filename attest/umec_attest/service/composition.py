@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from fastapi import APIRouter, Depends
 from sqlalchemy import text
 
+from umec_attest.service.access import Access
 from umec_attest.service.enrolments.endpoints import enrolments_router
 from umec_attest.service.enrolments.service import EnrolmentService
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
@@ -26,6 +27,7 @@ from umec_attest.service.standings.endpoints import standings_router
 from umec_attest.service.standings.feed import StandingFeed
 from umec_attest.service.standings.lapse import SilenceWatch
 from umec_attest.service.standings.ledger import StandingLedger
+from umec_attest.service.standings.presence import Presence
 from umec_attest.service.tables import AuditRow
 from umec_attest.service.tending import Tending
 from umec_attest.service.tickets.endpoints import tickets_router
@@ -34,7 +36,6 @@ from umec_attest.service.trust import load_roots, load_signers
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.events import Events
-from umec_core.http import require
 from umec_core.keys import load_or_create_key, read_private, write_private
 from umec_core.store import Store
 from umec_core.tokens import TokenVerifier
@@ -102,11 +103,13 @@ class AttestService:
         ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
         references = ReferenceService(store, audit, refusals, signers=signers, clock=clock)
         feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
+        rules, access = _rules(settings), Access(tokens, store)
+        presence = Presence(audit, round_time=rules.round, silence=rules.silent_rounds * rules.round)
         service = cls(
             settings,
             store,
             keys,
-            watch=SilenceWatch(store, ledger, clock=clock),
+            watch=SilenceWatch(store, ledger, presence, clock=clock),
             feed=feed,
             tending=Tending(store, refusals, clock=clock),
         )
@@ -116,7 +119,7 @@ class AttestService:
             ledger,
             refusals,
             references,
-            rules=_rules(settings),
+            rules=rules,
             seal=ChallengeSeal(keys.challenge),
             key=keys.verifier,
             policies=policies if policies is not None else load_default("appraisal"),
@@ -144,13 +147,13 @@ class AttestService:
             store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
         )
         service.routers = [
-            tickets_router(tickets, tokens),
+            tickets_router(tickets, access),
             enrolments_router(enrolments),
             rounds_router(rounds),
-            nodes_router(nodes, tokens),
-            standings_router(feed, tokens, keys.verifier.public_key()),
-            references_router(references, tokens),
-            _audit_router(audit, store, tokens),
+            nodes_router(nodes, access),
+            standings_router(feed, access, keys.verifier.public_key()),
+            references_router(references, access),
+            _audit_router(audit, store, access),
         ]
         return service
 
@@ -167,6 +170,10 @@ class AttestService:
         """Return if the database answers; for /readyz."""
         async with self._store.read() as session:
             await session.execute(text("SELECT 1"))
+
+    async def look(self) -> None:
+        """Look for silent nodes, now; `run` does it all the time."""
+        await self._watch.lapse()
 
     async def tend(self) -> None:
         """Clear what is over, now; `run` does it every minute."""
@@ -190,10 +197,10 @@ def _rules(settings: AttestSettings) -> RoundRules:
     )
 
 
-def _audit_router(audit: AuditLog, store: Store, tokens: TokenVerifier) -> APIRouter:
+def _audit_router(audit: AuditLog, store: Store, access: Access) -> APIRouter:
     router = APIRouter(prefix="/attest/v1/audit")
 
-    @router.get("", dependencies=[Depends(require(tokens, "attest:admin"))])
+    @router.get("", dependencies=[Depends(access.require("attest:admin"))])
     async def export() -> dict[str, Any]:
         async with store.read() as session:
             return await audit.export(session)

@@ -14,6 +14,7 @@ __all__ = [
     "BootLogRow",
     "EnrolmentRow",
     "NodeRow",
+    "PresenceRow",
     "ReferenceRow",
     "StandingRow",
     "TicketRow",
@@ -129,6 +130,15 @@ class StandingRow(Base):
     standing: Mapped[str]
     generation: Mapped[int]
     changed_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PresenceRow(Base):
+    """When a process of the service could last write: the one row that tells absence from silence."""
+
+    __tablename__ = "presence"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seen_at: Mapped[datetime]
 
 
 class ReferenceRow(Base):

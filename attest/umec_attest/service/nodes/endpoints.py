@@ -4,21 +4,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from umec_attest.service.access import Access
 from umec_attest.service.nodes.schemas import Approval, Decision
 from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.wire import Id
-from umec_core.http import require
 from umec_core.principal import Principal
-from umec_core.tokens import TokenVerifier
 
 __all__ = ["nodes_router"]
 
 
-def nodes_router(service: NodeService, tokens: TokenVerifier) -> APIRouter:
+def nodes_router(service: NodeService, access: Access) -> APIRouter:
     """Return the routes of nodes."""
     router = APIRouter(prefix="/attest/v1/nodes")
-    reader = Annotated[Principal, Depends(require(tokens, "attest:read"))]
-    admin = Annotated[Principal, Depends(require(tokens, "attest:admin"))]
+    reader = Annotated[Principal, Depends(access.require("attest:read"))]
+    admin = Annotated[Principal, Depends(access.require("attest:admin"))]
 
     @router.get("")
     async def show_all(principal: reader) -> dict[str, Any]:

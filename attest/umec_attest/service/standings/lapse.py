@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.standings.ledger import StandingLedger
+from umec_attest.service.standings.presence import Presence
 from umec_attest.service.tables import NodeRow
 from umec_core.clock import Clock
 from umec_core.standing import Standing
@@ -25,11 +26,12 @@ log = structlog.get_logger("umec.attest")
 
 
 class SilenceWatch:
-    """Lapses silent nodes at their deadline. Deadlines are rows: a restart forgets none."""
+    """Lapses silent nodes at their deadline. Deadlines are rows: a restart forgets none, and forgives its own time."""
 
-    def __init__(self, store: Store, ledger: StandingLedger, *, clock: Clock) -> None:
+    def __init__(self, store: Store, ledger: StandingLedger, presence: Presence, *, clock: Clock) -> None:
         self._store = store
         self._ledger = ledger
+        self._presence = presence
         self._clock = clock
 
     async def run(self) -> None:
@@ -44,10 +46,14 @@ class SilenceWatch:
             await asyncio.sleep(pause)
 
     async def lapse(self) -> list[str]:
-        """Lapse every node whose deadline is over and return their ids."""
+        """Mark that the service is there, lapse every node whose deadline is over and return their ids.
+
+        Both are one transaction, in this order: nobody lapses at a deadline from before an absence.
+        """
         now = self._clock()
 
         async def work(session: AsyncSession) -> list[str]:
+            await self._presence.mark(session, now)
             silent = list(await session.scalars(select(NodeRow).where(NodeRow.deadline <= now).with_for_update()))
             for node in silent:
                 reason = f"silent since its deadline {node.deadline:%Y-%m-%dT%H:%M:%SZ}"
@@ -56,21 +62,28 @@ class SilenceWatch:
                     await self._ledger.change(session, node, Standing.LAPSED, actor="verifier", reason=reason, now=now)
             return [node.id for node in silent]
 
-        deadline = await self._next_deadline()
-        if deadline is None or deadline > now:
+        if not await self._due(now):
             return []
         lapsed = await self._store.write(work)
-        self._ledger.announce()
+        if lapsed:
+            self._ledger.announce()
         return lapsed
 
-    async def _next_deadline(self) -> datetime | None:
-        query = select(NodeRow.deadline).where(NodeRow.deadline.is_not(None)).order_by(NodeRow.deadline).limit(1)
+    async def _due(self, now: datetime) -> bool:
         async with self._store.read() as session:
-            return await session.scalar(query)
+            deadline = await _next_deadline(session)
+            return (deadline is not None and deadline <= now) or await self._presence.due(session, now)
 
     async def _until_next(self) -> float:
-        deadline = await self._next_deadline()
+        longest = min(LONGEST_SLEEP, self._presence.beat.total_seconds())
+        async with self._store.read() as session:
+            deadline = await _next_deadline(session)
         if deadline is None:
-            return LONGEST_SLEEP
+            return longest
         left = (deadline - self._clock()).total_seconds()
-        return min(max(left, SHORTEST_SLEEP), LONGEST_SLEEP)
+        return min(max(left, SHORTEST_SLEEP), longest)
+
+
+async def _next_deadline(session: AsyncSession) -> datetime | None:
+    query = select(NodeRow.deadline).where(NodeRow.deadline.is_not(None)).order_by(NodeRow.deadline).limit(1)
+    return await session.scalar(query)

@@ -1,0 +1,329 @@
+"""Absences: of the verifier, of the feed, of a node's power. Nobody loses its standing because somebody was away."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from umec_attest.testing.swtpm import SoftwareTpm
+from umec_core.client import RemoteUnavailable
+from umec_core.jose import KeySet
+from umec_core.standing import MAX_AGE, Standing, StandingFallen, StandingFollower, StandingStale, StandingView
+from umec_core.tokens import StaticKeys
+
+Run = Callable[..., None]
+
+FIVE_MINUTES = 300
+BOTH_CLOCKS = [3600, -3600]
+
+
+class Api:
+    """An API elsewhere: its view of the standings, and how it follows the feed, or cannot."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.reaches_feed = True
+        self.view = StandingView()
+        self._follower = StandingFollower(
+            self,
+            view=self.view,
+            keys=StaticKeys(KeySet([world.service.verifier_public_key])),
+            issuer=world.settings.issuer,
+            clock=world.clock,
+        )
+
+    async def standings(self, *, after: int, wait: float, node: str | None) -> str:
+        if not self.reaches_feed:
+            raise RemoteUnavailable("no way to the feed")
+        assert node is None
+        return str((await self.world.get("standings", after=after, wait=wait))["statement"])
+
+    async def follow(self) -> None:
+        await self._follower.step(wait=0)
+
+    def call(self, generation: int = 2) -> None:
+        """What happens to a call in the node's name."""
+        self.view.check("node-1", generation, self.world.clock())
+
+
+def refused(api: Api) -> str:
+    with pytest.raises((StandingStale, StandingFallen)) as caught:
+        api.call()
+    return str(caught.value.code)
+
+
+async def standings_of(world: Any, node: str = "node-1") -> list[str]:
+    """All standings that the node ever had, the oldest first."""
+    history = (await world.get(f"nodes/{node}/explain"))["history"]
+    return [change["standing"] for change in reversed(history)]
+
+
+async def absences(world: Any) -> list[dict[str, Any]]:
+    log = await world.get("audit")
+    return [entry["facts"] for entry in log["entries"] if entry["action"] == "verifier.away"]
+
+
+def test_a_verifier_that_is_down_for_five_minutes_fails_closed_and_lapses_nobody(
+    reopen: Any, tpms: Any, clock: Any
+) -> None:
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as world:
+                await world.ready_node(booted)
+                await world.pass_time(25)
+                api = Api(world)
+                await api.follow()
+                api.call()
+            clock.now += MAX_AGE
+            api.call()
+            clock.advance(0.1)
+            assert refused(api) == "standing-stale"
+            clock.advance(FIVE_MINUTES)
+            assert refused(api) == "standing-stale"
+            async with reopen(clock) as world:
+                await world.service.look()
+                api.world = world
+                assert refused(api) == "standing-stale"  # until the feed has spoken
+                await api.follow()
+                api.call()  # in the generation of before
+                assert await standings_of(world) == ["pending", "trusted"]
+                away = await absences(world)
+                assert [(each["seconds"], each["nodes"]) for each in away] == [(310, 1)]
+                # It has the time that it had: 90 s less the 25 in which it could have been heard.
+                await world.pass_time(64)
+                assert await standings_of(world) == ["pending", "trusted"]
+                await world.pass_time(1)
+                assert await standings_of(world) == ["pending", "trusted", "lapsed"]
+                assert (await world.round(booted))["standing"] == "trusted"
+
+    asyncio.run(body())
+
+
+def test_a_verifier_that_is_stopped_and_goes_on_lapses_nobody(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            await world.pass_time(60)
+            world.clock.advance(FIVE_MINUTES)
+            await world.service.look()
+            await world.pass_time(29)
+            assert await standings_of(world) == ["pending", "trusted"]
+            await world.pass_time(1)
+            assert await standings_of(world) == ["pending", "trusted", "lapsed"]
+
+    run(body)
+
+
+def test_a_node_that_is_heard_before_the_absence_is_noticed_gets_no_more_time(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted, tpms.booted("node-2", 1) as other:
+            await world.ready_node(booted)
+            await world.ready_node(other)
+            await world.service.look()
+            world.clock.advance(FIVE_MINUTES)
+            assert (await world.round(booted))["standing"] == "trusted"
+            await world.pass_time(90)
+            assert await standings_of(world) == ["pending", "trusted"]
+            await world.pass_time(5)  # the absence was noticed five seconds after its end
+            assert await standings_of(world) == ["pending", "trusted", "lapsed"]
+            assert await standings_of(world, "node-2") == ["pending", "trusted", "lapsed"]
+            assert len(await absences(world)) == 1
+
+    run(body)
+
+
+@pytest.mark.parametrize("seconds", BOTH_CLOCKS)
+def test_a_verifier_whose_clock_is_set_lapses_nobody_and_forgives_nobody(run: Run, tpms: Any, seconds: int) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            await world.pass_time(30)
+            world.clock.advance(seconds)
+            await world.service.look()
+            await world.pass_time(55)
+            assert await standings_of(world) == ["pending", "trusted"]
+            assert [each["seconds"] for each in await absences(world)] == [seconds]
+            await world.pass_time(35)
+            assert await standings_of(world) == ["pending", "trusted", "lapsed"]
+            assert (await world.round(booted))["standing"] == "trusted"
+
+    run(body)
+
+
+def test_one_replica_that_was_away_forgives_nothing_while_another_was_there(reopen: Any, tpms: Any, clock: Any) -> None:
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as here, reopen(clock) as stopped:
+                await here.ready_node(booted)
+                await stopped.service.look()
+                await here.pass_time(85)
+                await stopped.service.look()
+                await here.pass_time(5)
+                assert await standings_of(here) == ["pending", "trusted", "lapsed"]
+                assert await absences(here) == []
+
+    asyncio.run(body())
+
+
+def test_without_the_feed_an_api_refuses_and_no_standing_changes(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            api = Api(world)
+            await api.follow()
+            api.reaches_feed = False
+            for _ in range(4):  # rounds go on, since the verifier is there
+                await world.pass_time(20)
+                await world.round(booted)
+                with pytest.raises(RemoteUnavailable):
+                    await api.follow()
+                assert refused(api) == "standing-stale"
+            api.reaches_feed = True
+            await api.follow()
+            api.call()
+            assert await standings_of(world) == ["pending", "trusted"]
+
+    run(body)
+
+
+def test_what_fell_while_an_api_had_no_feed_is_refused_when_it_is_back(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            api = Api(world)
+            await api.follow()
+            api.call()
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            await world.pass_time(20)
+            assert refused(api) == "standing-stale"
+            await api.follow()
+            assert refused(api) == "standing-fallen"
+
+    run(body)
+
+
+def test_here_a_fallen_node_s_token_ends_before_the_feed_tells(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            world.view.apply(await world.statement())
+            own = world.token("node:host", node="node-1", generation=2)
+            others = [world.token(scope, node="node-1", generation=2) for scope in ("attest:read", "attest:admin")]
+
+            async def answers() -> list[httpx.Response]:
+                asked = [("GET", "standings/own", own), ("GET", "nodes", others[0]), ("GET", "audit", others[1])]
+                asked += [("GET", "reference-sets", others[0]), ("POST", "tickets", others[1])]
+                return [await world.http.request(how, f"/attest/v1/{path}", headers=who) for how, path, who in asked]
+
+            assert {answer.status_code for answer in await answers()} == {200, 400}
+            await world.post("nodes/node-1/revoke", {}, headers=world.admin)
+            world.view.check("node-1", 2, world.clock())  # the feed has not told yet
+            told = await answers()
+            assert [(answer.status_code, answer.json()["code"]) for answer in told] == [(403, "standing-fallen")] * 5
+            assert len((await world.get("nodes"))["nodes"]) == 1  # who is no node goes on
+
+    run(body)
+
+
+@pytest.fixture(scope="module")
+def spent(tpms: Any) -> Iterator[Any]:
+    """A TPM for power cuts: its clock stays unsafe for the next hour, which others would notice."""
+    with SoftwareTpm(authority=tpms.authority) as tpm:
+        yield replace(tpms, tpms=[tpm])
+
+
+def test_a_power_cut_in_mid_round_is_no_alarm(run: Run, spent: Any) -> None:
+    async def body(world: Any) -> None:
+        with spent.booted() as booted:
+            await world.ready_node(booted)
+            for _ in range(6):  # more than a TPM forgives who fails to authorize (TPM 2.0 Part 1, 19.8)
+                asked = await world.challenge()
+                answer = booted.evidence(asked)  # quoted, and never sent
+                booted.tpm.power_cycle(orderly=False)
+                booted.boot()
+                assert (await world.round(booted, status=422))["code"] == "boot-log-required"
+                back = await world.round(booted)
+                assert (back["verdict"], back["standing"], back["generation"]) == ("affirming", "trusted", 2)
+                assert {finding["id"] for finding in back["findings"]} == {"rebooted", "clock-unsafe"}
+                assert (await world.post("evidence", answer, status=409))["code"] == "nonce-superseded"
+            assert await standings_of(world) == ["pending", "trusted"]
+
+    run(body)
+
+
+def test_a_power_cut_that_lasts_makes_a_node_lapse_and_nothing_worse(run: Run, spent: Any) -> None:
+    async def body(world: Any) -> None:
+        with spent.booted() as booted:
+            await world.ready_node(booted)
+            booted.tpm.power_cycle(orderly=False)
+            await world.pass_time(90)
+            booted.boot()
+            assert (await world.round(booted))["standing"] == "trusted"
+            assert await standings_of(world) == ["pending", "trusted", "lapsed", "trusted"]
+
+    run(body)
+
+
+@pytest.mark.parametrize("asleep", [20, 100])
+def test_a_node_that_was_suspended_is_no_alarm(run: Run, tpms: Any, asleep: int) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            suspend(booted.tpm)
+            await world.pass_time(asleep)
+            resume(booted.tpm)
+            back = await world.round(booted)  # its boot goes on: the log of before is that of now
+            assert (back["verdict"], back["standing"], back["findings"]) == ("affirming", "trusted", [])
+            lapsed = ["lapsed", "trusted"] if asleep >= 90 else []
+            assert await standings_of(world) == ["pending", "trusted", *lapsed]
+
+    run(body)
+
+
+SHUTDOWN_STATE = bytes.fromhex("80010000000c000001450001")
+STARTUP_STATE = bytes.fromhex("80010000000c000001440001")
+CONTROL_INIT = bytes.fromhex("0000000200000000")
+
+
+def suspend(tpm: SoftwareTpm) -> None:
+    """What a system does to its TPM before it sleeps: TPM2_Shutdown(STATE); then the power goes."""
+    assert asked(tpm, "", SHUTDOWN_STATE)[6:10] == bytes(4)
+    assert asked(tpm, ".ctrl", CONTROL_INIT) == bytes(4)
+
+
+def resume(tpm: SoftwareTpm) -> None:
+    """What firmware does when the system wakes: TPM2_Startup(STATE). PCRs stay, restartCount grows."""
+    assert asked(tpm, "", STARTUP_STATE)[6:10] == bytes(4)
+
+
+def asked(tpm: SoftwareTpm, suffix: str, command: bytes) -> bytes:
+    path = Path(tpm.tcti.partition("path=")[2] + suffix)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timedelta(seconds=10).total_seconds())
+        connection.connect(str(path))
+        connection.sendall(command)
+        return connection.recv(64)
+
+
+def test_the_feed_that_is_back_tells_of_all_that_changed_meanwhile(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            api = Api(world)
+            await api.follow()
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            await world.post("nodes/node-1/readmit", {}, headers=world.admin)
+            assert (await world.round(booted))["generation"] == 5
+            await world.pass_time(20)
+            await api.follow()
+            assert refused(api) == "standing-fallen"  # a token of before is not honoured
+            api.call(5)
+            assert api.view.entries["node-1"].standing is Standing.TRUSTED
+
+    run(body)
