@@ -4,8 +4,11 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
+import signal
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,14 @@ import pytest
 
 from umec_attest.agent.control import Call, Status, Token, ask, only_agent, serve_control
 from umec_attest.agent.enrol import enrol, plan_enrolment
-from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid, NotAttested, PlatformUntrusted
+from umec_attest.agent.errors import (
+    AgentBusy,
+    AgentStateInvalid,
+    AnswerInvalid,
+    NotAttested,
+    PlatformUntrusted,
+    TpmUnavailable,
+)
 from umec_attest.agent.loop import Agent, Pace
 from umec_attest.agent.state import load_state
 from umec_attest.agent.tpm import Tpm
@@ -22,6 +32,7 @@ from umec_attest.testing import firmware
 from umec_attest.testing.image import make_image
 from umec_attest.testing.swtpm import SoftwareTpm
 from umec_core.client import RemoteRefused, RemoteUnavailable
+from umec_core.clock import system_clock
 from umec_core.errors import Forbidden, Unavailable
 from umec_core.keys import KeyFileExposed
 
@@ -271,6 +282,55 @@ def test_the_loop_survives_what_may_happen(scene: Scene) -> None:
 
     asyncio.run(playing())
     assert all("retry_seconds" in line for line in scene.lines if line["event"] == "refused")
+
+
+def test_power_that_goes_between_challenge_and_evidence_leaves_nothing_to_repair(scene: Scene) -> None:
+    async def cut(agent: Agent) -> None:
+        assert scene.device.pid is not None
+        os.kill(scene.device.pid, signal.SIGSTOP)  # so that the quote takes until the power goes
+        working = asyncio.create_task(agent.attest())
+        async with asyncio.timeout(10):
+            while "challenges" not in scene.standin.asked:  # noqa: ASYNC110 - the stand-in has no event for it
+                await asyncio.sleep(0.01)
+        scene.device.kill()
+        with pytest.raises(TpmUnavailable) as refused:
+            await working
+        assert refused.value.code == "tpm-unavailable"
+        assert "evidence" not in scene.standin.asked
+
+    async def again(agent: Agent) -> None:
+        assert (await agent.attest()).verdict == "affirming"
+        await agent.renew()
+
+    scene.play(cut)
+    scene.device.start()
+    firmware.boot(scene.device, scene.image, log=scene.log)
+    scene.play(again)
+
+
+@pytest.mark.parametrize("seconds", [7200, -7200])
+def test_a_clock_that_is_set_costs_no_round_and_no_credential_for_good(scene: Scene, seconds: int) -> None:
+    offset = timedelta(0)
+
+    async def running(agent: Agent) -> None:
+        nonlocal offset
+        stop = asyncio.Event()
+        working = asyncio.create_task(agent.run(stop))
+        await scene.until(lambda line: line["event"] == "certificate")
+        offset = timedelta(seconds=seconds)
+        for _ in range(3):
+            await scene.until(lambda line: line["event"] == "round" and line["verdict"] == "affirming")
+        offset = timedelta(0)
+        await scene.until(lambda line: line["event"] == "round")
+        await agent.settle()
+        await agent.token("https://a/", "node:host")
+        stop.set()
+        await working
+
+    scene.standin.round_seconds = 0.3
+    scene.play(running, clock=lambda: system_clock() + offset)
+    told = {line["code"] for line in scene.lines if line["event"] == "refused"}
+    assert told == ({"node-not-attested"} if seconds > 0 else set())
 
 
 def test_a_verifier_that_lacks_the_boot_log_gets_it(scene: Scene) -> None:
