@@ -14,7 +14,7 @@ from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
     from umec_core.jose import KeySet
-    from umec_platform.netd.service import NetdSettings
+    from umec_platform.netd.settings import NetdSettings
 
 __all__ = ["netd"]
 
@@ -48,7 +48,7 @@ def netd(
     """Serve one MEC host until it is told to end, and leave nothing behind."""
     from umec_core.telemetry import configure_logging
     from umec_platform.netd.leases import LeaseTerms
-    from umec_platform.netd.service import NetdSettings
+    from umec_platform.netd.settings import NetdSettings
 
     configure_logging(json=as_json)
     terms = LeaseTerms(

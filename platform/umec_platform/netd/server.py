@@ -39,14 +39,14 @@ def handlers(service: NetdService) -> dict[type[BaseModel], Handler]:
     return {
         messages.Status: service.status,
         messages.Standing: service.standing,
-        messages.TenantPut: service.put_tenant,
-        messages.TrafficPut: service.put_traffic,
-        messages.TrafficDelete: service.delete_traffic,
-        messages.DnsPut: service.put_dns,
-        messages.DnsDelete: service.delete_dns,
-        messages.InstanceStart: service.start_instance,
-        messages.InstanceStop: service.stop_instance,
-        messages.InstanceLog: service.instance_log,
+        messages.TenantPut: service.tenants.put_tenant,
+        messages.TrafficPut: service.rules.put_traffic,
+        messages.TrafficDelete: service.rules.delete_traffic,
+        messages.DnsPut: service.rules.put_dns,
+        messages.DnsDelete: service.rules.delete_dns,
+        messages.InstanceStart: service.instances.start_instance,
+        messages.InstanceStop: service.instances.stop_instance,
+        messages.InstanceLog: service.instances.instance_log,
         messages.Sync: service.sync,
     }
 

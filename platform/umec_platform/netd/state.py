@@ -1,4 +1,4 @@
-"""What netd has been asked for: tenants, instances, names. Pure; `service` brings it into force."""
+"""What netd has been asked for: tenants, instances, rules, names. Pure; `force` brings it into force."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from umec_platform.netd.errors import AddressNotOfTenant, NameTaken, SubnetRefus
 from umec_platform.netd.messages import DnsRule
 from umec_platform.netd.network import BRIDGE_PREFIX, VETH_PREFIX
 from umec_platform.netd.resolver import Record
+from umec_platform.netd.rulebook import RuleBook
 
-__all__ = ["Instance", "NameBook", "TenantNetwork", "TenantNetworks", "check_dns_address", "record_of"]
+__all__ = ["Instance", "NameBook", "TenantNetwork", "TenantNetworks", "Wanted", "check_dns_address", "record_of"]
 
 SUBNET_BITS = 24
 """A tenant's subnet: 253 instances are more than a street computer runs."""
@@ -151,6 +152,20 @@ class NameBook:
     def records(self) -> list[Record]:
         """Return what the resolver is to serve."""
         return [record_of(rule) for rule in self._rules.values()]
+
+
+@dataclass(slots=True)
+class Wanted:
+    """All that netd was asked for; the books of rules and names are replaced as a whole by `sync`."""
+
+    networks: TenantNetworks
+    rules: RuleBook
+    names: NameBook
+    instances: dict[str, Instance]
+
+    def addresses_of(self, tenant: str) -> frozenset[str]:
+        """Return the addresses of a tenant's instances."""
+        return frozenset(str(one.address) for one in self.instances.values() if one.network.tenant == tenant)
 
 
 def record_of(rule: DnsRule) -> Record:
