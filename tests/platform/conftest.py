@@ -65,6 +65,8 @@ class MemoryHost:
     """From "sync", "put_dns", "delete_dns" or "put_tenant" to what it waits for before it does anything."""
     networks: set[str] = field(default_factory=set)
     held: list[str] = field(default_factory=list)
+    unanswered: int = 0
+    """How often it was asked while it was silent."""
 
     async def _held(self, what: str) -> None:
         if what in self.hold:
@@ -78,6 +80,7 @@ class MemoryHost:
 
     def _answer(self) -> None:
         if self.silent:
+            self.unanswered += 1
             raise Silent("the host does not answer")
 
     async def status(self) -> dict[str, Any]:

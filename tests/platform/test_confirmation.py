@@ -8,14 +8,16 @@ import httpx
 import pytest
 
 from umec_core.standing import Standing
-from umec_platform.hosts import fleet
+from umec_platform.hosts import fleet, worker
 
 NAME = "hello.harbour.example"
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "PATIENCE", 5.0)
+    """Nobody gives up, however slow the machine is, and a host that answers again is asked at once."""
+    monkeypatch.setattr(fleet, "PATIENCE", 60.0)
+    monkeypatch.setattr(worker, "LONGEST_PAUSE", worker.FIRST_PAUSE)
 
 
 async def running(world: Any) -> str:
@@ -29,6 +31,11 @@ async def switch(world: Any, instance: str, state: str) -> httpx.Response:
     rule = (await world.apply(instance, "GET", path)).json()
     answer: httpx.Response = await world.apply(instance, "PUT", path, json={**rule, "state": state})
     return answer
+
+
+async def written(world: Any, state: str) -> bool:
+    rules = (await world.operate("GET", "/platform/v1/rules")).json()
+    return any(rule["rule"]["state"] == state for rule in rules if rule["kind"] == "dns")
 
 
 async def resync(world: Any) -> None:
@@ -48,12 +55,7 @@ def test_what_a_host_refuses_as_a_whole_is_not_said_to_be_taken(
             # The host is silent while the rule is switched on, so that it is judged with the whole state.
             world.host.silent = True
             asked = asyncio.create_task(switch(world, instance, "ACTIVE"))
-
-            async def written() -> bool:
-                rules = (await world.operate("GET", "/platform/v1/rules")).json()
-                return any(rule["rule"]["state"] == "ACTIVE" for rule in rules)
-
-            await wait_until(written)
+            await wait_until(lambda: written(world, "ACTIVE"))
             if fault == "host":
                 world.host.refuse[NAME] = "dns-name-taken"
             if fault == "platform":
@@ -85,7 +87,7 @@ def test_an_older_look_confirms_nothing(world: Any, wait_until: Callable[..., An
             # The rows have been read for that look; now the rule is switched on, and its host will refuse it.
             world.host.refuse[NAME] = "dns-name-taken"
             asked = asyncio.create_task(switch(world, instance, "ACTIVE"))
-            await asyncio.sleep(0.3)
+            await wait_until(lambda: written(world, "ACTIVE"))
             assert not asked.done()
             world.host.hold.pop("sync").set()
             answer = await asked
@@ -96,17 +98,21 @@ def test_an_older_look_confirms_nothing(world: Any, wait_until: Callable[..., An
     asyncio.run(scenario())
 
 
-def test_a_deactivation_that_failed_at_first_is_confirmed_by_the_whole_state(world: Any) -> None:
+def test_a_deactivation_that_failed_at_first_is_confirmed_by_the_whole_state(
+    world: Any, wait_until: Callable[..., Any]
+) -> None:
     async def scenario() -> None:
         async with world.open():
             instance = await running(world)
             assert (await switch(world, instance, "ACTIVE")).status_code == 200
             world.host.silent = True
             asked = asyncio.create_task(switch(world, instance, "INACTIVE"))
-            await asyncio.sleep(0.4)
+            await wait_until(lambda: written(world, "INACTIVE"))
+            before = world.host.unanswered
+            await wait_until(lambda: world.host.unanswered > before + 1)  # one of them may have been on its way
             assert not asked.done()
             world.host.silent = False
-            answer = await asyncio.wait_for(asked, 3)
+            answer = await asked
             assert (answer.status_code, answer.json()["state"], world.host.dns) == (200, "INACTIVE", {})
 
     asyncio.run(scenario())
