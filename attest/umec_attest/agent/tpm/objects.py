@@ -1,0 +1,63 @@
+"""What comes out of a TPM: keys, statements, and values of PCRs."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tpm2_pytss.types import TPMT_PUBLIC
+
+from umec_attest.agent.errors import TpmRefused
+
+__all__ = ["Attested", "EndorsementKey", "PcrQuote", "WrappedKey", "public_area"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndorsementKey:
+    """The EK: `public` is a TPMT_PUBLIC, `spki` its SubjectPublicKeyInfo, certificates are DER (None: it has none)."""
+
+    public: bytes
+    spki: bytes
+    certificate: bytes | None
+    chain: tuple[bytes, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The hex SHA-256 of the SubjectPublicKeyInfo, which a ticket names."""
+        return hashlib.sha256(self.spki).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A key that only this TPM can use: `public` is a TPMT_PUBLIC, `private` the buffer of a TPM2B_PRIVATE."""
+
+    public: bytes
+    private: bytes
+
+    @property
+    def spki(self) -> bytes:
+        """Return the key's SubjectPublicKeyInfo in DER."""
+        return bytes(public_area(self.public).to_der())
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A statement of the TPM about itself: `attest` is a TPMS_ATTEST, `signature` a TPMT_SIGNATURE."""
+
+    attest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PcrQuote:
+    """A quote, and the values of the SHA-256 bank that it covers."""
+
+    quote: Attested
+    pcrs: Mapping[int, bytes]
+
+
+def public_area(wire: bytes) -> TPMT_PUBLIC:
+    """Return a TPMT_PUBLIC that was stored; raises `TpmRefused` for trailing bytes."""
+    public, read = TPMT_PUBLIC.unmarshal(wire)
+    if read != len(wire):
+        raise TpmRefused("a stored public area has trailing bytes")
+    return public
