@@ -1,5 +1,5 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo sabotage test system vectors check fmt bench lock
+.PHONY: bootstrap demo sabotage test mutants system vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
@@ -12,6 +12,9 @@ sabotage: bootstrap  ## break each link on purpose: every run must fail and name
 
 test: bootstrap check  ## what must pass before anything lands
 	@.venv/bin/pytest -m "not vectors and not system"
+
+mutants: bootstrap  ## remove each check, one at a time: a test must notice (AREA="core attest" for some of them)
+	@.venv/bin/python tests/mutation $(AREA)
 
 system: bootstrap  ## a whole street of real processes: the demo line by line, restarts and kills of a site
 	@.venv/bin/pytest -m system
