@@ -22,8 +22,14 @@ NOUNS: Final = {
     "service": "MEC services.",
     "audit": "The audit log.",
 }
-COMMANDS: Final = {"up": "up", "netd": "netd", "demo": "demo", "token": "access"}
-"""Commands without a noun, and the module of each."""
+COMMANDS: Final = {
+    "up": "up:up",
+    "try": "trial:try_out",
+    "demo": "demo:demo",
+    "token": "access:token",
+    "netd": "netd:netd",
+}
+"""Commands without a noun, and the module and function of each."""
 
 
 def build() -> typer.Typer:
@@ -39,9 +45,10 @@ def build() -> typer.Typer:
             continue
         module = importlib.import_module(f"umec_platform.cli.{noun}")
         root.add_typer(module.app, name=noun, help=summary, no_args_is_help=True)
-    for command, name in COMMANDS.items():
+    for command, place in COMMANDS.items():
+        name, _, function = place.partition(":")
         module = importlib.import_module(f"umec_platform.cli.{name}")
-        root.command(name=command)(getattr(module, command))
+        root.command(name=command)(getattr(module, function))
     return root
 
 

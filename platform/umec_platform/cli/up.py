@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["up"]
 
 OTHERS: Final = frozenset(
-    {"VECTORS", "CREDENTIAL", "TCTI", "AGENT_STATE", "TICKET", "CONFIG", "REGISTRY", "DEMO_SANDBOX"}
+    {"VECTORS", "CREDENTIAL", "TCTI", "AGENT_STATE", "TICKET", "CONFIG", "REGISTRY", "DEMO_SANDBOX", "TRY"}
 )
 """Variables that begin like settings and belong to other commands."""
 

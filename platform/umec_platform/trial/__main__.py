@@ -1,0 +1,87 @@
+"""Inside the sandbox: the street, then the shell or the command, until it ends."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from typing import Final
+
+from rich.console import Console
+
+from umec_platform.demo.command import Processes
+from umec_platform.demo.run import MANAGEMENT, MP1, REGISTRY, Run
+from umec_platform.demo.sandbox import prepare
+from umec_platform.demo.timeline import Broken, Timeline
+from umec_platform.trial import street
+from umec_platform.trial.shell import environment, shell_line, write_tools
+
+AS_JSON: Final = "--json"
+
+
+def main(arguments: list[str]) -> int:
+    """Run what `arguments` say (nothing: a shell) in a try-out site; return its exit status."""
+    as_json, line = arguments[:1] == [AS_JSON], arguments[1:]
+    folder = prepare()
+    logs = folder / "logs"
+    logs.mkdir()
+    with contextlib.ExitStack() as clean_up:
+        processes = Processes(logs)
+        clean_up.callback(processes.stop_all)
+        run = Run(folder, Timeline(as_json=False, console=Console(quiet=True)), None, processes, clean_up)
+        print("building the street, which takes half a minute …", file=sys.stderr, flush=True)  # noqa: T201
+        try:
+            street.open_street(run)
+        except Broken as broken:
+            refused = {
+                "refused": True,
+                "code": broken.code or "try-out-failed",
+                "detail": broken.detail,
+                "advice": None,
+            }
+            _say(json.dumps(refused) if as_json else f"refused {refused['code']}: {broken.detail}")
+            return 1
+        tools = write_tools(run)
+        _say(json.dumps(_facts(run)) if as_json else _welcome(run, shell=not line))
+        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs in the shell
+        return subprocess.run(line or shell_line(run), check=False, env=environment(run, tools)).returncode
+
+
+def _facts(run: Run) -> dict[str, str | bool]:
+    return {
+        "simulated": True,
+        "management": MANAGEMENT,
+        "mp1": MP1,
+        "registry": REGISTRY,
+        "node": street.NODE.name,
+        "tenant": street.TENANT,
+        "address": street.ADDRESS,
+        "folder": str(run.folder),
+        "operator_credential": run.credential,
+        "builder_credential": str(run.folder / f"{street.BUILDER}.json"),
+        "tenant_credential": str(run.folder / f"{street.TENANT_OWNER}.json"),
+    }
+
+
+def _welcome(run: Run, *, shell: bool) -> str:
+    lines = [
+        "SIMULATED   the TPM of the node is a program, and so was its boot: this site is for trying things out",
+        f"site        management {MANAGEMENT}, Mp1 {MP1}, registry {REGISTRY}",
+        f"node        {street.NODE.name}, trusted; `camera COMMAND` runs a command on the device beside it",
+        f"tenant      {street.TENANT}: address {street.ADDRESS}, names under {street.TENANT}.mec.internal",
+        "operator    UMEC_CREDENTIAL is set: commands find it by themselves",
+        f"builder     --credential $UMEC_TRY/{street.BUILDER}.json",
+        f"tenant's    --credential $UMEC_TRY/{street.TENANT_OWNER}.json",
+        f"logs        {run.processes.logs}",
+    ]
+    if shell:
+        lines.append("end         exit ends everything; only files outside of $UMEC_TRY stay")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - this is the output
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
