@@ -1,17 +1,19 @@
 """The outermost layer of an application: request ids, the cap on bodies, the access line, counters, the last net."""
 
+import asyncio
 import secrets
 from time import perf_counter
 from typing import Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from umec_core import metrics
 from umec_core.errors import Kind, UmecError
 from umec_core.problems import MEDIA_TYPE
 
-__all__ = ["BodyTooLarge", "Edge"]
+__all__ = ["BodyTooLarge", "Edge", "RequestTooSlow"]
 
 log = structlog.get_logger("umec.http")
 
@@ -21,11 +23,25 @@ INTERNAL: Final = (
 )
 
 
+BODY_SECONDS: Final = 30.0
+"""How long the next piece of a body may take: long enough for a node behind a bad radio link."""
+
+GONE: Final = 499
+"""The status in log and counters where the client left before it was answered."""
+
+
 class BodyTooLarge(UmecError):
     """The body of a request is longer than this API reads."""
 
     code = "body-too-large"
     kind = Kind.TOO_LARGE
+
+
+class RequestTooSlow(UmecError):
+    """The request did not come in time."""
+
+    code = "request-too-slow"
+    kind = Kind.TIMEOUT
 
 
 class Edge:
@@ -46,6 +62,8 @@ class Edge:
             began = perf_counter()
             try:
                 await self._app(scope, exchange.receive, exchange.send)
+            except ClientDisconnect:
+                exchange.status = exchange.status or GONE
             except Exception:
                 log.exception("unforeseen error", app=self._name, method=scope["method"], route=exchange.route)
                 await exchange.fail()
@@ -72,6 +90,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._left = max_body
+        self._complete = False
         self._max_body = max_body
 
     @property
@@ -80,12 +99,22 @@ class _Exchange:
         return str(getattr(self.scope.get("route"), "path", "unmatched"))
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self._next()
         if message["type"] == "http.request":
+            self._complete = not message.get("more_body", False)
             self._left -= len(message.get("body", b""))
             if self._left < 0:
                 raise BodyTooLarge(f"the body has more than {self._max_body} bytes")
         return message
+
+    async def _next(self) -> Message:
+        if self._complete:  # only the end of the connection can still come, at any time
+            return await self._receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._receive()
+        except TimeoutError:
+            raise RequestTooSlow(f"the next piece of the body has to come within {BODY_SECONDS:g} seconds") from None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

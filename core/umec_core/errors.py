@@ -41,6 +41,8 @@ class Kind(Enum):
     PRECONDITION = "precondition"
     TOO_LARGE = "too-large"
     TOO_MANY = "too-many"
+    TIMEOUT = "timeout"
+    """The caller did not say in time what they want."""
     UNAVAILABLE = "unavailable"
     """Something that the answer needs is not there right now; trying again later may help."""
 

@@ -27,6 +27,7 @@ PROBLEMS: Final[dict[Kind, Problem]] = {
     Kind.CONFLICT: Problem(409, "Conflict with the present state"),
     Kind.PRECONDITION: Problem(412, "Precondition failed"),
     Kind.TOO_LARGE: Problem(413, "Too large"),
+    Kind.TIMEOUT: Problem(408, "The request took too long"),
     Kind.TOO_MANY: Problem(429, "Too many requests"),
     Kind.UNAVAILABLE: Problem(503, "Not available right now"),
 }

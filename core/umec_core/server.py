@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from umec_core.errors import Unavailable
+from umec_core.protocol import Protocol
 
 __all__ = ["Listener", "ListenerBusy", "serve"]
 
@@ -95,16 +95,6 @@ class Listener:
         return bound
 
 
-class _Protocol(HttpToolsProtocol):
-    """Shows the peer's certificate to the application. The server replaces what a request could say about it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        self.app_state = {**self.app_state, "client_certificate": certificate}
-        super().connection_made(transport)
-
-
 class _Server(Server):
     """A server that leaves signals to whoever runs it."""
 
@@ -118,7 +108,7 @@ def _server(listener: Listener) -> _Server:
     tls: dict[str, Any] = {} if context is None else {"ssl_context_factory": lambda _config, _default: context}
     config = Config(
         listener.app,
-        http=_Protocol,
+        http=Protocol,
         ws="none",
         log_config=None,
         access_log=False,

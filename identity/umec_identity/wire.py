@@ -30,6 +30,7 @@ _by_kind: Final[dict[Kind, tuple[str, int]]] = {
     Kind.UNAVAILABLE: ("temporarily_unavailable", 503),
     Kind.TOO_MANY: ("temporarily_unavailable", 429),
     Kind.TOO_LARGE: ("invalid_request", 413),
+    Kind.TIMEOUT: ("invalid_request", 408),
 }
 
 
