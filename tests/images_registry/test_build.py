@@ -141,3 +141,24 @@ def test_a_layout_that_was_tampered_with_is_refused(tmp_path):
     assert layout.image().content == content
     with pytest.raises(LayoutInvalid):
         Layout(tmp_path / "nowhere").image()
+
+
+def test_a_version_is_part_of_the_manifest(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "app.py").write_text("print('hello')")
+    file, folders = tmp_path / "image.toml", '[[folders]]\nsource = "src"\ntarget = "/"\n'
+
+    def annotation(described, version=None):
+        file.write_text(f'entrypoint = ["/app.py"]\n{described}{folders}')
+        spec, base = load_spec(file)
+        report = build_image(spec, base, tmp_path / "out", tag="v1", version=version)
+        stated = Layout(tmp_path / "out").image().manifest.annotations.get("org.opencontainers.image.version")
+        assert report.to_json()["version"] == stated
+        return stated
+
+    assert annotation("") is None
+    assert annotation("", "1.2.0") == "1.2.0"
+    assert annotation('version = "1.1.0"\n') == "1.1.0"
+    assert annotation('version = "1.1.0"\n', "1.2.0-rc.1") == "1.2.0-rc.1"
+    assert code(annotation, 'version = "1.1"\n') == "image-spec-invalid"
+    assert code(annotation, "", "1.1") == "version-invalid"

@@ -12,10 +12,12 @@ from umec_core.clock import system_clock
 from umec_core.dpop import make_proof
 from umec_core.tokens import TokenVerifier
 from umec_images.gateway import ImagesService, ImagesSettings
+from umec_images.oci.version import parse_version
 from umec_images.promotion import DenyList
 
 URL = "https://registry.test:5443"
 DENIALS = "/images/v1/denials"
+MINIMUMS, CRANE = "/images/v1/minimums", "harbour/crane"
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
@@ -38,6 +40,11 @@ class Client:
 
     async def deny(self, digest, reason="it leaks a key", **arguments):
         return await self.send("POST", json={"digest": digest, "reason": reason}, **arguments)
+
+    async def minimum(self, version, *, reason="1.0 leaks a key", repository=CRANE, **arguments):
+        wanted = {"repository": repository, "version": version, "reason": reason}
+        lower = {"lower": arguments.pop("lower")} if "lower" in arguments else {}
+        return await self.send("PUT", MINIMUMS, json=wanted | lower, **arguments)
 
     async def allow(self, digest, **arguments):
         return await self.send("DELETE", f"{DENIALS}/{digest}", **arguments)
@@ -74,6 +81,7 @@ def test_who_may_deny_and_allow(opened):
                 assert code(await client.deny(DIGEST, scope=scope)) == refused
                 assert code(await client.allow(DIGEST, scope=scope)) == refused
                 assert code(await client.send("GET", scope=scope)) == refused
+                assert code(await client.minimum("1.0.0", scope=scope)) == refused
             assert client.service.denials.current() == DenyList()
             assert (await client.deny(DIGEST))[0] == 201
             assert (await client.allow(DIGEST))[0] == 200
@@ -149,4 +157,60 @@ def test_every_change_is_in_the_audit_log(opened):
     assert asyncio.run(work()) == [
         ("client", "image-denied", DIGEST, {"reason": "it leaks a key", "version": 1}),
         ("client", "image-allowed", DIGEST, {"version": 2}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"version": "1.0"}, "version-invalid"),
+        ({"version": 1}, "invalid-input"),
+        ({"repository": "crane"}, "reference-invalid"),
+        ({"reason": ""}, "invalid-input"),
+        ({"lower": "perhaps"}, "invalid-input"),
+        ({"surprise": 1}, "invalid-input"),
+    ],
+)
+def test_malformed_minimums_are_refused(opened, change, refused):
+    body = {"repository": CRANE, "version": "1.0.0", "reason": "x"}
+
+    async def work():
+        async with opened() as client:
+            assert code(await client.send("PUT", MINIMUMS, json=body | change)) == (400, refused)
+            assert (await client.send("PUT", MINIMUMS, json=body))[0] == 200
+            incomplete = {name: value for name, value in body.items() if name != "version"}
+            assert code(await client.send("PUT", MINIMUMS, json=incomplete)) == (400, "invalid-input")
+
+    asyncio.run(work())
+
+
+def test_a_minimum_only_rises_until_an_operator_lowers_it_on_purpose(opened):
+    async def work():
+        async with opened() as client:
+            assert await client.minimum("1.1.0") == (200, {"repository": CRANE, "minimum": "1.1.0", "version": 1})
+            assert (await client.minimum("1.2.0"))[0] == 200
+            assert (await client.minimum("1.2.0", reason="again"))[1]["version"] == 2  # nothing changed
+            for lower in ("1.1.9", "1.2.0-rc.1", None):
+                assert code(await client.minimum(lower)) == (409, "minimum-falls")
+            assert client.service.denials.current() == DenyList(2, minimums={CRANE: parse_version("1.2.0")})
+        async with opened() as client:
+            assert client.service.denials.current() == DenyList(2, minimums={CRANE: parse_version("1.2.0")})
+            assert (await client.minimum("1.1.0", lower=True, reason="1.2.0 does not start"))[0] == 200
+            _, shown = await client.send("GET")
+            assert [
+                (each["repository"], each["minimum"], each["reason"], each["actor"]) for each in shown["minimums"]
+            ] == [(CRANE, "1.1.0", "1.2.0 does not start", "client")]
+            assert await client.minimum(None, lower=True) == (200, {"repository": CRANE, "minimum": None, "version": 4})
+            assert client.service.denials.current() == DenyList(4)
+            log = await client.service.authority.journal.export()
+            return [(entry["action"], entry["subject"], entry["facts"]) for entry in log["entries"]]
+
+    def facts(minimum, before, reason="1.0 leaks a key", *, version):
+        return {"minimum": minimum, "before": before, "reason": reason, "version": version}
+
+    assert asyncio.run(work()) == [
+        ("image-minimum-raised", CRANE, facts("1.1.0", None, version=1)),
+        ("image-minimum-raised", CRANE, facts("1.2.0", "1.1.0", version=2)),
+        ("image-minimum-lowered", CRANE, facts("1.1.0", "1.2.0", "1.2.0 does not start", version=3)),
+        ("image-minimum-lowered", CRANE, facts(None, "1.1.0", version=4)),
     ]

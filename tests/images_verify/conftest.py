@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 import pytest
@@ -22,10 +22,14 @@ from umec_core.clock import system_clock
 from umec_core.http import create_app
 from umec_core.jose import KeySet, sign_jwt
 from umec_core.tokens import StaticKeys
+from umec_images.admission import Admitter, admit
 from umec_images.authority import SigningAuthority
 from umec_images.oci.errors import ManifestUnknown
 from umec_images.oci.manifest import BUNDLE, EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
+from umec_images.promotion import Approver, DenyList, Promoter, Wish, trusted_builders
+from umec_images.statements import Summary
 from umec_images.verify import BundleVerifier
+from umec_policies import load_default
 
 ISSUER = "https://mgmt.test:8443"
 REPOSITORY = "harbour/crane"
@@ -192,10 +196,12 @@ class CorruptibleRegistry:
         return digest
 
 
-def image(marker):
+def image(marker, version=None):
     """Return the manifest of an image; another marker is another image."""
     layer = json.dumps(marker).encode()
+    stated = {} if version is None else {"annotations": {"org.opencontainers.image.version": version}}
     return {
+        **stated,
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": Descriptor("application/vnd.oci.image.config.v1+json", digest_of(b"{}"), 2).to_json(),
@@ -211,4 +217,119 @@ def registry():
 @pytest.fixture
 def push(registry):
     """Return a function that stores an image and returns its digest."""
-    return lambda marker="crane": registry.push(image(marker))
+    return lambda marker="crane", version=None: registry.push(image(marker, version))
+
+
+TRUSTED = trusted_builders(ISSUER, {"harbour": ["builder", "second-builder"], "market": ["builder"]})
+MANAGER = Approver(identity_of("release-manager"), None)
+
+
+class Remembered:
+    """A history in memory."""
+
+    def __init__(self):
+        self.versions = {}
+
+    async def highest(self, repository, stage):
+        return self.versions.get((repository, stage))
+
+    async def reached(self, repository, stage, version):
+        self.versions[repository, stage] = max(version, self.versions.get((repository, stage), version))
+
+
+class Site:
+    """The images service and a platform of one site, around one registry."""
+
+    def __init__(self, registry, verifier):
+        self.registry = registry
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.clock = system_clock
+        self.verifier = verifier
+        self.denied = DenyList()
+        self.history = Remembered()
+        self.promoter = self.make_promoter()
+
+    def make_promoter(self, **changes):
+        wanted = {
+            "name": "https://registry.test:5443",
+            "registry": self.registry,
+            "verifier": self.verifier,
+            "builders": TRUSTED,
+            "key": self.key,
+            "policies": load_default("promotion"),
+            "history": self.history,
+            "clock": self.clock,
+            "deny_list": lambda: self.denied,
+        }
+        return Promoter(**{**wanted, **changes})
+
+    def promote(self, digest, *stages, approver=MANAGER, repository=REPOSITORY, **wish):
+        async def each():
+            return [await self.promoter.promote(approver, Wish(repository, digest, stage, **wish)) for stage in stages]
+
+        return asyncio.run(each())
+
+    def admit(self, digest, **changes):
+        wanted = {
+            "tenant": "harbour",
+            "repository": REPOSITORY,
+            "stage": "production",
+            "registry": self.registry,
+            "verifier": self.verifier,
+            "builders": TRUSTED,
+            "promotion_keys": [self.key.public_key()],
+            "policies": load_default("admission"),
+            "now": self.clock(),
+            "deny_list": self.denied,
+        }
+        return asyncio.run(admit(digest=digest, **{**wanted, **changes}))
+
+    def attach(self, digest, content, **kind):
+        return asyncio.run(self.registry.attach(REPOSITORY, digest, content, **kind))
+
+    def summary(self, digest, stage="production", **changes):
+        made = Summary(
+            repository=REPOSITORY,
+            digest=digest,
+            stage=stage,
+            verifier="https://registry.test:5443",
+            verified_at=self.clock(),
+            policy_digest="0" * 64,
+            inputs=("0" * 64,),
+            approver=MANAGER.identity,
+            builder=identity_of("builder"),
+        )
+        return replace(made, **changes)
+
+
+@pytest.fixture
+def site(registry, verifier):
+    return Site(registry, verifier)
+
+
+@pytest.fixture
+def signed(site, sigstore, push):
+    """Return the digest of an image with a trusted builder's provenance."""
+    digest = push()
+    site.attach(digest, sigstore.statement(digest))
+    return digest
+
+
+@pytest.fixture
+def admitter(site):
+    """Return a function that makes a platform's admission: a function of a digest."""
+
+    def make(**changes):
+        wanted = {
+            "registry": site.registry,
+            "verifier": site.verifier,
+            "builders": TRUSTED,
+            "promotion_keys": [site.key.public_key()],
+            "policies": lambda: load_default("admission"),
+            "clock": site.clock,
+            "deny_list": lambda: site.denied,
+        }
+        platform = Admitter(**{**wanted, **changes})
+        return lambda digest: asyncio.run(platform.admit(tenant="harbour", repository=REPOSITORY, digest=digest))
+
+    return make

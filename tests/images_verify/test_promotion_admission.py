@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from umec_core import dsse
 from umec_core.clock import system_clock
-from umec_images.admission import Admitter, admit
+from umec_images.admission import Admitter
 from umec_images.errors import (
     ImageDenied,
     PromotionDenied,
@@ -20,9 +20,9 @@ from umec_images.errors import (
 )
 from umec_images.oci.errors import ManifestUnknown
 from umec_images.oci.manifest import MANIFEST, Descriptor
-from umec_images.promotion import Approver, DenyList, Promoter, Wish, sign_summary, trusted_builders
+from umec_images.promotion import Approver, DenyList, Wish, sign_summary, trusted_builders
 from umec_images.promotion.evidence import ENVELOPE
-from umec_images.statements import Summary, encode_statement, encode_summary
+from umec_images.statements import encode_statement, encode_summary
 from umec_policies import PolicySet, load_default
 
 ISSUER = "https://mgmt.test:8443"
@@ -32,97 +32,6 @@ BUILDER = f"{ISSUER}/identity/v1/clients/builder"
 MANAGER = Approver(f"{ISSUER}/identity/v1/clients/release-manager", None)
 OWN = Approver(BUILDER, "harbour")
 SBOM = {"predicate_type": "https://spdx.dev/Document", "predicate": {"spdxVersion": "SPDX-2.3"}}
-
-
-class Remembered:
-    """A history in memory."""
-
-    def __init__(self):
-        self.versions = {}
-
-    async def highest(self, repository, stage):
-        return self.versions.get((repository, stage))
-
-    async def reached(self, repository, stage, version):
-        self.versions[repository, stage] = max(version, self.versions.get((repository, stage), version))
-
-
-class Site:
-    """The images service and a platform of one site, around one registry."""
-
-    def __init__(self, registry, verifier):
-        self.registry = registry
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.clock = system_clock
-        self.verifier = verifier
-        self.denied = DenyList()
-        self.history = Remembered()
-        self.promoter = self.make_promoter()
-
-    def make_promoter(self, **changes):
-        wanted = {
-            "name": "https://registry.test:5443",
-            "registry": self.registry,
-            "verifier": self.verifier,
-            "builders": BUILDERS,
-            "key": self.key,
-            "policies": load_default("promotion"),
-            "history": self.history,
-            "clock": self.clock,
-            "deny_list": lambda: self.denied,
-        }
-        return Promoter(**{**wanted, **changes})
-
-    def promote(self, digest, *stages, approver=MANAGER, repository=REPOSITORY, **wish):
-        async def each():
-            return [await self.promoter.promote(approver, Wish(repository, digest, stage, **wish)) for stage in stages]
-
-        return asyncio.run(each())
-
-    def admit(self, digest, **changes):
-        wanted = {
-            "tenant": "harbour",
-            "repository": REPOSITORY,
-            "stage": "production",
-            "registry": self.registry,
-            "verifier": self.verifier,
-            "builders": BUILDERS,
-            "promotion_keys": [self.key.public_key()],
-            "policies": load_default("admission"),
-            "now": self.clock(),
-            "deny_list": self.denied,
-        }
-        return asyncio.run(admit(digest=digest, **{**wanted, **changes}))
-
-    def attach(self, digest, content, **kind):
-        return asyncio.run(self.registry.attach(REPOSITORY, digest, content, **kind))
-
-    def summary(self, digest, stage="production", **changes):
-        made = Summary(
-            repository=REPOSITORY,
-            digest=digest,
-            stage=stage,
-            verifier="https://registry.test:5443",
-            verified_at=self.clock(),
-            policy_digest="0" * 64,
-            inputs=("0" * 64,),
-            approver=MANAGER.identity,
-            builder=BUILDER,
-        )
-        return replace(made, **changes)
-
-
-@pytest.fixture
-def site(registry, verifier):
-    return Site(registry, verifier)
-
-
-@pytest.fixture
-def signed(site, sigstore, push):
-    """Return the digest of an image with a trusted builder's provenance."""
-    digest = push()
-    site.attach(digest, sigstore.statement(digest))
-    return digest
 
 
 def refusal(call, *arguments, **changes):

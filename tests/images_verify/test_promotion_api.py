@@ -19,7 +19,8 @@ from umec_images.errors import ImageDenied
 from umec_images.gateway import ImagesService, ImagesSettings
 from umec_images.oci.client import RegistryClient
 from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
-from umec_images.promotion import trusted_builders
+from umec_images.oci.version import parse_version
+from umec_images.promotion import DenyList, StoredHistory, trusted_builders
 from umec_images.verify import BundleVerifier
 from umec_policies import PolicySet, load_default
 
@@ -80,13 +81,15 @@ class Site:
 
         return asyncio.run(with_client())
 
-    def image(self):
+    def image(self, version=None):
         """Push a new image and return its digest."""
+        stated = {} if version is None else {"annotations": {"org.opencontainers.image.version": version}}
 
         async def push(client):
             layer = uuid.uuid4().bytes
             config, blob = await client.push_blob(REPOSITORY, EMPTY_CONTENT), await client.push_blob(REPOSITORY, layer)
             manifest = {
+                **stated,
                 "schemaVersion": 2,
                 "mediaType": MANIFEST,
                 "config": Descriptor(EMPTY, config, len(EMPTY_CONTENT)).to_json(),
@@ -230,6 +233,43 @@ def test_a_denied_image_is_neither_promoted_nor_admitted_until_that_is_lifted(si
     for stage in ("staging", "production"):
         assert site.post(wanted(signed, stage), manager).status_code == 201
     assert site.run(work).policies == ("admit-production",)
+
+
+def test_what_is_promoted_as_the_minimum_ends_what_came_before_also_after_a_restart(served, signing, tmp_path):
+    with images_service(served, tmp_path) as site:
+        authority, manager = signing(site.url, site.key), site.holder("images:promote")
+
+        def version(text):
+            digest = site.image(text)
+            site.run(lambda client: client.attach(REPOSITORY, digest, authority.statement(digest)))
+            return digest
+
+        older, newer, newest = version("1.0.0"), version("1.1.0"), version("1.2.0")
+        made = site.post(wanted(newer), manager)
+        assert (made.status_code, made.json()["version"]) == (201, "1.1.0")
+        assert site.post(wanted(older), manager).json()["code"] == "promotion-rollback"
+        assert site.post(wanted(older) | {"rollback": "two\nlines"}, manager).status_code == 400
+        assert site.post(wanted(older) | {"rollback": "1.1.0 is slow"}, manager).status_code == 201
+        assert site.service.denials.current() == DenyList()
+        assert site.post(wanted(newer, "production") | {"minimum": True}, manager).status_code == 201
+        assert site.service.denials.current() == DenyList(1, minimums={REPOSITORY: parse_version("1.1.0")})
+        assert site.post(wanted(older, "production"), manager).json()["code"] == "image-rollback"
+        log = asyncio.run(site.service.authority.journal.export())
+        found = [entry["facts"] for entry in log["entries"] if entry["action"] == "image-promoted"]
+        assert [(each["version"], each.get("rollback")) for each in found] == [
+            ("1.1.0", None),
+            ("1.0.0", "1.1.0 is slow"),
+            ("1.1.0", None),
+        ]
+        raised = [entry for entry in log["entries"] if entry["action"] == "image-minimum-raised"]
+        assert [(each["actor"], each["subject"]) for each in raised] == [("release-manager", REPOSITORY)]
+        assert site.post(wanted(newest), manager).status_code == 201
+    with images_service(served, tmp_path) as site:
+        history = StoredHistory(site.service.authority.store, system_clock)
+        assert asyncio.run(history.highest(REPOSITORY, "staging")) == parse_version("1.2.0")
+        assert asyncio.run(history.highest(REPOSITORY, "production")) == parse_version("1.1.0")
+        assert asyncio.run(history.highest("harbour/other", "staging")) is None
+        assert site.service.denials.current() == DenyList(1, minimums={REPOSITORY: parse_version("1.1.0")})
 
 
 FREEZE = """

@@ -13,6 +13,7 @@ from umec_images.build.spec import ImageSpec
 from umec_images.oci.layout import Layout
 from umec_images.oci.manifest import MANIFEST, Descriptor, encode
 from umec_images.oci.reference import check_tag
+from umec_images.oci.version import VERSION, parse_version
 
 __all__ = ["BuildReport", "build_image"]
 
@@ -35,6 +36,7 @@ class BuildReport:
 
     digest: str
     tag: str
+    version: str | None
     layers: tuple[Layer, ...]
     packages: dict[str, str]
     """Versions of the Debian packages inside."""
@@ -61,6 +63,7 @@ class BuildReport:
         return {
             "digest": self.digest,
             "tag": self.tag,
+            "version": self.version,
             "size": self.size,
             "layers": layers,
             "packages": self.packages,
@@ -68,13 +71,14 @@ class BuildReport:
         }
 
 
-def build_image(spec: ImageSpec, base: Path, out: Path, *, tag: str) -> BuildReport:
+def build_image(spec: ImageSpec, base: Path, out: Path, *, tag: str, version: str | None = None) -> BuildReport:
     """Build the image that `spec` describes (its paths start at `base`) into the OCI layout `out`.
 
-    Raises the errors of `umec_images.build.errors`.
+    `version` stands in place of the description's. Raises VersionInvalid and the errors of `umec_images.build.errors`.
     """
     layout = Layout(out)
     check_tag(tag)
+    stated = spec.version if version is None else parse_version(version).text
     layout.prepare()
     packages = closure(spec.packages, installed(), spec.exclude) if spec.packages else []
     distributions = required(spec.distributions)
@@ -88,10 +92,11 @@ def build_image(spec: ImageSpec, base: Path, out: Path, *, tag: str) -> BuildRep
     layers.extend(_folders(spec, base, blobs))
     if not layers:
         raise SpecInvalid("the image is empty: it names no packages, distributions or folders")
-    digest = layout.put_image(_manifest(layout, spec, layers), tag)
+    digest = layout.put_image(_manifest(layout, spec, layers, stated), tag)
     return BuildReport(
         digest=digest,
         tag=tag,
+        version=stated,
         layers=tuple(layers),
         packages={each.name: each.version for each in packages},
         distributions={each.name: each.version for each in distributions},
@@ -112,11 +117,12 @@ def _folders(spec: ImageSpec, base: Path, blobs: Path) -> Iterator[Layer]:
         yield write_layer(f"folder-{number}", folder_entries(source, folder.target), blobs)
 
 
-def _manifest(layout: Layout, spec: ImageSpec, layers: list[Layer]) -> bytes:
+def _manifest(layout: Layout, spec: ImageSpec, layers: list[Layer], version: str | None) -> bytes:
     content = _config(spec, layers)
     config = Descriptor(CONFIG, layout.put(content), len(content))
     described = [Descriptor(LAYER, layer.digest, layer.size).to_json() for layer in layers]
-    return encode({"schemaVersion": 2, "mediaType": MANIFEST, "config": config.to_json(), "layers": described})
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config.to_json(), "layers": described}
+    return encode(manifest if version is None else manifest | {"annotations": {VERSION: version}})
 
 
 def _config(spec: ImageSpec, layers: list[Layer]) -> bytes:

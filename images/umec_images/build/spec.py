@@ -1,5 +1,6 @@
 """`image.toml`: what goes into an image and how it starts.
 
+    version = "1.4.0"                      its semantic version, which promotion and admission keep from going back
     packages = ["python3"]                 Debian packages, with what they depend on
     distributions = ["httpx"]              Python distributions of this environment, with what they require
     entrypoint = ["/usr/bin/python3", "-m", "app"]
@@ -14,9 +15,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from umec_images.build.errors import SpecInvalid
+from umec_images.oci.errors import VersionInvalid
+from umec_images.oci.version import parse_version
 
 __all__ = ["Folder", "ImageSpec", "load_spec"]
 
@@ -25,6 +28,14 @@ MAX_SPEC: Final = 64 * 1024
 """Bytes; a description has some dozens of lines."""
 NOBODY: Final = "65534:65534"
 """Images run as nobody unless they say otherwise."""
+
+
+def _semantic(text: str) -> str:
+    try:
+        return parse_version(text).text
+    except VersionInvalid as error:
+        raise ValueError(error.detail) from error
+
 
 _Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{1,100}$")]
 _Distribution = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")]
@@ -46,6 +57,7 @@ class ImageSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    version: Annotated[str, AfterValidator(_semantic)] | None = None
     packages: list[_Package] = []
     exclude: list[_Package] = []
     distributions: list[_Distribution] = []
