@@ -80,18 +80,15 @@ def _area(name: str, area: dict[str, list[str]], chosen: argparse.Namespace) -> 
     return status or int(bool(told.survivors or judge.unfit))
 
 
-def _files(patterns: list[str]) -> dict[str, Path]:
-    """Return the file of each module; raises if a pattern finds none."""
+def _files(names: list[str]) -> dict[str, Path]:
+    """Return the file of each module, and of each in a package; raises if a name is of neither."""
     files: dict[str, Path] = {}
-    for pattern in patterns:
-        path = pattern.removesuffix(".*").replace(".", "/")
-        folder = ROOT / path.partition("/")[0].removeprefix("umec_")
-        found = sorted((folder / path).rglob("*.py")) if pattern.endswith(".*") else [folder / f"{path}.py"]
-        if not found:
-            raise FileNotFoundError(f"modules.toml: {pattern}")
-        files |= {
-            ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): file for file in found
-        }
+    for name in names:
+        folder = ROOT / name.partition(".")[0].removeprefix("umec_")
+        place = folder / name.replace(".", "/")
+        for file in sorted(place.rglob("*.py")) or [place.with_suffix(".py").resolve(strict=True)]:
+            parts = file.relative_to(folder).with_suffix("").parts
+            files[".".join(parts).removesuffix(".__init__")] = file
     return {module: file for module, file in files.items() if ".migrations." not in module}
 
 

@@ -121,8 +121,7 @@ def test_a_finding_is_a_refusal():
 def test_the_areas_name_what_is_there():
     root = HERE.parents[1]
     for area in tomllib.loads((HERE / "modules.toml").read_text(encoding="utf-8")).values():
-        for module in area["modules"]:
-            path = module.removesuffix(".*").replace(".", "/")
-            folder = root / path.partition("/")[0].removeprefix("umec_")
-            assert (folder / path).is_dir() if module.endswith(".*") else (folder / f"{path}.py").is_file(), module
-        assert all((root / tests).is_dir() for tests in area["tests"])
+        for name in area["modules"]:
+            place = root / name.partition(".")[0].removeprefix("umec_") / name.replace(".", "/")
+            assert place.is_dir() or place.with_suffix(".py").is_file(), name
+        assert [tests for tests in area["tests"] if not (root / tests).is_dir()] == []
