@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from umec_core.errors import UmecError
+from umec_platform.cli.advice import advice_for
 
 __all__ = ["SystemRefused", "emit", "fail", "refusals"]
 
@@ -43,14 +44,15 @@ def fail(error: UmecError, *, as_json: bool) -> NoReturn:
     With `as_json` they are one object on standard output, where a script looks for the result; else text on standard
     error.
     """
+    advice = advice_for(error.code, error.advice)
     if as_json:
-        refusal = {"refused": True, "code": error.code, "detail": error.detail, "advice": error.advice}
+        refusal = {"refused": True, "code": error.code, "detail": error.detail, "advice": advice}
         typer.echo(json.dumps(refusal, ensure_ascii=False))
         raise typer.Exit(REFUSED_EXIT) from error
     _errors.print(f"[bold red]refused[/] [bold]{error.code}[/]:", end=" ")
     _errors.print(error.detail, markup=False)
-    if error.advice is not None:
-        _errors.print(f"  what to do: {error.advice}", markup=False)
+    if advice is not None:
+        _errors.print(f"  what to do: {advice}", markup=False)
     raise typer.Exit(REFUSED_EXIT) from error
 
 

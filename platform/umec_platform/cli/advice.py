@@ -1,0 +1,113 @@
+"""What to do about a refusal, by its code. What a refusal itself advises comes first: it knows the case."""
+
+from typing import Final
+
+__all__ = ["ADVICE", "advice_for"]
+
+ADVICE: Final[dict[str, str]] = {
+    # --- files and this machine
+    "file-unreadable": "name a file that is there and that you may read",
+    "file-malformed": "the command's --help says which kind of file it wants",
+    "system-refused": "see whether the place exists, whose it is, and whether the disk is full",
+    "settings-invalid": "mend every place that is named: docs/operating.md lists the settings",
+    "key-file-exposed": "make a new key: others could have read this one",
+    "key-file-invalid": "restore the file from its backup; without one, make a new key and have it registered",
+    "listener-busy": "another program has the port: end it, or set management_port, mp1_port or registry_port",
+    "sandbox-unavailable": "have root run scripts/bootstrap",
+    "credential-invalid": "`umec up` writes operator.json; `umec client add NAME --out FILE` makes others",
+    "remote-unavailable": "see whether `umec up` runs, and whether this machine reaches https://HOST:8443/readyz",
+    "platform-untrusted": "compare the file given as --ca with server-ca.pem in the site's state folder",
+    # --- tokens and clients
+    "token-missing": "name your credential: --credential FILE, or UMEC_CREDENTIAL",
+    "token-expired": "set the clocks of both machines, then try again",
+    "token-scope": "use a credential that may do this; the operator gives scopes: umec client add NAME --scope SCOPE",
+    "token-audience": "ask for a token for this very API: umec token --resource URL",
+    "token-revoked": "the client was removed: umec client add registers a new one",
+    "invalid_scope": "ask for less, or have the operator register the client with that scope: umec client add --scope",
+    "scope-invalid": "ask for less, or have the operator register the client with that scope: umec client add --scope",
+    "target-invalid": "name an API of this site: umec token --resource https://HOST:8443/attest/v1",
+    "client-invalid": "the site does not know this client or its key: have the operator run umec client add",
+    "client-unknown": "the operator registers it: umec client add NAME --out FILE",
+    "client-exists": "choose another name, or remove it first: umec client remove NAME",
+    "assertion-expired": "set the clock of this machine",
+    "grant-denied": "the policy set `tokens` says no; umec policy explain --default tokens shows how it decides",
+    "too-many-requests": "wait a minute, then try again",
+    # --- enrolment
+    "ticket-unknown": "make a ticket at this site: umec node ticket NODE --tenant T --image I --ek-sha256 HASH",
+    "ticket-used": "a ticket is good once: make a new one with umec node ticket",
+    "ticket-expired": "make a new one with umec node ticket (--lifetime SECONDS)",
+    "ticket-ek-mismatch": "compare `umec node ek` on the node with the hash in the ticket: this is another TPM",
+    "ticket-node-mismatch": "enrol under the name in the ticket, or make a ticket for this name",
+    "ticket-invalid": "give the ticket as it was printed, or --ticket @FILE",
+    "ek-enrolled-elsewhere": "this TPM is another node already: umec node list, then umec node revoke that one",
+    "ek-certificate-path": "put the certificate of the TPM's maker into the folder attest.ek_roots; or give --ek-chain",
+    "ek-trust-missing": "set attest.ek_roots, or admit the TPM with a ticket",
+    "node-enrolled": "it is enrolled: umec node run; to start anew, umec node enroll --replace with a new ticket",
+    "node-other-ek": "the node has another TPM than before: umec node revoke NODE, then a new ticket",
+    "agent-state-invalid": "enrol first: umec node enroll --state FOLDER --ticket TICKET --ca server-ca.pem",
+    "agent-busy": "an agent runs with this state folder already: systemctl status umec-agent",
+    "tpm-unavailable": "see whether /dev/tpmrm0 is there and whether you are in its group (tss); or give --tcti",
+    # --- standing
+    "node-unknown": "umec node list shows what is enrolled",
+    "node-not-trusted": "umec node explain NODE says what was expected and found",
+    "node-not-attested": "wait for the next round, or run umec node attest",
+    "node-revoked": "admit it anew: umec node ticket, then umec node enroll --replace on the node",
+    "node-assignment-missing": "umec node approve NODE --tenant TENANT --image IMAGE",
+    "readmit-needs-boot": "boot the node into the image that its reference set is of",
+    "standing-conflict": "umec node show NODE says what it is now",
+    "standing-fallen": "umec node explain NODE says why; the token is worth nothing any more",
+    "standing-stale": "the verifier has not been heard: see whether it runs, and whether the clocks agree",
+    "reference-missing": "umec nodeimage predict FOLDER --name IMAGE --version N --key KEY; umec nodeimage publish",
+    "reference-expired": "sign a newer one: umec nodeimage predict … --version N+1, then umec nodeimage publish",
+    "reference-signature": "name the signer's public key in attest.reference_signers, or sign with one that is named",
+    "reference-rollback": "give it a higher --version than the newest: a version never falls",
+    "evidence-incomplete": "give all that is named; --structural checks only whether the pieces fit each other",
+    # --- images
+    "image-unsigned": "the builder signs it: umec image sign IMAGE --layout FOLDER",
+    "image-identity": "have the tenant's builder sign it, or name its client in [images.builders]",
+    "image-denied": "umec image denials says why; umec image allow lifts it",
+    "promotion-missing": "the operator promotes it: umec image promote IMAGE --stage staging, then --stage production",
+    "promotion-stage": "the operator promotes it further: umec image promote IMAGE --stage production",
+    "promotion-denied": "staging comes before production; umec policy explain --default promotion shows the rules",
+    "admission-denied": "see who promoted it, for which stage; umec policy explain --default admission shows the rules",
+    "manifest-unknown": "umec image push it first; the name is HOST:PORT/TENANT/NAME with :TAG or @DIGEST",
+    "blob-digest": "the registry's store is damaged: push the image again, and look for the reason",
+    "tag-immutable": "push under a new tag: one that exists never moves",
+    "tenant-foreign": "use the repository of your own tenant: HOST:PORT/TENANT/NAME",
+    "signing-failed": "see whether the registry's signing authority answers, and whether the clocks agree",
+    "package-missing": "apt-get install it on this machine: images are built from what is installed",
+    "distribution-missing": "install it into the environment that umec runs in",
+    # --- applications
+    "appd-invalid": "mend the place that is named; docs/examples/hello/appd.json is one that works",
+    "package-unknown": "umec app list shows what is onboarded; umec app onboard adds one",
+    "instance-unknown": "umec app list shows the instances of your tenant",
+    "instance-state": "umec app show INSTANCE says what it does now; terminate it first",
+    "instance-ended": "read its last lines: umec app log INSTANCE",
+    "instance-restarting": "wait: umec app show INSTANCE says when it runs",
+    "operation-slow": "it goes on: umec app show INSTANCE",
+    "host-unknown": "umec host list shows the hosts; umec host add makes one",
+    "host-not-trusted": "umec host list shows what its node is worth; umec node explain NODE why",
+    "host-silent": "see whether netd runs on that host: journalctl -u umec, and look for node=HOST",
+    "netd-unreachable": "see whether netd runs on that host: journalctl -u umec, and look for node=HOST",
+    "lease-expired": "the node's standing was not renewed: umec node explain NODE",
+    "tenant-unknown": "the operator makes it: umec tenant add TENANT --address PREFIX",
+    "address-not-of-tenant": "use an address of your own; the operator grants them: umec tenant add --address PREFIX",
+    "name-not-of-tenant": "use a name under TENANT.mec.internal; the operator grants others: umec tenant add --domain",
+    "permission-not-grantable": "leave it out of requestedPermissions: applications get mec:* and images:pull only",
+    "grant-overlaps": "umec tenant list shows who has it: an address or name belongs to one tenant",
+    "already-exists": "it is there already: list it, or choose another name",
+    # --- audit and policies
+    "audit-gap": "entries are missing: keep this file, compare with an older copy (--previous), find out who wrote",
+    "audit-rewritten": "an entry was changed: keep this file, compare with an older copy (--previous), see who wrote",
+    "audit-checkpoint-invalid": "check with the SERVICE-audit.pem of this site that you kept elsewhere",
+    "policy-invalid": "mend the place that is named, then umec policy check FOLDER",
+    "policy-tests-failed": "umec policy explain FOLDER --test NAME says which fact decided",
+    "policy-denied": "umec policy explain says which policy forbids, and which fact would turn it",
+    "internal-error": "this is a defect: the service's log has its trace",
+}
+"""The next step for each code that a user of the command line meets."""
+
+
+def advice_for(code: str, said: str | None) -> str | None:
+    """Return what the refusal itself advises, else what this table says about its code."""
+    return said if said is not None else ADVICE.get(code)
