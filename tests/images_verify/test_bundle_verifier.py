@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 import sigstore.dsse
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
 from umec_images.errors import (
+    AuthorityExpired,
     DigestMismatch,
     IdentityRefused,
     SignatureInvalid,
@@ -164,9 +166,9 @@ def test_a_key_or_authority_retired_before_the_signature_is_not_believed(sigstor
             PARTS[part](root)["validFor"]["start"] = "2020-01-01T00:00:00Z"
             return check(BundleVerifier(json.dumps(root).encode()), bundle)
 
-        with pytest.raises(SignatureInvalid) as refusal:
+        with pytest.raises(AuthorityExpired) as refusal:
             ending(signed_at - timedelta(seconds=1))
-        assert refusal.value.code == "image-signature-invalid"
+        assert refusal.value.code == "image-authority-expired"
         assert ending(signed_at).bundle_id  # the interval is closed
         assert ending(signed_at + timedelta(days=1)).bundle_id
 
@@ -176,9 +178,32 @@ def test_a_key_or_authority_trusted_only_after_the_signature_is_not_believed(sig
     signed_at = check(verifier, statement).signed_at
     root = json.loads(sigstore.root)
     PARTS[part](root)["validFor"]["start"] = (signed_at + timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    with pytest.raises(SignatureInvalid):
+    with pytest.raises(AuthorityExpired):
         check(BundleVerifier(json.dumps(root).encode()), statement, now=signed_at + timedelta(days=1))
     check(verifier, statement)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_forgery_is_a_forgery_also_in_the_name_of_a_retired_authority(sigstore, verifier, statement, part):
+    signed_at = check(verifier, statement).signed_at
+    root = json.loads(sigstore.root)
+    PARTS[part](root)["validFor"] = {"start": "2020-01-01T00:00:00Z", "end": "2021-01-01T00:00:00Z"}
+    at = statement.index(b'"sig":"') + 20
+    forged = statement[:at] + (b"A" if statement[at : at + 1] != b"A" else b"B") + statement[at + 1 :]
+    with pytest.raises(SignatureInvalid) as refusal:
+        check(BundleVerifier(json.dumps(root).encode()), forged, now=signed_at)
+    assert refusal.value.code == "image-signature-invalid"
+
+
+def test_what_was_signed_in_time_is_good_long_after_every_authority_has_ended(sigstore, statement, artifact):
+    later = system_clock() + timedelta(days=20 * 365)
+    root = json.loads(sigstore.root)
+    for part in PARTS.values():
+        part(root)["validFor"]["end"] = (system_clock() + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    authority = base64.b64decode(root["certificateAuthorities"][0]["certChain"]["certificates"][0]["rawBytes"])
+    assert x509.load_der_x509_certificate(authority).not_valid_after_utc < later
+    for bundle in (statement, artifact):
+        assert check(BundleVerifier(json.dumps(root).encode()), bundle, now=later).signer.subject == BUILDER.subject
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -29,7 +29,7 @@ from sigstore_models.common.v1 import HashAlgorithm
 
 from umec_core.dsse import IN_TOTO
 from umec_core.errors import UmecError
-from umec_images.errors import DigestMismatch, SignatureInvalid, StatementInvalid
+from umec_images.errors import AuthorityExpired, DigestMismatch, SignatureInvalid, StatementInvalid
 from umec_images.statements import Statement, parse_statement
 from umec_images.verify import intoto, managed
 from umec_images.verify.identity import Expected, SignerIdentity, signer_of
@@ -81,7 +81,8 @@ class BundleVerifier:
     ) -> VerifiedStatement:
         """Return the in-toto statement in a bundle that an expected identity (or a managed key) made about `digest`.
 
-        `digest` is `sha256:<hex>`. Raises SignatureInvalid, IdentityRefused, StatementInvalid or DigestMismatch.
+        `digest` is `sha256:<hex>`. Raises SignatureInvalid, AuthorityExpired, IdentityRefused,
+        StatementInvalid or DigestMismatch.
         """
         wanted = _digest(digest)
         return _closed(lambda: self._statement(bundle, wanted, identity, now))
@@ -91,7 +92,7 @@ class BundleVerifier:
     ) -> VerifiedArtifact:
         """Return the proof that an expected identity (or a managed key) signed the bytes that have `digest`.
 
-        `digest` is `sha256:<hex>`. Raises SignatureInvalid or IdentityRefused.
+        `digest` is `sha256:<hex>`. Raises SignatureInvalid, AuthorityExpired or IdentityRefused.
         """
         wanted = _digest(digest)
         return _closed(lambda: self._artifact(bundle, wanted, identity, now))
@@ -121,13 +122,14 @@ class BundleVerifier:
         times = verified_times(bundle, signature, self.root.time_authorities, now)  # 2
         signer = None
         if isinstance(identity, EllipticCurvePublicKey):
-            managed.verify_envelope(bundle, identity, self.root.logs(times))  # 3, 4, 5
+            key = identity
+            self._trusted(lambda root: managed.verify_envelope(bundle, key, root.logs(times)))  # 3, 4, 5
         else:
             verified = Bundle(bundle)
             if intoto.is_intoto(bundle):
-                intoto.verify(bundle, verified, self.root, times)  # 3, 4
+                self._trusted(lambda root: intoto.verify(bundle, verified, root, times))  # 3, 4
             else:
-                self.root.verifier(times).verify_dsse(verified, IdentityLater())  # 3, 4
+                self._trusted(lambda root: root.verifier(times).verify_dsse(verified, IdentityLater()))  # 3, 4
             signer = signer_of(verified.signing_certificate)
             identity.require(signer)  # 5
         if bundle.dsse_envelope.payload_type != IN_TOTO:  # 6
@@ -149,14 +151,37 @@ class BundleVerifier:
         times = verified_times(bundle, signature, self.root.time_authorities, now)  # 2
         signer = None
         if isinstance(identity, EllipticCurvePublicKey):
-            managed.verify_artifact(bundle, wanted, identity, self.root.logs(times))  # 3, 4, 5, 6
+            key = identity
+            self._trusted(lambda root: managed.verify_artifact(bundle, wanted, key, root.logs(times)))  # 3, 4, 5, 6
         else:
             verified = Bundle(bundle)
             hashed = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=wanted)
-            self.root.verifier(times).verify_artifact(hashed, verified, IdentityLater())  # 3, 4, 6
+            self._trusted(
+                lambda root: root.verifier(times).verify_artifact(hashed, verified, IdentityLater())
+            )  # 3, 4, 6
             signer = signer_of(verified.signing_certificate)
             identity.require(signer)  # 5
         return VerifiedArtifact(f"{PREFIX}{wanted.hex()}", signer, times[-1], bundle_id(bundle, signature))
+
+    def _trusted(self, check: Callable[[TrustRoot], object]) -> None:
+        """Run a check; AuthorityExpired if it holds but for the times at which its authorities were trusted."""
+        try:
+            check(self.root)
+        except Exception as refusal:
+            if not _holds(lambda: check(self.root.whenever)):
+                raise
+            raise AuthorityExpired(
+                "what signed, logged or certified this was not trusted any more, or not yet, when it was signed",
+                advice="It has to be signed again, by an authority that the trusted root holds to be valid now.",
+            ) from refusal
+
+
+def _holds(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except Exception:  # noqa: BLE001 - libraries raise most anything; the refusal is another's
+        return False
+    return True
 
 
 def bundle_id(bundle: bundle_v1.Bundle, signature: bytes) -> str:

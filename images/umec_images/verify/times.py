@@ -10,7 +10,7 @@ from typing import Final
 from rfc3161_client import TimeStampResponse, VerificationError, VerifierBuilder, decode_timestamp_response
 from sigstore_models.bundle.v1 import Bundle
 
-from umec_images.errors import SignatureInvalid
+from umec_images.errors import AuthorityExpired, SignatureInvalid
 from umec_images.verify.trust import TimeAuthority
 
 __all__ = ["SKEW", "verified_times"]
@@ -24,8 +24,16 @@ MAX_STAMPS: Final = 8
 def verified_times(
     bundle: Bundle, signature: bytes, authorities: Sequence[TimeAuthority], now: datetime
 ) -> tuple[datetime, ...]:
-    """Return all times at which the signature verifiably existed, at least one; raises SignatureInvalid."""
-    times = [*_stamped(bundle, signature, authorities), *_integrated(bundle)]
+    """Return all times at which the signature verifiably existed, at least one; raises SignatureInvalid.
+
+    AuthorityExpired where a time stamping authority of ours says when, and was not trusted then.
+    """
+    stamped = _stamped(bundle, signature, authorities)
+    times = [*(time for time, trusted in stamped if trusted), *_integrated(bundle)]
+    if not times and stamped:
+        raise AuthorityExpired(
+            f"the authority that stamped this on {stamped[0][0]:%Y-%m-%d %H:%M:%S} UTC was not trusted then"
+        )
     if not times:
         raise SignatureInvalid("no trusted authority says when this was signed")
     if max(times) > now + SKEW:
@@ -33,7 +41,8 @@ def verified_times(
     return tuple(sorted(set(times)))
 
 
-def _stamped(bundle: Bundle, signature: bytes, authorities: Sequence[TimeAuthority]) -> list[datetime]:
+def _stamped(bundle: Bundle, signature: bytes, authorities: Sequence[TimeAuthority]) -> list[tuple[datetime, bool]]:
+    """Return the times of all good stamps, and whether their authority was trusted then."""
     data = bundle.verification_material.timestamp_verification_data
     stamps = [] if data is None else list(data.rfc3161_timestamps or [])
     if len(stamps) > MAX_STAMPS:
@@ -43,8 +52,8 @@ def _stamped(bundle: Bundle, signature: bytes, authorities: Sequence[TimeAuthori
     return [time for time in found if time is not None]
 
 
-def _time(response: TimeStampResponse, signature: bytes, authority: TimeAuthority) -> datetime | None:
-    """Return the time in a response if this authority made it while it was trusted."""
+def _time(response: TimeStampResponse, signature: bytes, authority: TimeAuthority) -> tuple[datetime, bool] | None:
+    """Return the time in a response if this authority made it, and whether it was trusted then."""
     builder = VerifierBuilder().tsa_certificate(authority.chain[0]).add_root_certificate(authority.chain[-1])
     for certificate in authority.chain[1:-1]:
         builder = builder.add_intermediate_certificate(certificate)
@@ -53,7 +62,7 @@ def _time(response: TimeStampResponse, signature: bytes, authority: TimeAuthorit
     except VerificationError:
         return None
     time = response.tst_info.gen_time
-    return time if authority.trusted_at(time) else None
+    return time, authority.trusted_at(time)
 
 
 def _integrated(bundle: Bundle) -> list[datetime]:

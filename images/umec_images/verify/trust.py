@@ -2,14 +2,16 @@
 
 TimeRange is a closed interval, and it binds all four: certificate authorities, logs, CT logs and time stamping
 authorities. sigstore-python enforces its end for the last only. So a signature is verified against a root that holds
-nothing but what was valid at its verified times.
+nothing but what was valid at its verified times. What was valid then stays good for what was signed then: rotation ends
+an authority, not its signatures.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from cryptography import x509
@@ -24,6 +26,7 @@ __all__ = ["MAX_ROOT", "TimeAuthority", "TrustRoot"]
 
 MAX_ROOT: Final = 4 * 1024 * 1024
 """Bytes of a trusted root; the public good instance's has 10 KB."""
+BEGINNING: Final = "1970-01-01T00:00:00Z"
 CACHED_ROOTS: Final = 64
 """Distinct sets of valid keys, thus rotations within the life of the signatures that we meet."""
 
@@ -43,8 +46,6 @@ class TimeAuthority:
 
 class TrustRoot:
     """A trusted root: `digest` is the SHA-256 (hex) of the JSON it was made from."""
-
-    __slots__ = ("_at", "_root", "digest", "time_authorities")
 
     def __init__(self, trusted_root_json: bytes) -> None:
         """Parse trusted_root.json; raises TrustedRootInvalid."""
@@ -66,6 +67,15 @@ class TrustRoot:
         for log in (*self._root.tlogs, *self._root.ctlogs):
             _required(log.public_key.valid_for)
         self._at = lru_cache(CACHED_ROOTS)(self._restricted)
+
+    @cached_property
+    def whenever(self) -> "TrustRoot":
+        """The same root as if all of it were trusted at all times: it tells why a bundle is refused, never whether."""
+        root = json.loads(self._root.to_json())
+        parts = (*root["certificateAuthorities"], *root["timestampAuthorities"])
+        for part in (*parts, *(each["publicKey"] for each in (*root["tlogs"], *root["ctlogs"]))):
+            part["validFor"] = {"start": BEGINNING}
+        return TrustRoot(json.dumps(root).encode())
 
     def verifier(self, times: Sequence[datetime]) -> TimedVerifier:
         """Return a verifier that trusts what was valid at all these times; SignatureInvalid if that is nothing."""
