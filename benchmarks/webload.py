@@ -8,10 +8,11 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
@@ -28,6 +29,9 @@ __all__ = ["CONNECTIONS", "Opens", "Served", "serving"]
 
 CONNECTIONS = 64
 START_SECONDS = 60.0
+LONGEST_ANSWER = 2**20
+
+T = TypeVar("T")
 
 Opens = Callable[[], AbstractAsyncContextManager[ASGIApp]]
 """Opens what is to be served; called in the server's process."""
@@ -41,13 +45,58 @@ class Served:
     port: int
     trust: ssl.SSLContext | None
 
-    def send(self, requests: Sequence[bytes], *, holds: bytes, connections: int = CONNECTIONS) -> float:
+    def send(
+        self, requests: Sequence[bytes], *, holds: bytes, status: int = 200, connections: int = CONNECTIONS
+    ) -> float:
         """Send every request once over keep-alive connections and return answers a second.
 
-        An answer that is not 200 or does not hold those bytes raises RuntimeError.
+        An answer of another status, or without those bytes, raises RuntimeError.
         """
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(self._send(list(requests), holds, connections))
+
+        async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while queue:
+                body = await _exchange(reader, writer, queue.pop(), status)
+                if holds not in body:
+                    raise RuntimeError(body.decode())
+            writer.close()
+
+        async def all_of_them() -> float:
+            streams = [await self._connect() for _ in range(connections)]
+            began = time.perf_counter()
+            await asyncio.gather(*(one(*stream) for stream in streams))
+            return time.perf_counter() - began
+
+        queue, total = list(requests), len(requests)
+        return total / _run_here(all_of_them)
+
+    def ask(self, request: bytes) -> bytes:
+        """Send one request and return the body of its answer."""
+
+        async def exchange() -> bytes:
+            reader, writer = await self._connect()
+            return await _exchange(reader, writer, request, 200)
+
+        return _run_here(exchange)
+
+    def timed(self, requests: Sequence[bytes]) -> list[float]:
+        """Send requests one after the other over one connection; return the seconds until each answer."""
+
+        async def one_by_one() -> list[float]:
+            reader, writer = await self._connect()
+            spent = []
+            for request in requests:
+                began = time.perf_counter()
+                await _exchange(reader, writer, request, 200)
+                spent.append(time.perf_counter() - began)
+            return spent
+
+        return _run_here(one_by_one)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        name = None if self.trust is None else "localhost"
+        return await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.trust, server_hostname=name, limit=LONGEST_ANSWER
+        )
 
     def rates(
         self, make: Callable[[int], Sequence[bytes]], *, holds: bytes, seconds: float, repeats: int
@@ -67,25 +116,20 @@ class Served:
         """Return the peak memory of the server."""
         return resident_mb(self.pid, peak=True)
 
-    async def _send(self, queue: list[bytes], holds: bytes, connections: int) -> float:
-        total = len(queue)
-        began = time.perf_counter()
-        await asyncio.gather(*(self._connection(queue, holds) for _ in range(connections)))
-        return total / (time.perf_counter() - began)
 
-    async def _connection(self, queue: list[bytes], holds: bytes) -> None:
-        name = None if self.trust is None else "localhost"
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=self.trust, server_hostname=name, limit=2**20
-        )
-        while queue:
-            writer.write(queue.pop())
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            if b" 200 " not in head.split(b"\r\n")[0] or holds not in body:
-                raise RuntimeError(body.decode())
-        writer.close()
+def _run_here(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work())
+
+
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, status: int) -> bytes:
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    body = await reader.readexactly(length)
+    if f" {status} ".encode() not in head.split(b"\r\n")[0]:
+        raise RuntimeError(body.decode())
+    return body
 
 
 @contextlib.contextmanager
