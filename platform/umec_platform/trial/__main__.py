@@ -68,10 +68,10 @@ def _welcome(run: Run, *, shell: bool) -> str:
         "SIMULATED   the TPM of the node is a program, and so was its boot: this site is for trying things out",
         f"site        management {MANAGEMENT}, Mp1 {MP1}, registry {REGISTRY}",
         f"node        {street.NODE.name}, trusted; `camera COMMAND` runs a command on the device beside it",
-        f"tenant      {street.TENANT}: address {street.ADDRESS}, names under {street.TENANT}.mec.internal",
-        "operator    UMEC_CREDENTIAL is set: commands find it by themselves",
+        f"granted     {street.TENANT}: address {street.ADDRESS}, names under {street.TENANT}.mec.internal",
+        "operator    --credential $UMEC_TRY/operator.json, which UMEC_CREDENTIAL names already",
         f"builder     --credential $UMEC_TRY/{street.BUILDER}.json",
-        f"tenant's    --credential $UMEC_TRY/{street.TENANT_OWNER}.json",
+        f"tenant      --credential $UMEC_TRY/{street.TENANT_OWNER}.json",
         f"logs        {run.processes.logs}",
     ]
     if shell:

@@ -36,6 +36,7 @@ def open_street(run: Run) -> None:
     nodes.enrol(run, NODE, tpm["ek_chain"])
     nodes.attest(run, NODE)
     nodes.get_credentials(run, NODE)
+    (run.folder / "operator.json").symlink_to(run.credential)
     run.operator("tenant", "add", TENANT, "--address", f"{ADDRESS}/32")
     socket = run.state / "netd" / NODE.name / "netd.sock"
     run.operator("host", "add", NODE.name, "--node", NODE.name, "--netd", str(socket))
