@@ -1,0 +1,45 @@
+"""`umec node`: on a node, enrol and attest it; at an operator's desk, admit nodes and judge their standing.
+
+parameters   options that several commands have
+on_node      the commands of a node, which need no server package
+agent        how they get at the agent that runs, or at one of their own
+desk         the commands of an operator
+explain      why a node stands as it does, for a reader
+harness      a node without hardware
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import typer
+
+from umec_platform.cli.node.desk import approve, explain, list_nodes, quarantine, readmit, revoke, show, ticket
+from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
+from umec_platform.cli.node.on_node import attest, call, ek, enroll, run, token
+
+__all__ = ["app"]
+
+PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
+    "On a node": {"ek": ek, "enroll": enroll, "attest": attest, "run": run, "token": token, "call": call},
+    "As an operator": {
+        "ticket": ticket,
+        "list": list_nodes,
+        "show": show,
+        "explain": explain,
+        "approve": approve,
+        "quarantine": quarantine,
+        "readmit": readmit,
+        "revoke": revoke,
+    },
+    "Without hardware": {
+        "simulate-boot": simulate_boot,
+        "sample-image": sample_image,
+        "software-tpm": software_tpm,
+    },
+}
+
+app = typer.Typer()
+
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)

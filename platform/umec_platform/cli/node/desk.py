@@ -1,0 +1,107 @@
+"""At an operator's desk: tickets, the nodes and their standing, and what an operator decides about them."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from umec_platform.cli.node.parameters import Credential, Json, Node, Reason
+from umec_platform.cli.output import emit, refusals
+
+__all__ = ["approve", "explain", "list_nodes", "quarantine", "readmit", "revoke", "show", "ticket"]
+
+
+@refusals
+def ticket(
+    asset: Annotated[str, typer.Argument(help="The asset; it becomes the node's id.")],
+    tenant: Annotated[str, typer.Option(help="The tenant that the node belongs to.")],
+    image: Annotated[str, typer.Option(help="The node image whose reference set applies.")],
+    ek_sha256: Annotated[str, typer.Option(help="What `umec node ek` printed on the node.")],
+    credential: Credential,
+    lifetime: Annotated[int, typer.Option(help="Seconds until the ticket ends.")] = 3600,
+    as_json: Json = False,
+) -> None:
+    """Make an enrolment ticket, good for one TPM and one enrolment."""
+    body = {
+        "asset": asset,
+        "tenant": tenant,
+        "image": image,
+        "ek_sha256": ek_sha256,
+        "lifetime_seconds": lifetime,
+    }
+    made = _operate(credential, "POST", "tickets", "attest:admin", body)
+    emit(made, as_json=as_json, human=str(made["ticket"]))
+
+
+@refusals
+def list_nodes(credential: Credential, as_json: Json = False) -> None:
+    """List the nodes and their standing."""
+    said = _operate(credential, "GET", "nodes", "attest:read")
+    rows = [f"{row['node']:<24} {row.get('tenant') or '-':<16} {row['standing']}" for row in said.get("nodes", [])]
+    emit(said, as_json=as_json, human="\n".join(rows) if rows else "no nodes")
+
+
+@refusals
+def show(node: Node, credential: Credential, as_json: Json = False) -> None:
+    """Show a node."""
+    emit(_operate(credential, "GET", f"nodes/{node}", "attest:read"), as_json=as_json)
+
+
+@refusals
+def explain(node: Node, credential: Credential, as_json: Json = False) -> None:
+    """Say why a node stands as it does: findings, deciding policies, digests of what was judged."""
+    emit(_operate(credential, "GET", f"nodes/{node}/explain", "attest:read"), as_json=as_json)
+
+
+@refusals
+def approve(
+    node: Node,
+    credential: Credential,
+    tenant: Annotated[str | None, typer.Option(help="To whom the node belongs, where no ticket said it.")] = None,
+    image: Annotated[str | None, typer.Option(help="Which node image it runs, where no ticket said it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Approve a node that enrolled without a ticket."""
+    named = {"tenant": tenant, "image": image}
+    body = {name: value for name, value in named.items() if value is not None}
+    _decide(node, "approve", credential, body, as_json=as_json)
+
+
+@refusals
+def quarantine(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
+    """Take a node out until it is readmitted, whatever its evidence says."""
+    _decide(node, "quarantine", credential, {"reason": reason}, as_json=as_json)
+
+
+@refusals
+def readmit(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
+    """Let a quarantined node prove itself again."""
+    _decide(node, "readmit", credential, {"reason": reason}, as_json=as_json)
+
+
+@refusals
+def revoke(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
+    """Revoke a node for good: only a new enrolment brings it back."""
+    _decide(node, "revoke", credential, {"reason": reason}, as_json=as_json)
+
+
+def _decide(node: str, decision: str, credential: Path, body: Mapping[str, str], *, as_json: bool) -> None:
+    said = _operate(credential, "POST", f"nodes/{node}/{decision}", "attest:admin", body)
+    emit(said, as_json=as_json, human=f"{node}: {said.get('standing', decision)}")
+
+
+def _operate(
+    credential: Path, method: str, path: str, scope: str, body: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    from umec_platform.cli.remote import connected
+
+    async def send() -> dict[str, Any]:
+        async with connected(credential) as client:
+            base = f"{client.credential.issuer}/attest/v1"
+            response = await client.request(method, f"{base}/{path}", resource=base, scopes=(scope,), json=body)
+            said = response.json() if response.content else {}
+            return said if isinstance(said, dict) else {"answer": said}
+
+    return asyncio.run(send())

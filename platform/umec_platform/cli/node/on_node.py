@@ -1,0 +1,219 @@
+"""On a node: its TPM, its enrolment, its rounds, and requests in its name."""
+
+import asyncio
+import base64
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from umec_core.errors import Invalid, Refused
+from umec_platform.cli.files import read_file
+from umec_platform.cli.node.agent import asked, reporter, with_agent
+from umec_platform.cli.node.parameters import (
+    BOOT_LOG,
+    NODE_SCOPE,
+    BootLog,
+    Json,
+    OwnTcti,
+    Save,
+    Scope,
+    State,
+    Tcti,
+)
+from umec_platform.cli.output import emit, refusals
+
+if TYPE_CHECKING:
+    from umec_attest.agent.loop import Agent
+    from umec_attest.agent.wire import Result
+
+__all__ = ["attest", "call", "ek", "enroll", "run", "token"]
+
+
+class NodeNotTrusted(Refused):
+    """The verifier judged the evidence, and it speaks against the node."""
+
+    code = "node-not-trusted"
+
+
+@refusals
+def ek(tcti: Tcti = "device:/dev/tpmrm0", as_json: Json = False) -> None:
+    """Show the TPM's endorsement key, which a ticket names by its hash."""
+    from umec_attest.agent.tpm import Tpm
+
+    with Tpm(tcti) as tpm:
+        found = tpm.endorsement_key()
+    shown = {"ek_sha256": found.sha256, "certificate": found.certificate is not None}
+    emit(shown, as_json=as_json, human=found.sha256)
+
+
+@refusals
+def enroll(
+    state: State,
+    ca: Annotated[Path, typer.Option(help="The platform's server CA (PEM).")],
+    ticket: Annotated[str | None, typer.Option(envvar="UMEC_TICKET", help="The ticket, or @FILE.")] = None,
+    tcti: Tcti = "device:/dev/tpmrm0",
+    url: Annotated[str | None, typer.Option(help="The management URL, where no ticket names it.")] = None,
+    node: Annotated[str | None, typer.Option(help="The node's id, where no ticket names it.")] = None,
+    ek_chain: Annotated[Path | None, typer.Option(help="Certificates above the EK's that the TPM lacks (PEM).")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Forget an older enrolment.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Enrol this node: its TPM proves which asset it is, and that the node key lives in it."""
+    from umec_attest.agent.enrol import enrol, plan_enrolment
+
+    plan = plan_enrolment(
+        ticket=_ticket_text(ticket),
+        node=node,
+        url=url,
+        ca=_text_of(ca),
+        tcti=tcti,
+        ek_chain=() if ek_chain is None else _certificates(ek_chain),
+    )
+    done = asyncio.run(enrol(plan, state, replace=replace))
+    said = {"node": done.node, "standing": done.standing, "approved": done.approved, "ek_sha256": done.ek_sha256}
+    wait = "" if done.approved else "; an operator has to approve it: umec node approve " + done.node
+    emit(said, as_json=as_json, human=f"{done.node} is enrolled ({done.standing}){wait}")
+
+
+@refusals
+def attest(
+    state: State,
+    boot_log: BootLog = BOOT_LOG,
+    save: Save = None,
+    tcti: OwnTcti = None,
+    once: Annotated[bool, typer.Option("--once", hidden=True)] = True,  # noqa: ARG001 - it never does more
+    as_json: Json = False,
+) -> None:
+    """Do one round: a fresh challenge, a quote, the verdict. Exit status 1 if it speaks against the node."""
+
+    async def one(agent: "Agent") -> "Result":
+        return await agent.attest()
+
+    result = with_agent(state, tcti, boot_log, save, reporter(as_json=as_json), one)
+    _check_verdict(result)
+
+
+@refusals
+def run(
+    state: State,
+    boot_log: BootLog = BOOT_LOG,
+    save: Save = None,
+    tcti: OwnTcti = None,
+    once: Annotated[bool, typer.Option("--once", help="One round with its credentials, then end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the agent: attest round after round, keep certificate and tokens alive. SIGTERM ends it."""
+    from umec_attest.agent.control import only_agent, serve_control
+
+    async def until_told(agent: "Agent") -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with serve_control(agent, state):
+            await agent.run(stop)
+
+    async def one(agent: "Agent") -> "Result":
+        result = await agent.attest()
+        if result.ear is not None:
+            await agent.settle()
+        return result
+
+    report = reporter(as_json=as_json)
+    if once:
+        _check_verdict(with_agent(state, tcti, boot_log, save, report, one))
+        return
+    from umec_attest.agent.state import load_state
+
+    load_state(state)
+    with only_agent(state):
+        with_agent(state, tcti, boot_log, save, report, until_told)
+
+
+@refusals
+def token(
+    state: State,
+    resource: Annotated[str, typer.Option(help="The API that the token is for (RFC 8707).")],
+    scope: Scope = NODE_SCOPE,
+    boot_log: BootLog = BOOT_LOG,
+    tcti: OwnTcti = None,
+    as_json: Json = False,
+) -> None:
+    """Print a token that is bound to the certificate of the running agent (without one: of a round of its own)."""
+    from umec_attest.agent.control import Token
+
+    said = asked(state, tcti, boot_log, Token(resource=resource, scope=scope))
+    emit({"token": said["token"], "expires_at": said["expires_at"]}, as_json=as_json, human=said["token"])
+
+
+@refusals
+def call(
+    method: Annotated[str, typer.Argument(help="GET, POST, …")],
+    url: Annotated[str, typer.Argument(help="https://…")],
+    state: State,
+    resource: Annotated[str | None, typer.Option(help="The API; by default the one that the URL lies in.")] = None,
+    scope: Scope = NODE_SCOPE,
+    data: Annotated[str | None, typer.Option(help="JSON to send, or @FILE.")] = None,
+    boot_log: BootLog = BOOT_LOG,
+    tcti: OwnTcti = None,
+    as_json: Json = False,
+) -> None:
+    """Send one request in the node's name: its in-memory TLS key, a token bound to it. Exit status 1 unless 2xx."""
+    from pydantic import ValidationError
+
+    from umec_attest.agent.control import Call
+    from umec_attest.agent.session import default_resource
+    from umec_attest.agent.state import load_state
+
+    wanted = {
+        "method": method.upper(),
+        "url": url,
+        "resource": resource if resource is not None else default_resource(url, load_state(state).url),
+        "scope": scope,
+        "content": None if data is None else _content(data),
+        "headers": {} if data is None else {"Content-Type": "application/json"},
+    }
+    try:
+        request = Call.model_validate(wanted)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        raise Invalid("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in faults)) from None
+    said = asked(state, tcti, boot_log, request)
+    body = base64.b64decode(said["content"]).decode(errors="replace")
+    emit({"status": said["status"], "body": body}, as_json=as_json, human=f"{said['status']}\n{body}")
+    if not 200 <= int(said["status"]) < 300:
+        raise typer.Exit(1)
+
+
+def _check_verdict(result: "Result") -> None:
+    if result.verdict == "contraindicated":
+        found = ", ".join(finding.id for finding in result.findings)
+        raise NodeNotTrusted(f"the evidence speaks against the node: {found or 'see its standing'}")
+
+
+def _ticket_text(given: str | None) -> str | None:
+    return _text_of(Path(given[1:])).strip() if given is not None and given.startswith("@") else given
+
+
+def _content(given: str) -> bytes:
+    data = _text_of(Path(given[1:])) if given.startswith("@") else given
+    return base64.b64encode(data.encode())
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} is not text: {error}") from error
+
+
+def _certificates(path: Path) -> tuple[bytes, ...]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        read = x509.load_pem_x509_certificates(read_file(path))
+    except ValueError as error:
+        raise Invalid(f"{path} has no certificates in PEM") from error
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in read)
