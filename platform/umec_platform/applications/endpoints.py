@@ -21,7 +21,7 @@ from umec_platform.errors import InstanceForeign, RuleFixed
 from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.service import DNS, TRAFFIC, Rules
 from umec_platform.services.service import Subscriptions
-from umec_platform.services.store import SubscriptionRow
+from umec_platform.tables.services import SubscriptionRow
 
 __all__ = ["support_router"]
 

@@ -4,9 +4,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
 from umec_platform.errors import ConfirmationState, NoInstance
-from umec_platform.instances.service import INSTANTIATED, PROCESSING, TERMINATE
-from umec_platform.instances.store import InstanceRow, OperationRow
-from umec_platform.packages.store import PackageRow
+from umec_platform.tables.instances import INSTANTIATED, PROCESSING, TERMINATE, InstanceRow, OperationRow
+from umec_platform.tables.packages import PackageRow
 
 __all__ = ["Applications"]
 

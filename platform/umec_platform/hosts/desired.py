@@ -10,17 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_core.errors import UmecError
 from umec_platform.effects import RuleKey
 from umec_platform.errors import HostFallen
-from umec_platform.hosts.standing import consequence
-from umec_platform.hosts.store import HostRow, NetworkRow
-from umec_platform.instances.store import InstanceRow
 from umec_platform.netd.messages import DnsRule as NetdDnsRule
 from umec_platform.netd.messages import Tenant
 from umec_platform.netd.messages import TrafficRule as NetdTrafficRule
 from umec_platform.rules.confine import Confines
 from umec_platform.rules.schemas import DnsRule, TrafficRule
-from umec_platform.rules.store import RuleRow
 from umec_platform.rules.translate import to_netd_dns, to_netd_traffic
-from umec_platform.tenants.store import TenantRow
+from umec_platform.standing import consequence
+from umec_platform.tables.hosts import HostRow, NetworkRow
+from umec_platform.tables.instances import InstanceRow
+from umec_platform.tables.rules import RuleRow
+from umec_platform.tables.tenants import TenantRow
 
 __all__ = ["Desired", "confines_of", "desired_rule", "desired_state"]
 

@@ -12,13 +12,13 @@ from umec_platform.api import ADMIN, acting_tenant, entity, only_parameters, rfc
 from umec_platform.effects import Ledger
 from umec_platform.hosts.schemas import NewHost
 from umec_platform.hosts.service import Hosts
-from umec_platform.hosts.store import HostRow
 from umec_platform.rules.service import Rules
 from umec_platform.services.service import Services
 from umec_platform.services.view import Showcase
+from umec_platform.tables.hosts import HostRow
+from umec_platform.tables.tenants import TenantRow
 from umec_platform.tenants.schemas import NewTenant
 from umec_platform.tenants.service import Tenants
-from umec_platform.tenants.store import TenantRow
 
 __all__ = ["platform_router"]
 

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostSilent
 from umec_platform.hosts.ports import Connect, HostDriver, StandingSource
-from umec_platform.hosts.store import HostRow
 from umec_platform.hosts.worker import HostWorker, Waiter, relay_standing
+from umec_platform.tables.hosts import HostRow
 
 __all__ = ["Fleet"]
 

@@ -9,10 +9,10 @@ from umec_core.standing import StandingEntry, StandingView
 from umec_platform.effects import Ledger
 from umec_platform.errors import AlreadyThere
 from umec_platform.hosts.schemas import NewHost
-from umec_platform.hosts.standing import consequence
-from umec_platform.hosts.store import HostRow
-from umec_platform.instances.store import InstanceRow
-from umec_platform.services.store import ServiceRow
+from umec_platform.standing import consequence
+from umec_platform.tables.hosts import HostRow
+from umec_platform.tables.instances import InstanceRow
+from umec_platform.tables.services import ServiceRow
 
 __all__ = ["Hosts"]
 

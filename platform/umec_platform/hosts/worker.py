@@ -27,8 +27,8 @@ from umec_platform.hosts.ports import HostDriver, StandingSource
 from umec_platform.instances.recovery import Recovery
 from umec_platform.netd.errors import RemoteRefusal
 from umec_platform.netd.messages import TrafficRule
-from umec_platform.rules.store import RuleRow
 from umec_platform.rules.translate import rule_id
+from umec_platform.tables.rules import RuleRow
 
 __all__ = ["HostWorker", "Waiter", "relay_standing"]
 

@@ -13,11 +13,11 @@ from umec_platform.effects import Ledger
 from umec_platform.errors import TerminationUnsupported
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.instances.recovery import Down, reasons
-from umec_platform.instances.service import INSTANTIATED, Instances
-from umec_platform.instances.store import InstanceRow, OperationRow
+from umec_platform.instances.service import Instances
 from umec_platform.mec import Identifier, MecModel, Text
 from umec_platform.netd.messages import MAX_LOG_LINES
-from umec_platform.packages.store import PackageRow
+from umec_platform.tables.instances import INSTANTIATED, InstanceRow, OperationRow
+from umec_platform.tables.packages import PackageRow
 
 __all__ = ["instance_router", "log_router"]
 

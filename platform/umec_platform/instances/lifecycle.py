@@ -33,10 +33,16 @@ from umec_core.standing import Standing, StandingView
 from umec_platform.effects import Ledger
 from umec_platform.errors import HostFallen, HostSilent, OperationFailed, StoppedMeanwhile
 from umec_platform.hosts.fleet import Fleet
-from umec_platform.hosts.store import HostRow, NetworkRow
 from umec_platform.instances.decision import Decision, sign_decision
 from umec_platform.instances.ports import Admitted, Admitter, ClientRegistrar, NewClient, Puller
-from umec_platform.instances.service import (
+from umec_platform.instances.service import forget_instance
+from umec_platform.netd.messages import InstanceSpec
+from umec_platform.packages.appd import AppD
+from umec_platform.rules.confine import Confines
+from umec_platform.rules.schemas import DnsRule, TrafficRule
+from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule, to_netd_dns, to_netd_traffic
+from umec_platform.tables.hosts import HostRow, NetworkRow
+from umec_platform.tables.instances import (
     COMPLETED,
     FAILED,
     INSTANTIATE,
@@ -46,17 +52,12 @@ from umec_platform.instances.service import (
     PROCESSING,
     STARTING,
     TERMINATE,
-    forget_instance,
+    InstanceRow,
+    OperationRow,
 )
-from umec_platform.instances.store import InstanceRow, OperationRow
-from umec_platform.netd.messages import InstanceSpec
-from umec_platform.packages.appd import AppD
-from umec_platform.packages.store import PackageRow
-from umec_platform.rules.confine import Confines
-from umec_platform.rules.schemas import DnsRule, TrafficRule
-from umec_platform.rules.store import RuleRow
-from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule, to_netd_dns, to_netd_traffic
-from umec_platform.tenants.store import TenantRow
+from umec_platform.tables.packages import PackageRow
+from umec_platform.tables.rules import RuleRow
+from umec_platform.tables.tenants import TenantRow
 
 __all__ = ["LifeCycle", "Site"]
 

@@ -17,11 +17,11 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
-from umec_platform.hosts.standing import consequence
-from umec_platform.hosts.store import HostRow
-from umec_platform.instances.service import COMPLETED, FAILED, INSTANTIATED, OPERATE, place_order
-from umec_platform.instances.store import InstanceRow, OperationRow
-from umec_platform.services.store import ServiceRow
+from umec_platform.instances.service import place_order
+from umec_platform.standing import consequence
+from umec_platform.tables.hosts import HostRow
+from umec_platform.tables.instances import COMPLETED, FAILED, INSTANTIATED, OPERATE, InstanceRow, OperationRow
+from umec_platform.tables.services import ServiceRow
 
 __all__ = ["Attempt", "Down", "Recovery", "next_attempt", "pause_before", "reasons", "why_down"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import select
@@ -10,40 +10,28 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
 from umec_platform.errors import HostFallen, InstanceState, NoHost, NoInstance, NoOperation, NoPackage, PackageState
-from umec_platform.hosts.standing import consequence
-from umec_platform.hosts.store import HostRow
-from umec_platform.instances.store import InstanceRow, OperationRow
 from umec_platform.packages.service import ONBOARDED
-from umec_platform.packages.store import PackageRow
-from umec_platform.rules.store import RuleRow
-from umec_platform.services.store import ServiceRow, SubscriptionRow
+from umec_platform.standing import consequence
+from umec_platform.tables.hosts import HostRow
+from umec_platform.tables.instances import (
+    INSTANTIATE,
+    INSTANTIATED,
+    NOT_INSTANTIATED,
+    STARTING,
+    TERMINATE,
+    InstanceRow,
+    OperationRow,
+)
+from umec_platform.tables.packages import PackageRow
+from umec_platform.tables.rules import RuleRow
+from umec_platform.tables.services import ServiceRow, SubscriptionRow
 
 __all__ = [
-    "COMPLETED",
-    "FAILED",
-    "INSTANTIATE",
-    "INSTANTIATED",
-    "NOT_INSTANTIATED",
-    "OPERATE",
-    "PROCESSING",
-    "STARTING",
-    "TERMINATE",
     "Instances",
     "find_instance",
     "forget_instance",
     "place_order",
 ]
-
-NOT_INSTANTIATED: Final = "NOT_INSTANTIATED"
-INSTANTIATED: Final = "INSTANTIATED"
-INSTANTIATE: Final = "INSTANTIATE"
-TERMINATE: Final = "TERMINATE"
-OPERATE: Final = "OPERATE"
-"""Starting an instance again that should run (MEC 010-2: `changeStateTo` STARTED)."""
-STARTING: Final = "STARTING"
-PROCESSING: Final = "PROCESSING"
-COMPLETED: Final = "COMPLETED"
-FAILED: Final = "FAILED"
 
 
 async def find_instance(session: AsyncSession, instance: str, tenant: str | None) -> InstanceRow:

@@ -14,7 +14,7 @@ from umec_platform.mec import Text
 from umec_platform.packages.appd import AppD, parse_appd
 from umec_platform.packages.archive import read_package
 from umec_platform.packages.service import ONBOARDED, Packages
-from umec_platform.packages.store import PackageRow
+from umec_platform.tables.packages import PackageRow
 
 __all__ = ["package_router"]
 

@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
 from umec_platform.errors import AlreadyThere, NoPackage, PackageState, PermissionUnknown, TenantForeign
-from umec_platform.instances.store import InstanceRow
 from umec_platform.packages.appd import GRANTABLE, AppD, appd_sha256
-from umec_platform.packages.store import PackageRow
 from umec_platform.rules.confine import confines_before_start
 from umec_platform.rules.translate import to_netd_dns, to_netd_traffic
+from umec_platform.tables.instances import InstanceRow
+from umec_platform.tables.packages import PackageRow
+from umec_platform.tables.tenants import TenantRow
 from umec_platform.tenants.service import find_tenant
-from umec_platform.tenants.store import TenantRow
 
 __all__ = ["CREATED", "ONBOARDED", "Packages", "check_appd", "find_package"]
 

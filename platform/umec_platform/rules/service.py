@@ -10,13 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import EtagDiffers, HostFallen, InstanceState, NoInstance, NoRule, RuleFixed
 from umec_platform.hosts.fleet import Fleet
-from umec_platform.hosts.standing import consequence
-from umec_platform.hosts.store import HostRow
-from umec_platform.instances.service import INSTANTIATED
-from umec_platform.instances.store import InstanceRow
 from umec_platform.rules.schemas import DnsRule, RuleState, TrafficRule
-from umec_platform.rules.store import RuleRow
 from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule
+from umec_platform.standing import consequence
+from umec_platform.tables.hosts import HostRow
+from umec_platform.tables.instances import INSTANTIATED, InstanceRow
+from umec_platform.tables.rules import RuleRow
 
 __all__ = ["DNS", "TRAFFIC", "Rules"]
 

@@ -17,8 +17,8 @@ from umec_platform.services.schemas import (
     ServiceLivenessUpdate,
 )
 from umec_platform.services.service import Services, Subscriptions
-from umec_platform.services.store import ServiceRow, SubscriptionRow
 from umec_platform.services.view import Showcase, shown_state
+from umec_platform.tables.services import ServiceRow, SubscriptionRow
 
 __all__ = ["ServiceEndpoints", "service_router"]
 

@@ -22,14 +22,13 @@ from umec_platform.errors import (
     ServiceUndeclared,
     SubscriptionUnsupported,
 )
-from umec_platform.hosts.standing import consequence
-from umec_platform.hosts.store import HostRow
-from umec_platform.instances.service import INSTANTIATED
-from umec_platform.instances.store import InstanceRow
 from umec_platform.packages.appd import AppD
-from umec_platform.packages.store import PackageRow
 from umec_platform.services.schemas import ServiceInput, ServiceState
-from umec_platform.services.store import ServiceRow, SubscriptionRow
+from umec_platform.standing import consequence
+from umec_platform.tables.hosts import HostRow
+from umec_platform.tables.instances import INSTANTIATED, InstanceRow
+from umec_platform.tables.packages import PackageRow
+from umec_platform.tables.services import ServiceRow, SubscriptionRow
 
 __all__ = ["MAX_SERVICES", "Services", "Subscriptions"]
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from umec_platform.services.queries import ServiceQuery
 from umec_platform.services.schemas import LocalityType, ServiceInfo, ServiceState
-from umec_platform.services.store import ServiceRow
+from umec_platform.tables.services import ServiceRow
 
 __all__ = ["MISSED", "Showcase", "shown_state"]
 

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
 from umec_platform.errors import AlreadyThere, GrantOverlaps, NoTenant
+from umec_platform.tables.tenants import TenantRow
 from umec_platform.tenants.schemas import NewTenant
-from umec_platform.tenants.store import TenantRow
 
 __all__ = ["Tenants", "find_tenant"]
 

@@ -1,7 +1,7 @@
 """Rows of application instances and of the operations on them."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -9,7 +9,30 @@ from sqlalchemy.orm import Mapped, mapped_column
 from umec_core.store import Timestamp
 from umec_platform.store import Base, Name
 
-__all__ = ["InstanceRow", "OperationRow"]
+__all__ = [
+    "COMPLETED",
+    "FAILED",
+    "INSTANTIATE",
+    "INSTANTIATED",
+    "NOT_INSTANTIATED",
+    "OPERATE",
+    "PROCESSING",
+    "STARTING",
+    "TERMINATE",
+    "InstanceRow",
+    "OperationRow",
+]
+
+NOT_INSTANTIATED: Final = "NOT_INSTANTIATED"
+INSTANTIATED: Final = "INSTANTIATED"
+INSTANTIATE: Final = "INSTANTIATE"
+TERMINATE: Final = "TERMINATE"
+OPERATE: Final = "OPERATE"
+"""Starting an instance again that should run (MEC 010-2: `changeStateTo` STARTED)."""
+STARTING: Final = "STARTING"
+PROCESSING: Final = "PROCESSING"
+COMPLETED: Final = "COMPLETED"
+FAILED: Final = "FAILED"
 
 
 class InstanceRow(Base):
