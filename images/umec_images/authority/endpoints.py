@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from umec_core.clock import Clock
+from umec_core.http import require_json
 from umec_images.authority.certificate import prove_key
 from umec_images.authority.entry import MAX_ENTRY, parse_entry
 from umec_images.authority.errors import CsrInvalid, EntryInvalid, TimestampRequestInvalid
@@ -89,6 +90,7 @@ def _signing_certificate(
 
 def _log_entry(material: AuthorityMaterial, log: SigstoreLog, clock: Clock) -> Callable[..., Awaitable[Response]]:
     async def log_entry(request: Request) -> Response:
+        require_json(request)
         body = await _body(request, MAX_ENTRY, EntryInvalid)
         now = clock()
         entry = await asyncio.to_thread(parse_entry, body, issuer=material.issuer, now=now)

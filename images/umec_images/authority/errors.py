@@ -102,6 +102,6 @@ class LogRewritten(Unavailable):
 
 
 class MaterialInvalid(Unavailable):
-    """A key and its certificate in the state directory do not belong together."""
+    """What is in the state directory does not belong together, or cannot be read."""
 
     code = "authority-material-invalid"

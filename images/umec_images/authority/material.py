@@ -2,12 +2,15 @@
 
 `ca.key ct.key log.key tsa.key` (0600) and `ca.pem tsa.pem tsa-root.pem`. The key of the time-stamping root signs one
 certificate and is forgotten: whoever steals the directory can make no second time-stamping authority under that root.
+`retired.json` says what earlier keys are still believed for (`rotation`).
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,8 +22,9 @@ from umec_core.keys import load_or_create_key, write_private
 from umec_images.authority.certificate import Issuer, digital_signature_only
 from umec_images.authority.errors import MaterialInvalid
 
-__all__ = ["AuthorityMaterial", "load_or_create"]
+__all__ = ["RETIRED", "AuthorityMaterial", "load_or_create"]
 
+RETIRED: Final = "retired.json"
 LIFETIME: Final = timedelta(days=3650)
 """A site that must verify offline for years; rotation adds a second entry to the trusted root."""
 
@@ -34,6 +38,8 @@ class AuthorityMaterial:
     tsa_key: ec.EllipticCurvePrivateKey
     tsa_certificate: x509.Certificate
     tsa_root: x509.Certificate
+    retired: Mapping[str, list[Any]]
+    """Entries of trusted_root.json about earlier keys, by its members."""
 
     @property
     def since(self) -> datetime:
@@ -60,7 +66,18 @@ def load_or_create(state: Path, *, now: datetime) -> AuthorityMaterial:
         tsa_key=tsa_key,
         tsa_certificate=_certificate(tsa_file, tsa_key),
         tsa_root=x509.load_pem_x509_certificate(root_file.read_bytes()),
+        retired=_retired(state / RETIRED),
     )
+
+
+def _retired(path: Path) -> dict[str, list[Any]]:
+    try:
+        document = json.loads(path.read_bytes())
+        return {name: entries for name, entries in document.items() if isinstance(entries, list)}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise MaterialInvalid(f"{path.name} is no trusted root", advice="Restore it from a backup.") from error
 
 
 def _write(path: Path, certificate: x509.Certificate) -> None:

@@ -21,14 +21,19 @@ OPERATOR = "umec"
 
 def trusted_root(material: AuthorityMaterial, *, url: str) -> dict[str, Any]:
     """Return trusted_root.json of the authority at `url` (no trailing slash)."""
-    since = _since(material)
+    since, retired = _since(material), material.retired
+    tsa = [material.tsa_certificate, material.tsa_root]
     return {
         "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-        "tlogs": [_log(f"{url}/sigstore/rekor", material.log_key.public_key(), since)],
-        "certificateAuthorities": [_authority(f"{url}/sigstore/fulcio", [material.issuer.certificate], since)],
-        "ctlogs": [_log(f"{url}/sigstore/ct", material.issuer.ct_key.public_key(), since)],
+        "tlogs": [_log(f"{url}/sigstore/rekor", material.log_key.public_key(), since), *retired.get("tlogs", ())],
+        "certificateAuthorities": [
+            _authority(f"{url}/sigstore/fulcio", [material.issuer.certificate], since),
+            *retired.get("certificateAuthorities", ()),
+        ],
+        "ctlogs": [_log(f"{url}/sigstore/ct", material.issuer.ct_key.public_key(), since), *retired.get("ctlogs", ())],
         "timestampAuthorities": [
-            _authority(f"{url}/sigstore/tsa", [material.tsa_certificate, material.tsa_root], since)
+            _authority(f"{url}/sigstore/tsa", tsa, since),
+            *retired.get("timestampAuthorities", ()),
         ],
     }
 

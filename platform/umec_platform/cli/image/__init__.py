@@ -6,6 +6,7 @@ from typing import Final
 import typer
 
 from umec_platform.cli.image.attach import attach, sign, tree
+from umec_platform.cli.image.authority import rotate_authority
 from umec_platform.cli.image.build import build, push
 from umec_platform.cli.image.deny import allow, denials, deny, minimum
 from umec_platform.cli.image.promote import promote
@@ -26,6 +27,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "allow": allow,
     "denials": denials,
     "minimum": minimum,
+    "rotate-authority": rotate_authority,
 }
 
 app = typer.Typer()
