@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_attest.bootlog import RawBootLog, parse_boot_log
 from umec_attest.service.errors import (
     AssignmentMissing,
     NodeRevoked,
@@ -15,10 +16,11 @@ from umec_attest.service.errors import (
     ReadmitNeedsBoot,
     StandingConflict,
 )
+from umec_attest.service.nodes.explain import measured_events, pcrs_in
 from umec_attest.service.nodes.schemas import Approval, Decision
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
-from umec_attest.service.tables import NodeRow, StandingRow
+from umec_attest.service.tables import BootLogRow, NodeRow, StandingRow
 from umec_attest.service.wire import instant
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
@@ -68,15 +70,18 @@ class NodeService:
             return _view(await _visible(session, node_id, tenant))
 
     async def explain(self, node_id: str, tenant: str | None) -> dict[str, Any]:
-        """Return why a node has its standing: the last judged round, and the changes before."""
+        """Return why a node has its standing: the last judged round, what its boot measured, the changes before."""
         async with self._store.read() as session:
             node = await _visible(session, node_id, tenant)
             query = select(StandingRow).where(StandingRow.node == node_id).order_by(StandingRow.seq.desc())
             changes = list(await session.scalars(query.limit(HISTORY)))
+            last = None if node.last_round is None else json.loads(node.last_round)
+            events = [] if last is None else await _events(session, node, last["findings"])
         return {
             **_view(node),
-            "reason": node.reason,
-            "last_round": None if node.last_round is None else json.loads(node.last_round),
+            "needs_new_boot": node.fell_at_reset is not None,
+            "last_round": last,
+            "events": events,
             "history": [
                 {"standing": row.standing, "generation": row.generation, "changed_at": instant(row.changed_at)}
                 for row in changes
@@ -165,6 +170,27 @@ class NodeService:
         return view
 
 
+async def _events(session: AsyncSession, node: NodeRow, findings: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return what this boot measured into the PCRs that findings name; nothing where its log did not replay."""
+    pcrs, log = pcrs_in(findings), await _log_of(session, node)
+    if not pcrs or log is None:
+        return []
+    peers = select(NodeRow).where(
+        NodeRow.id != node.id,
+        NodeRow.tenant == node.tenant,
+        NodeRow.image == node.image,
+        NodeRow.standing == Standing.TRUSTED.value,
+        NodeRow.boot_log_sha256.is_not(None),
+    )
+    peer = await session.scalar(peers.order_by(NodeRow.id).limit(1))
+    return measured_events(log, pcrs, None if peer is None else await _log_of(session, peer))
+
+
+async def _log_of(session: AsyncSession, node: NodeRow) -> RawBootLog | None:
+    row = None if node.boot_log_sha256 is None else await session.get(BootLogRow, node.boot_log_sha256)
+    return None if row is None else parse_boot_log(row.content)
+
+
 async def _visible(session: AsyncSession, node_id: str, tenant: str | None) -> NodeRow:
     node = await session.get(NodeRow, node_id)
     if node is None or (tenant is not None and node.tenant != tenant):
@@ -179,6 +205,7 @@ def _view(node: NodeRow) -> dict[str, Any]:
         "image": node.image,
         "standing": node.standing,
         "generation": node.generation,
+        "reason": node.reason,
         "approved": node.approved,
         "ek_sha256": node.ek_sha256,
         "changed_at": instant(node.changed_at),

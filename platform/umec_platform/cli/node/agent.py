@@ -61,6 +61,7 @@ def asked(state: Path, tcti: str | None, boot_log: Path, request: Any) -> Mappin
 
 def reporter(*, as_json: bool) -> "Report":
     """Return what prints a line for each thing that an agent does."""
+
     def report(line: Mapping[str, Any]) -> None:
         emit(line, as_json=as_json, human=_readable(line))
 

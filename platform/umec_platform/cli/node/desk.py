@@ -45,14 +45,27 @@ def list_nodes(credential: Credential, as_json: Json = False) -> None:
 
 @refusals
 def show(node: Node, credential: Credential, as_json: Json = False) -> None:
-    """Show a node."""
-    emit(_operate(credential, "GET", f"nodes/{node}", "attest:read"), as_json=as_json)
+    """Show what a node is worth, since when and why, and what to do about it."""
+    from umec_core.clock import system_clock
+    from umec_platform.cli.node.explain import next_steps, summary
+
+    said = _operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
+    short = {name: value for name, value in said.items() if name not in {"last_round", "events", "history"}}
+    emit(short | {"next": next_steps(said)}, as_json=as_json, human=summary(said, system_clock()))
 
 
 @refusals
 def explain(node: Node, credential: Credential, as_json: Json = False) -> None:
-    """Say why a node stands as it does: findings, deciding policies, digests of what was judged."""
-    emit(_operate(credential, "GET", f"nodes/{node}/explain", "attest:read"), as_json=as_json)
+    """Say why a node stands as it does, and what to do.
+
+    What was expected and found (PCRs and the events behind them), which policies decided, since when, the digests of
+    what was judged, and the standings before.
+    """
+    from umec_core.clock import system_clock
+    from umec_platform.cli.node.explain import explanation, next_steps
+
+    said = _operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
+    emit(said | {"next": next_steps(said)}, as_json=as_json, human=explanation(said, system_clock()))
 
 
 @refusals
