@@ -250,7 +250,7 @@ def _target(url: str) -> tuple[str, str, int | None, str]:
         port = parts.port
     except ValueError as error:
         raise DpopInvalid("the proof is for something that is no URL") from error
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None:
         raise DpopInvalid("the proof is for a URL with a user")
     return parts.scheme, parts.hostname or "", port or {"https": 443, "http": 80}.get(parts.scheme), parts.path or "/"
 

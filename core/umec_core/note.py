@@ -104,8 +104,8 @@ def verify_checkpoint(text: str, origin: str, key: VerifyingKey) -> Checkpoint:
     Signatures by others (cosigners) are allowed and ignored, extension lines after the root are kept signed and unread.
     """
     body, signatures = _parse(text)
-    lines = body.split("\n")
-    if len(lines) < 4 or SIZE.fullmatch(lines[1]) is None:
+    lines = body.split("\n")  # it ends with one, so there is a second line, be it empty
+    if SIZE.fullmatch(lines[1]) is None:
         raise NoteMalformed("a checkpoint has a line for its origin, its size and its root")
     if lines[0] != origin:
         raise NoteOrigin(f"the checkpoint is of {lines[0][:100]!r}, expected {origin!r}")

@@ -217,6 +217,9 @@ def test_the_application_sees_the_certificate_that_the_peer_proved(authority: Au
 
 def test_old_tls_is_refused(authority: Authority) -> None:
     certificate, key, _ = authority.issue("server")
+    for half in ({}, {"certificate": certificate}, {"key": key}):
+        with pytest.raises(ValueError, match="no plain HTTP"):
+            Listener(create_app("old", []), **half).tls()
     made = Listener(create_app("old", []), certificate=certificate, key=key).tls()
     assert made is not None
     assert made.minimum_version is ssl.TLSVersion.TLSv1_2

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from umec_core import dsse
-from umec_core.dsse import IN_TOTO, DsseError, pre_authentication_encoding, sign, verify
+from umec_core.dsse import IN_TOTO, MAX_ENVELOPE, DsseError, pre_authentication_encoding, sign, verify
 from umec_core.events import Events
 from umec_core.keys import KeyFileExposed, KeyFileInvalid, load_key, load_or_create_key, read_private, write_private
 from umec_core.settings import SettingsInvalid, load_settings
@@ -47,8 +49,11 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 def test_other_content_is_no_key(tmp_path: Path) -> None:
     path = tmp_path / "a.key"
-    p384 = generate_private_key(SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    for content in (b"", b"nothing", p384):
+    others = [
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        for key in (generate_private_key(SECP384R1()), Ed25519PrivateKey.generate())
+    ]
+    for content in (b"", b"nothing", *others):
         write_private(path, content)
         with pytest.raises(KeyFileInvalid) as refused:
             load_key(path)
@@ -79,7 +84,12 @@ def test_an_envelope_proves_its_payload_and_type() -> None:
         (changed(signatures=[{**signature, "sig": "!"}]), "dsse-malformed"),
         (changed(signatures=[{**signature, "sig": ""}]), "dsse-signature-invalid"),
         (changed(payload=None), "dsse-malformed"),
-        (b'{"payload": "", "payload": ""}', "dsse-malformed"),
+        (changed(signatures=5), "dsse-malformed"),
+        (changed(signatures=["x"]), "dsse-malformed"),
+        (changed(payloadType=5), "dsse-malformed"),
+        (changed(payloadType="applicatiön"), "dsse-malformed"),
+        (envelope[:-1] + b',"payloadType":"' + IN_TOTO.encode() + b'"}', "dsse-malformed"),
+        (changed(extension="x" * MAX_ENVELOPE), "dsse-malformed"),
         (b"[" * 100_000, "dsse-malformed"),
         (b"", "dsse-malformed"),
     ]
@@ -95,6 +105,19 @@ def test_an_envelope_proves_its_payload_and_type() -> None:
     assert refused.value.code == "dsse-signature-invalid"
     hint = changed(signatures=[{**signature, "keyid": "anything"}], extension=1)
     assert verify(hint, keys=[KEY.public_key()], payload_type=IN_TOTO)
+
+
+def test_other_curves_sign_and_verify_no_envelope() -> None:
+    other = generate_private_key(SECP384R1())
+    with pytest.raises(DsseError) as refused:
+        sign(b"{}", IN_TOTO, other)
+    assert refused.value.code == "dsse-signature-invalid"
+    value = json.loads(sign(b"{}", IN_TOTO, KEY))
+    signed = other.sign(pre_authentication_encoding(IN_TOTO, b"{}"), ECDSA(SHA256()))
+    value["signatures"] = [{"sig": base64.b64encode(signed).decode()}]
+    with pytest.raises(DsseError) as refused:
+        verify(json.dumps(value).encode(), keys=[other.public_key()], payload_type=IN_TOTO)
+    assert refused.value.code == "dsse-no-keys"
 
 
 @given(st.binary() | st.text().map(str.encode))

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,10 @@ def test_every_leaf_is_proven_and_no_other(size: int, data: Any) -> None:
     for arguments in wrong:
         with pytest.raises(InclusionInvalid):
             verify_inclusion(*arguments)
+    for other, why in (([*path, root], "longer"), (path[:-1], "shorter")):
+        if other != path:
+            with pytest.raises(InclusionInvalid, match=why):
+                verify_inclusion(leaf, index, size, other, root)
 
 
 @given(st.integers(1, 70), st.data())
@@ -113,6 +118,19 @@ def test_every_growth_is_proven_and_no_other(second: int, data: Any) -> None:
     for arguments in wrong:
         with pytest.raises(ConsistencyInvalid):
             verify_consistency(*arguments)
+    if first < second:
+        for other, why in (([*proof, old], "longer"), (proof[:-1], "shorter|empty")):
+            with pytest.raises(ConsistencyInvalid, match=why):
+                verify_consistency(first, second, other, old, new)
+        with pytest.raises(ConsistencyInvalid):
+            verify_consistency(first, second, [], old, new)
+
+
+def test_a_proof_of_growth_is_not_empty() -> None:
+    tree = grown(8)
+    with pytest.raises(ConsistencyInvalid, match="empty"):
+        verify_consistency(3, 8, [], tree.root(3), tree.root(8))
+    verify_consistency(3, 8, tree.consistency(3, 8), tree.root(3), tree.root(8))
 
 
 def test_what_is_not_in_the_tree_is_not_given() -> None:
@@ -162,6 +180,51 @@ def test_checkpoints(key: Any) -> None:
         verify_checkpoint(text, ORIGIN, generate_private_key(SECP256R1()).public_key())
     with pytest.raises(NoteOrigin):
         verify_checkpoint(text, "umec/other", key.public_key())
+
+
+def noted(body: str, *lines: str) -> str:
+    """A note with this body under our key, and further lines of signatures."""
+    signature = KEY.sign(body.encode(), ECDSA(SHA256()))
+    ours = base64.b64encode(note._key_id(ORIGIN, KEY.public_key()) + signature).decode()
+    return "\n".join([body, f"— {ORIGIN} {ours}", *lines]) + "\n"
+
+
+BODY = f"{ORIGIN}\n7\n{base64.b64encode(bytes(32)).decode()}\n"
+COSIGNED = "— witness " + base64.b64encode(b"wxyz-signature").decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (noted(f"{ORIGIN}\n7\n{base64.b64encode(bytes(31)).decode()}\n"), "32 bytes"),
+        (noted(f"{ORIGIN}\n7\n"), "32 bytes"),
+        (noted(f"{ORIGIN}\n"), "its size"),
+        (noted(BODY + "x" * note.MAX_NOTE + "\n"), "an empty line"),
+        (noted(BODY)[:-1] + "X", "an empty line"),
+        (noted(BODY).rpartition("\n\n")[2], "an empty line"),
+        (noted(BODY + "a\tb\n"), "control characters"),
+        (noted(BODY, *[COSIGNED] * note.MAX_SIGNATURES), "at most"),
+        (noted(BODY, COSIGNED + " more"), "a dash"),
+        (noted(BODY, COSIGNED.replace("witness", "wit+ness")), "a dash"),
+        (noted(BODY, "— witness " + base64.b64encode(b"wxyz").decode()), "behind its key id"),
+    ],
+)
+def test_notes_of_another_shape_under_the_right_key(text: str, why: str) -> None:
+    with pytest.raises(NoteError, match=why) as refused:
+        verify_checkpoint(text, ORIGIN, KEY.public_key())
+    assert refused.value.code == "note-malformed"
+    good = noted(BODY + "an extension\n", *[COSIGNED] * (note.MAX_SIGNATURES - 1))
+    assert verify_checkpoint(good, ORIGIN, KEY.public_key()).size == 7
+
+
+@pytest.mark.parametrize(
+    ("origin", "size", "root"), [("a b", 0, 32), ("a+b", 0, 32), ("", 0, 32), ("a", -1, 32), ("a", 0, 31)]
+)
+def test_what_is_no_checkpoint_is_not_signed(origin: str, size: int, root: int) -> None:
+    with pytest.raises(NoteError) as refused:
+        sign_checkpoint(origin, size, bytes(root), KEY)
+    assert refused.value.code == "note-malformed"
+    assert sign_checkpoint("a", 0, bytes(32), KEY)
 
 
 @given(st.text())
@@ -229,6 +292,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+
+
+@pytest.mark.parametrize("value", [{"a": 1.5}, {"a": {"b": [1.5]}}, {1: "a"}, {"a": {None: 1}}, {"a": b""}])
+def test_what_has_no_canonical_form(value: Any) -> None:
+    with pytest.raises(TypeError):
+        canonical(value)
+    assert canonical({"b": [1, None, True, "é"], "a": {}}) == '{"a":{},"b":[1,null,true,"é"]}'
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=5), JSON, max_size=4))

@@ -59,6 +59,24 @@ def test_a_work_that_is_cancelled_from_within_is_undone_alone(opened: Any, schem
     opened(body)
 
 
+def test_what_is_no_exception_of_a_work_ends_the_writer(opened: Any, schema: Any) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    async def interrupted(session: AsyncSession) -> None:
+        await adding(schema, "half")(session)
+        raise Interrupted
+
+    async def body(store: Store) -> None:
+        works = [adding(schema, "a"), interrupted, adding(schema, "b")]
+        results = await asyncio.gather(*(store.write(work) for work in works), return_exceptions=True)
+        assert [type(result) for result in results] == [StoreClosed] * 3
+        assert type(store._writes._task.exception()) is Interrupted
+        assert await names(store, schema) == []
+
+    opened(body)
+
+
 def test_everybody_is_told_when_the_writer_itself_is_cancelled(opened: Any, schema: Any) -> None:
     async def body(store: Store) -> None:
         begun = asyncio.Event()

@@ -94,6 +94,8 @@ def test_headers():
         head = base64url_encode(json.dumps({"alg": "ES256", "typ": "dpop+jwt", **header}).encode())
         refused(".".join([head, *proof().split(".")[1:]]))
     refused(proof() + "A" * 5000)
+    refused(proof(padding="A" * 5000))
+    assert check(proof(padding="A" * 500))
 
 
 def test_a_proof_for_no_token_is_not_one_for_a_token():

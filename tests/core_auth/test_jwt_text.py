@@ -21,6 +21,7 @@ from umec_core.jose import (
     base64url_encode,
     check_times,
     claim_text,
+    claim_time,
     private_jwk,
     private_key,
     public_jwk,
@@ -35,6 +36,8 @@ KEY = generate_private_key(SECP256R1())
 KEYS = KeySet([KEY.public_key()])
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GOOD = sign_jwt({"sub": "a"}, KEY, typ="at+jwt")
+LONG = {**public_jwk(KEY), "x": base64url_encode(b"\0" + base64url_decode(public_jwk(KEY)["x"]))}
+"""The same number with a byte more (RFC 7518, 6.2.1.2, wants 32)."""
 
 
 def part(value: object) -> str:
@@ -75,6 +78,22 @@ def test_base64_whose_last_bits_are_used_for_a_second_spelling():
     assert base64url_decode("QUI") == b"AB"
 
 
+@pytest.mark.parametrize("text", ["QUI=", "Q+I/", "QU I", "QUI\n", "Q", "QÜI"])
+def test_other_spellings_of_base64(text):
+    with pytest.raises(JwtInvalid) as caught:
+        base64url_decode(text)
+    assert caught.value.code == "jwt-malformed"
+
+
+@pytest.mark.parametrize(
+    "data", [b"[1]", b'"a"', b"null", b'{"a":NaN}', b'{"a":-Infinity}', b'{"a":{"b":1,"b":1}}', b""]
+)
+def test_what_is_not_one_object_of_json(data):
+    with pytest.raises(JwtInvalid) as caught:
+        strict_json(data)
+    assert caught.value.code == "jwt-malformed"
+
+
 def test_members_given_twice():
     head = base64url_encode(b'{"alg":"ES256","alg":"none","typ":"at+jwt"}')
     refused("jwt-malformed", f"{head}.{part({})}.{GOOD.split('.')[2]}")
@@ -104,6 +123,12 @@ def test_rsa_is_not_needed_and_not_taken():
 @pytest.mark.parametrize("name", ["jwk", "jku", "x5c", "x5u", "cty", "foo"])
 def test_headers_that_change_how_a_signature_is_judged(name):
     value = public_jwk(KEY) if name == "jwk" else ["a"] if name == "x5c" else "https://elsewhere.test/"
+    head = {"alg": "ES256", "typ": "at+jwt", name: value}
+    refused("jwt-header", f"{part(head)}.{part({'sub': 'a'})}.{GOOD.split('.')[2]}")
+
+
+@pytest.mark.parametrize(("name", "value"), [("kid", 5), ("kid", None), ("typ", 5), ("typ", ["at+jwt"])])
+def test_headers_of_another_shape(name, value):
     head = {"alg": "ES256", "typ": "at+jwt", name: value}
     refused("jwt-header", f"{part(head)}.{part({'sub': 'a'})}.{GOOD.split('.')[2]}")
 
@@ -153,6 +178,8 @@ def test_an_empty_set_verifies_nothing():
         {"kty": "oct", "k": "AAAA"},
         {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
         {**public_jwk(KEY), "crv": "P-384"},
+        {**public_jwk(KEY), "kty": "OKP"},
+        LONG,
         {**public_jwk(KEY), "x": public_jwk(KEY)["x"] + "="},
         {**public_jwk(KEY), "x": "AA"},
         {**public_jwk(KEY), "y": public_jwk(KEY)["x"]},
@@ -181,6 +208,28 @@ def test_a_remote_set_leaves_out_kinds_that_we_do_not_know():
         KeySet([generate_private_key(SECP384R1()).public_key()])
 
 
+@pytest.mark.parametrize(
+    "jwks",
+    [
+        {},
+        {"keys": 5},
+        {"keys": {"a": public_jwk(KEY)}},
+        {"keys": ["x"]},
+        {"keys": [{**public_jwk(KEY), "kid": ""}]},
+        {"keys": [{**public_jwk(KEY), "kid": "k" * 513}]},
+        {"keys": [{**public_jwk(KEY), "kid": 5}]},
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_sets_of_another_shape(jwks, strict):
+    with pytest.raises(JwkInvalid) as caught:
+        KeySet.from_jwks(jwks, strict=strict)
+    assert caught.value.code == "jwk-invalid"
+    keys = KeySet.from_jwks({"keys": [{**public_jwk(KEY), "kid": "k" * 512}]}, strict=strict)
+    assert "k" * 512 in keys
+    assert thumbprint(KEY) in keys
+
+
 def test_two_keys_under_one_name():
     other = generate_private_key(SECP256R1())
     with pytest.raises(JwkInvalid):
@@ -190,8 +239,13 @@ def test_two_keys_under_one_name():
 def test_keys_survive_the_round_trip():
     assert private_key(private_jwk(KEY)).private_numbers() == KEY.private_numbers()
     assert thumbprint(KEY) == thumbprint(public_jwk(KEY)) == KeySet([KEY.public_key()]).jwks()["keys"][0]["kid"]
-    with pytest.raises(JwkInvalid):
-        private_key(public_jwk(KEY))
+    longer = base64url_encode(b"\0" + base64url_decode(private_jwk(KEY)["d"]))
+    for wrong in (public_jwk(KEY), {**private_jwk(KEY), "d": longer}):
+        with pytest.raises(JwkInvalid):
+            private_key(wrong)
+    for wrong in (LONG, {**public_jwk(KEY), "kty": "OKP"}):
+        with pytest.raises(JwkInvalid):
+            thumbprint(wrong)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +275,13 @@ def test_times(changes, code):
         check_times(moved, NOW, longest=timedelta(minutes=5))
     assert caught.value.code == code
     check_times({"iat": start + 10, "nbf": start + 10, "exp": start + 60}, NOW, longest=timedelta(minutes=5))
+
+
+def test_a_time_before_all_times():
+    with pytest.raises(JwtInvalid) as caught:
+        claim_time({"iat": -1}, "iat")
+    assert caught.value.code == "jwt-claim"
+    assert claim_time({"iat": 0}, "iat") == 0
 
 
 @given(st.text() | st.text(alphabet="eyJ.-_=0AZ", max_size=200))

@@ -64,6 +64,7 @@ def test_the_good_one(world):
         {"after": "0"},
         {"last": 0},
         {"last": ...},
+        {"after": 2, "last": 1, "standings": []},
         {"more": 1},
         {"standings": ...},
         {"standings": [ENTRY, ENTRY]},
@@ -112,6 +113,20 @@ def test_a_view_does_not_go_back(world, statement):
     assert not view.apply(statement((1, "a", Standing.TRUSTED, 1), (4, "b", Standing.TRUSTED, 2)))
     assert [entry.node for entry in view.apply(statement((5, "a", Standing.LAPSED, 2), after=4))] == ["a"]
     assert view.last == 5
+
+
+def test_what_is_told_again_is_no_news(statement):
+    view, told = StandingView(), statement((1, "a", Standing.TRUSTED, 1), (4, "a", Standing.UNTRUSTED, 2))
+    assert [entry.seq for entry in view.apply(told)] == [1, 4]
+    assert view.apply(told) == ()
+    assert view.entries["a"].standing is Standing.UNTRUSTED
+
+
+def test_a_view_without_an_age_is_none():
+    for age in (timedelta(0), timedelta(seconds=-1)):
+        with pytest.raises(StandingInvalid) as caught:
+            StandingView(max_age=age)
+        assert caught.value.code == "standing-invalid"
 
 
 def test_a_view_of_one_node_takes_no_statement_about_all(statement):

@@ -98,6 +98,8 @@ def test_other_kinds_of_tokens_and_other_keys(world):
     refused(world, "token-invalid", world.presented(world.token(key=world.client_key)))
     refused(world, "token-invalid", world.presented("nonsense"))
     refused(world, "token-invalid", world.presented("A" * 9000))
+    refused(world, "token-invalid", world.presented(world.token(padding="A" * 8000)))
+    verify(world, world.presented(world.token(padding="A" * 800)))
 
 
 def test_a_token_ends_also_when_it_is_remembered(world):
@@ -214,6 +216,19 @@ def test_a_verifier_without_issuer_or_audience_is_not_made(world):
             TokenVerifier(
                 issuer=issuer, audience=audience, keys=world.verifier._keys, standings=None, clock=lambda: world.now
             )
+
+
+@pytest.mark.parametrize("audience", ["mec", "urn:mec", "//site.test/mec"])
+def test_an_audience_that_is_no_url_needs_a_base(world, audience):
+    def make(**changes):
+        keys = world.verifier._keys
+        return TokenVerifier(
+            issuer="i", audience=audience, keys=keys, standings=None, clock=lambda: world.now, **changes
+        )
+
+    with pytest.raises(ValueError, match="address"):
+        make()
+    assert make(base="https://site.test/").base == "https://site.test"
 
 
 class Keys:

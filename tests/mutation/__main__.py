@@ -102,10 +102,9 @@ def _equivalent() -> list[dict[str, str]]:
 def _key(area: dict[str, list[str]], files: dict[str, Path]) -> str:
     """Return the SHA-256 (hex) of all that the first run stands on: the code that it runs, its tests and this tool."""
     code = {ROOT / file.relative_to(ROOT).parts[0] for file in files.values()}
-    folders = sorted({*code, *(ROOT / tests for tests in area["tests"]), HERE})
-    texts = [
-        file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in {".py", ".cedar", ".toml"}
-    ]
+    places = sorted({*code, *(ROOT / tests for tests in area["tests"]), HERE})
+    found = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+    texts = [file for file in found if file.suffix in {".py", ".cedar", ".toml"}]
     return hashlib.sha256(b"".join(hashlib.sha256(text.read_bytes()).digest() for text in texts)).hexdigest()
 
 

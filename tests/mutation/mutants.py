@@ -6,6 +6,7 @@ A mutant is one check that does not refuse. All of a module are compiled into it
     a or b, where that is refused   a and keep(i) or b and keep(j)    (each operand by itself; `not`, any, all, chains
                                                                        and compared tuples are looked through)
     check(x), its value unused      what it raises is swallowed
+    refuse(x)                       if keep(i): refuse(x)
     yield Finding(…), its kin       if keep(i): yield Finding(…)
     return x, in a predicate        return force(x, i, j)             (always true, always false)
 
@@ -22,13 +23,13 @@ from typing import Final
 __all__ = ["Mutant", "instrument"]
 
 CHECKS: Final = re.compile(
-    r"_*(check|verify|require|refuse|ensure|validate|expect|enforce|only_|own_|same_|no_|distinct|bounded|shallow|"
+    r"_*(check|verify|require|ensure|validate|expect|enforce|only_|own_|same_|no_|distinct|bounded|shallow|"
     r"confined|parse|canonical|claim_text|public_key|b64decode|tool$|operator$|any_scope$)"
 )
 """Functions that are called for what they refuse, where nobody takes what they return."""
 
-COLLECTED: Final = frozenset({"Finding", "_Judged"})
-"""What a check makes that reports instead of raising."""
+REFUSALS: Final = frozenset({"Finding", "_Judged", "_refuse", "refuse"})
+"""What is called where a check reports, or answers itself, instead of raising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class _Instrument(ast.NodeTransformer):
             self._condition(node, then)
         elif isinstance(node, ast.Raise):
             return node if self._in_handler else self._switched(node)
-        elif any(_name(one) in COLLECTED for one in ast.walk(node)) and isinstance(node, ast.Expr | ast.Return):
+        elif any(_name(one) in REFUSALS for one in ast.walk(node)) and isinstance(node, ast.Expr | ast.Return):
             return self._switched(node)
         elif isinstance(node, ast.Expr) and (self._handled or CHECKS.match(_name(_awaited(node.value)))):
             if isinstance(_awaited(node.value), ast.Call):
@@ -157,7 +158,7 @@ class _Instrument(ast.NodeTransformer):
             return False
         if isinstance(last, ast.Return) and self._predicate:
             return isinstance(last.value, ast.Constant) and last.value.value is False
-        return isinstance(last, ast.Raise) or any(_name(one) in COLLECTED for one in ast.walk(last))
+        return isinstance(last, ast.Raise) or any(_name(one) in REFUSALS for one in ast.walk(last))
 
     def _operands(self, node: ast.expr, *, refuses: bool | None) -> ast.expr:
         """Put a switch at each operand; `refuses` is the truth that refuses, None where both are of interest."""

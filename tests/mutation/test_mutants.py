@@ -29,6 +29,14 @@ def pair(one, two):
     if (one, two) != (1, 2):
         raise ValueError("not the pair")
 
+def greet(name):
+    if name == "eve":
+        _refuse(name)
+    return name
+
+def _refuse(name):
+    raise ValueError("nobody is eve")
+
 def between(number):
     if not 0 < number <= 9:
         raise ValueError("beyond")
@@ -57,6 +65,7 @@ OFF = [
     ("_check_alias", "if alias == 'root': raise ValueError('nobody is root')", ("root",)),
     ("pair", "one != 1", (0, 2)),
     ("pair", "two != 2", (1, 0)),
+    ("greet", "if name == 'eve': _refuse(name)", ("eve",)),
     ("between", "0 < number", (0,)),
     ("between", "number <= 9", (10,)),
     ("parse", "text.encode('ascii')", ("é",)),
@@ -86,13 +95,13 @@ def run(off, function, arguments):
 
 @pytest.mark.parametrize(("function", "removed", "arguments"), OFF, ids=[off[1] for off in OFF])
 def test_a_switch_removes_its_check_alone(function, removed, arguments):
-    with pytest.raises(ValueError, match=r"who|root|pair|beyond|ASCII|neither"):
+    with pytest.raises(ValueError, match=r"who|root|eve|pair|beyond|ASCII|neither"):
         run(None, function, arguments)
     _, asked = run(f"person:{function}: {removed}", function, arguments)
     assert f"person:{function}: {removed}" in asked
     for other, value, refused in OFF:
         if (other, value) != (function, removed) and other == function and refused != arguments:
-            with pytest.raises(ValueError, match=r"who|root|pair|beyond|ASCII|neither"):
+            with pytest.raises(ValueError, match=r"who|root|eve|pair|beyond|ASCII|neither"):
                 run(f"person:{function}: {removed}", other, refused)
 
 
@@ -124,4 +133,4 @@ def test_the_areas_name_what_is_there():
         for name in area["modules"]:
             place = root / name.partition(".")[0].removeprefix("umec_") / name.replace(".", "/")
             assert place.is_dir() or place.with_suffix(".py").is_file(), name
-        assert [tests for tests in area["tests"] if not (root / tests).is_dir()] == []
+        assert [tests for tests in area["tests"] if not (root / tests).exists()] == []

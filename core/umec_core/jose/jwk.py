@@ -64,10 +64,7 @@ def public_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
 
 @lru_cache(maxsize=KEPT)
 def _point(x: str, y: str) -> EllipticCurvePublicKey:
-    raw = _import({"kty": "EC", "crv": "P-256", "x": x, "y": y}).raw_value
-    if not isinstance(raw, EllipticCurvePublicKey):
-        raise JwkInvalid("not a public key")
-    return raw
+    return _import({"kty": "EC", "crv": "P-256", "x": x, "y": y}).public_key
 
 
 def private_key(jwk: Mapping[str, Any]) -> EllipticCurvePrivateKey:

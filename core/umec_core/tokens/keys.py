@@ -1,7 +1,7 @@
 """Where the keys of a peer come from: known beforehand, or read from its key set."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from umec_core.clock import Clock
@@ -49,7 +49,7 @@ class RemoteKeys:
         self._clock = clock
         self._known: KeySet | None = None
         self._read_at: datetime | None = None
-        self._asked_at: datetime | None = None
+        self._asked_at = datetime.min.replace(tzinfo=UTC)
         self._lock = asyncio.Lock()
 
     async def keys(self, kid: str | None) -> KeySet:
@@ -74,7 +74,7 @@ class RemoteKeys:
     def _may_ask(self, kid: str | None) -> bool:
         """A first reading may be repeated at once; one for an unknown identifier waits its turn."""
         waits = self._fresh(None) is not None and kid is not None
-        return not waits or self._asked_at is None or self._clock() - self._asked_at >= REFETCH
+        return not waits or self._clock() - self._asked_at >= REFETCH
 
     async def _read(self) -> None:
         self._asked_at = self._clock()
