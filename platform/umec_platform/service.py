@@ -18,14 +18,16 @@ from umec_core.tokens import TokenVerifier
 from umec_platform.applications.endpoints import support_router
 from umec_platform.applications.service import Applications
 from umec_platform.effects import HOST, OPERATION, AuditRow, Ledger
-from umec_platform.hosts.endpoints import platform_router
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.hosts.ports import Connect, StandingSource
 from umec_platform.hosts.service import Hosts
 from umec_platform.instances.endpoints import instance_router, log_router
-from umec_platform.instances.lifecycle import LifeCycle, Site
+from umec_platform.instances.lifecycle import LifeCycle
 from umec_platform.instances.ports import Admitter, ClientRegistrar, Puller
+from umec_platform.instances.recovery import Recovery
 from umec_platform.instances.service import Instances
+from umec_platform.instances.starting import Site
+from umec_platform.overview import platform_router
 from umec_platform.packages.endpoints import package_router
 from umec_platform.packages.service import Packages
 from umec_platform.rules.service import Rules
@@ -99,7 +101,7 @@ class PlatformService:
         store = await Store.open(settings.database, migrations=MIGRATIONS)
         origin = f"{settings.management}/platform/v1"
         ledger = Ledger(store, AuditLog(AuditRow, audit_key, origin), clock)
-        fleet = Fleet(ledger, connect, source)
+        fleet = Fleet(ledger, connect, source, Recovery(ledger))
         site = Site(
             issuer=settings.management,
             mp1=settings.mp1,

@@ -1,8 +1,6 @@
 """What a host should hold right now, read from the rows and put into netd's words."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_core.errors import UmecError
 from umec_platform.effects import RuleKey
 from umec_platform.errors import HostFallen
+from umec_platform.hosts.confines import NOT_YET, all_confines, confines_of
 from umec_platform.netd.messages import DnsRule as NetdDnsRule
 from umec_platform.netd.messages import Tenant
 from umec_platform.netd.messages import TrafficRule as NetdTrafficRule
@@ -20,9 +19,8 @@ from umec_platform.standing import consequence
 from umec_platform.tables.hosts import HostRow, NetworkRow
 from umec_platform.tables.instances import InstanceRow
 from umec_platform.tables.rules import RuleRow
-from umec_platform.tables.tenants import TenantRow
 
-__all__ = ["Desired", "confines_of", "desired_rule", "desired_state"]
+__all__ = ["Desired", "desired_rule", "desired_state"]
 
 
 @dataclass(slots=True)
@@ -53,7 +51,7 @@ async def desired_state(session: AsyncSession, host: str) -> Desired:
     # Those that are down count too: the host keeps their logs, and stops nothing that starts again.
     state.instances = [one.id for one in instances]
     stands = consequence(row.standing).rules
-    confines = await _all_confines(session, networks, instances) if stands else {}
+    confines = await all_confines(session, networks, instances) if stands else {}
     rules = select(RuleRow).where(RuleRow.host == host).order_by(RuleRow.instance, RuleRow.rule)
     for rule in await session.scalars(rules):
         key = RuleKey(rule.instance, rule.kind, rule.rule)
@@ -63,7 +61,7 @@ async def desired_state(session: AsyncSession, host: str) -> Desired:
         if rule.instance in confines:
             _add(state, rule, key, confines[rule.instance])
         else:
-            state.refused[key] = HostFallen("the rule takes effect when its node stands and its instance runs")
+            state.refused[key] = HostFallen(NOT_YET)
     return state
 
 
@@ -75,45 +73,10 @@ async def desired_rule(session: AsyncSession, key: RuleKey) -> NetdTrafficRule |
     host = await session.get(HostRow, rule.host)
     if host is None or not consequence(host.standing).rules:
         return None
-    confines = await confines_of(session, key.instance)
-    return None if confines is None else _translate(rule, confines)
-
-
-async def confines_of(session: AsyncSession, instance: str) -> Confines | None:
-    """Return what the rules of an instance may touch, or None while it has no address."""
-    row = await session.get(InstanceRow, instance)
-    if row is None or row.host is None or row.address is None:
+    instance = await session.get(InstanceRow, key.instance)
+    if instance is None or instance.address is None:
         return None
-    networks = await session.scalars(
-        select(NetworkRow).where(NetworkRow.host == row.host, NetworkRow.tenant == row.tenant)
-    )
-    instances = await session.scalars(
-        select(InstanceRow).where(InstanceRow.host == row.host, InstanceRow.tenant == row.tenant)
-    )
-    return (await _all_confines(session, list(networks), list(instances))).get(instance)
-
-
-async def _all_confines(
-    session: AsyncSession, networks: Iterable[NetworkRow], instances: Iterable[InstanceRow]
-) -> dict[str, Confines]:
-    """Return what the rules of each instance that has an address may touch."""
-    subnets = {network.tenant: ip_network(network.subnet) for network in networks}
-    placed = [(row, ip_address(row.address)) for row in instances if row.address is not None]
-    tenants = {row.id: row for row in await session.scalars(select(TenantRow).where(TenantRow.id.in_(subnets)))}
-    found = {}
-    for row, address in placed:
-        tenant = tenants.get(row.tenant)
-        if tenant is None or address.version != 4:
-            continue
-        found[row.id] = Confines(
-            tenant=row.tenant,
-            instance=row.id,
-            own=address,
-            siblings=frozenset(other for sibling, other in placed if sibling.tenant == row.tenant),
-            networks=(subnets[row.tenant], *(ip_network(text) for text in tenant.addresses)),
-            domains=tuple(tenant.domains),
-        )
-    return found
+    return _translate(rule, await confines_of(session, instance))
 
 
 def _add(state: Desired, row: RuleRow, key: RuleKey, confines: Confines) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostSilent
-from umec_platform.hosts.ports import Connect, HostDriver, StandingSource
+from umec_platform.hosts.ports import Connect, HostDriver, Recoverer, StandingSource
 from umec_platform.hosts.worker import HostWorker, Waiter, relay_standing
 from umec_platform.tables.hosts import HostRow
 
@@ -23,10 +23,11 @@ PATIENCE: Final = 2.0
 class Fleet:
     """The workers of all hosts."""
 
-    def __init__(self, ledger: Ledger, connect: Connect, source: StandingSource | None) -> None:
+    def __init__(self, ledger: Ledger, connect: Connect, source: StandingSource | None, recovery: Recoverer) -> None:
         self._ledger = ledger
         self._connect = connect
         self._source = source
+        self._recovery = recovery
         self._workers: dict[str, HostWorker] = {}
         self._drivers: dict[str, HostDriver] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -103,6 +104,7 @@ class Fleet:
             driver=driver,
             ledger=self._ledger,
             source=self._source,
+            recovery=self._recovery,
             whole=self._locks[row.id],
         )
         self._workers[row.id] = worker

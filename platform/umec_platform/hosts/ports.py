@@ -1,11 +1,11 @@
 """What the platform needs of a host and of the verifier: `netd.client.NetdClient` and `OAuthClient` are both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from umec_platform.netd.messages import DnsRule, InstanceSpec, Tenant, TrafficRule
 
-__all__ = ["Connect", "HostDriver", "StandingSource"]
+__all__ = ["Connect", "HostDriver", "Recoverer", "StandingSource"]
 
 Result = dict[str, Any]
 
@@ -74,4 +74,16 @@ class StandingSource(Protocol):
 
     async def standings(self, *, after: int, wait: float, node: str | None) -> str:
         """Return the JWS of the verifier's feed."""
+        ...
+
+
+class Recoverer(Protocol):
+    """Who brings back what a host should run and does not: `instances.recovery.Recovery` is one."""
+
+    async def expected(self, host: str) -> Mapping[str, int]:
+        """Return the instances that a host should run, with the versions of their rows."""
+        ...
+
+    async def compare(self, host: str, expected: Mapping[str, int], running: Collection[str]) -> None:
+        """Take note of which of the expected instances the host runs."""
         ...

@@ -22,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_core.errors import Kind, UmecError
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostFallen
+from umec_platform.hosts.confines import NOT_YET
 from umec_platform.hosts.desired import Desired, desired_rule, desired_state
-from umec_platform.hosts.ports import HostDriver, StandingSource
-from umec_platform.instances.recovery import Recovery
+from umec_platform.hosts.ports import HostDriver, Recoverer, StandingSource
 from umec_platform.netd.errors import RemoteRefusal
 from umec_platform.netd.messages import TrafficRule
 from umec_platform.rules.translate import rule_id
@@ -110,6 +110,7 @@ class HostWorker:
         driver: HostDriver,
         ledger: Ledger,
         source: StandingSource | None,
+        recovery: Recoverer,
         whole: asyncio.Lock,
     ) -> None:
         """`whole` is held from reading the desired state until the host has it."""
@@ -119,7 +120,7 @@ class HostWorker:
         self._driver = driver
         self._ledger = ledger
         self._source = source
-        self._recovery = Recovery(ledger)
+        self._recovery = recovery
         self._wishes: asyncio.Queue[RuleKey | None] = asyncio.Queue()
         self._relay_now = asyncio.Event()
         self._waiting: defaultdict[RuleKey, set[Waiter]] = defaultdict(set)
@@ -244,7 +245,7 @@ class HostWorker:
             if rule is None:
                 await self._remove(key, row)
                 if row.active:
-                    raise HostFallen("the rule takes effect when its node stands and its instance runs")
+                    raise HostFallen(NOT_YET)
             elif isinstance(rule, TrafficRule):
                 await self._driver.put_traffic(rule)
             else:

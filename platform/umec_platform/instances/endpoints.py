@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from umec_core.http import require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
-from umec_platform.api import acting_tenant, entity, only_parameters, rfc3339, seconds
+from umec_platform.api import acting_tenant, entity, rfc3339, seconds
 from umec_platform.effects import Ledger
 from umec_platform.errors import TerminationUnsupported
 from umec_platform.hosts.fleet import Fleet
@@ -63,10 +63,7 @@ def instance_router(verifier: TokenVerifier, instances: Instances, ledger: Ledge
     url = f"{base}/app_lcm/v1"
 
     @router.post("/app_instances")
-    async def create(
-        request: Request, wish: CreateAppInstanceRequest, who: caller, tenant: str | None = None
-    ) -> Response:
-        only_parameters(request, {"tenant"})
+    async def create(wish: CreateAppInstanceRequest, who: caller, tenant: str | None = None) -> Response:
         row = await instances.create(
             who.subject,
             tenant=acting_tenant(who, tenant),
@@ -79,35 +76,30 @@ def instance_router(verifier: TokenVerifier, instances: Instances, ledger: Ledge
         return entity(shown, version=row.version, status=201, location=shown["_links"]["self"]["href"])
 
     @router.get("/app_instances")
-    async def every(request: Request, who: caller, tenant: str | None = None) -> Response:
-        only_parameters(request, {"tenant"})
+    async def every(who: caller, tenant: str | None = None) -> Response:
         rows = await instances.list(acting_tenant(who, tenant))
         down = await reasons(ledger, [row for row, _ in rows])
         return entity([_instance(row, package, url, down.get(row.id)) for row, package in rows])
 
     @router.get("/app_instances/{instance}")
-    async def read(request: Request, instance: str, who: caller) -> Response:
-        only_parameters(request)
+    async def read(instance: str, who: caller) -> Response:
         row, package = await instances.get(instance, acting_tenant(who, None))
         down = await reasons(ledger, [row])
         return entity(_instance(row, package, url, down.get(row.id)), version=row.version)
 
     @router.delete("/app_instances/{instance}")
-    async def remove(request: Request, instance: str, who: caller) -> Response:
-        only_parameters(request)
+    async def remove(instance: str, who: caller) -> Response:
         await instances.remove(who.subject, instance, acting_tenant(who, None))
         return Response(status_code=204)
 
     @router.post("/app_instances/{instance}/instantiate")
-    async def instantiate(request: Request, instance: str, wish: InstantiateAppRequest, who: caller) -> Response:
-        only_parameters(request)
+    async def instantiate(instance: str, wish: InstantiateAppRequest, who: caller) -> Response:
         host = wish.mec_host_information[0].host_id if wish.mec_host_information else None
         order = await instances.instantiate(who.subject, instance, acting_tenant(who, None), host)
         return _accepted(order)
 
     @router.post("/app_instances/{instance}/terminate")
-    async def terminate(request: Request, instance: str, wish: TerminateAppRequest, who: caller) -> Response:
-        only_parameters(request)
+    async def terminate(instance: str, wish: TerminateAppRequest, who: caller) -> Response:
         tenant = acting_tenant(who, None)
         await instances.get(instance, tenant)
         if wish.termination_type != "FORCEFUL":
@@ -119,14 +111,12 @@ def instance_router(verifier: TokenVerifier, instances: Instances, ledger: Ledge
         return _accepted(order)
 
     @router.get("/app_lcm_op_occs")
-    async def operations(request: Request, who: caller, tenant: str | None = None) -> Response:
-        only_parameters(request, {"tenant"})
+    async def operations(who: caller, tenant: str | None = None) -> Response:
         rows = await instances.operations(acting_tenant(who, tenant))
         return entity([_operation(row, url) for row in rows])
 
     @router.get("/app_lcm_op_occs/{operation}")
-    async def operation(request: Request, operation: str, who: caller) -> Response:
-        only_parameters(request)
+    async def operation(operation: str, who: caller) -> Response:
         return entity(_operation(await instances.operation(operation, acting_tenant(who, None)), url))
 
     def _accepted(order: OperationRow) -> Response:
@@ -141,10 +131,7 @@ def log_router(verifier: TokenVerifier, instances: Instances, fleet: Fleet) -> A
     caller = Annotated[Principal, Depends(require(verifier))]
 
     @router.get("/instances/{instance}/log")
-    async def log(
-        request: Request, instance: str, who: caller, lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 100
-    ) -> Response:
-        only_parameters(request, {"lines"})
+    async def log(instance: str, who: caller, lines: Annotated[int, Query(ge=1, le=MAX_LOG_LINES)] = 100) -> Response:
         driver = await fleet.driver(await instances.host_of(instance, acting_tenant(who, None)))
         return entity(await driver.instance_log(instance, lines=lines))
 

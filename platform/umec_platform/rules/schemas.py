@@ -10,6 +10,7 @@ Editions differ, and all of them are met in the field; on input each spelling is
 """
 
 from enum import Enum, unique
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Final, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, IPvAnyAddress, model_validator
@@ -37,6 +38,16 @@ _ACTION_ALIASES: Final = {
     "FORWARD, ENCAPSULATED": "FORWARD_ENCAPSULATED",
     "DUPLICATE, .ENCAPSULATED": "DUPLICATE_ENCAPSULATED",
 }
+
+
+def _text(value: object) -> object:
+    """An address is a text: the library would take 7 for 0.0.0.7."""
+    if not isinstance(value, str | IPv4Address | IPv6Address):
+        raise ValueError("an address is a text")  # noqa: TRY004 - this is what the library turns into a fault
+    return value
+
+
+_Address = Annotated[IPvAnyAddress, BeforeValidator(_text)]
 _MAX_TTL: Final = 2**31 - 1
 """RFC 2181 clause 8."""
 
@@ -143,7 +154,7 @@ class DestinationInterface(MecModel):
         validation_alias=AliasChoices("dstMacAddress", "dstMACAddress"),
         serialization_alias="dstMacAddress",
     )
-    dst_ip_address: IPvAnyAddress | None = Field(
+    dst_ip_address: _Address | None = Field(
         default=None,
         validation_alias=AliasChoices("dstIpAddress", "dstIPAddress"),
         serialization_alias="dstIpAddress",
@@ -192,7 +203,7 @@ class DnsRuleDescriptor(MecModel):
     dns_rule_id: Identifier
     domain_name: Text
     ip_address_type: IpAddressType
-    ip_address: IPvAnyAddress
+    ip_address: _Address
     ttl: int | None = Field(default=None, ge=0, le=_MAX_TTL)
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import EtagDiffers, HostFallen, InstanceState, NoInstance, NoRule, RuleFixed
-from umec_platform.hosts.fleet import Fleet
+from umec_platform.rules.ports import Settler
 from umec_platform.rules.schemas import DnsRule, RuleState, TrafficRule
 from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule
 from umec_platform.standing import consequence
@@ -26,9 +26,9 @@ DNS: Final = "dns"
 class Rules:
     """Shows and switches rules."""
 
-    def __init__(self, ledger: Ledger, fleet: Fleet) -> None:
+    def __init__(self, ledger: Ledger, hosts: Settler) -> None:
         self._ledger = ledger
-        self._fleet = fleet
+        self._hosts = hosts
 
     async def list(self, instance: str, kind: str) -> Sequence[RuleRow]:
         """Return the rules of an instance; raises `NoInstance`."""
@@ -60,7 +60,7 @@ class Rules:
         back.
         """
         before = await self.get(key)
-        async with self._fleet.settled(before.host, key) as waiter:
+        async with self._hosts.settled(before.host, key) as waiter:
             waiter.expect(await self._ledger.write(lambda session: self._switch(session, actor, key, wish, expected)))
         return await self.get(key)
 
