@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ def lines(capsys):
 
 
 def test_a_run_in_which_everything_held_succeeds(capsys):
-    timeline = Timeline(as_json=True)
+    timeline = Timeline(as_json=True, kinds={"replayed-evidence": "evidence"})
     with timeline.link(4, "attested") as evidence:
         evidence.data = b"quote"
     timeline.attack("replayed-evidence", expected="evidence-replayed", code="evidence-replayed")
@@ -25,7 +26,8 @@ def test_a_run_in_which_everything_held_succeeds(capsys):
     assert link["evidence"] == "sha256:" + hashlib.sha256(b"quote").hexdigest()
     assert attack == {"attack": "replayed-evidence", "refused": True, "code": "evidence-replayed"}
     assert effect["ms"] == 12
-    assert end == {"ok": True, "broken": []}
+    assert end.pop("seconds") >= 0
+    assert end == {"ok": True, "broken": [], "attacks": {"evidence": {"refused": 1, "of": 1}}}
 
 
 def test_a_link_that_breaks_ends_the_run_and_is_named(capsys):
@@ -43,9 +45,20 @@ def test_a_link_that_breaks_ends_the_run_and_is_named(capsys):
 def test_an_attack_that_is_not_refused_for_its_own_reason_fails_the_run(capsys, code):
     timeline = Timeline(as_json=True)
     timeline.attack("replayed-evidence", expected="evidence-replayed", code=code)
+    timeline.attack("older-reference-set", expected="reference-rollback", code="reference-rollback")
     assert timeline.finish() == 1
-    attack, _ = lines(capsys)
+    attack, _, end = lines(capsys)
     assert attack["refused"] is False
+    assert end["attacks"] == {"other": {"refused": 1, "of": 2}}
+
+
+def test_a_reader_is_told_how_many_attacks_of_each_kind_were_refused_and_how_long_it_took(capsys):
+    timeline = Timeline(as_json=False, kinds={"replayed-evidence": "evidence"})
+    timeline.attack("replayed-evidence", expected="evidence-replayed", code="evidence-replayed")
+    assert timeline.finish() == 0
+    told = capsys.readouterr().out
+    assert re.search(r"evidence\s+│ 1 / 1", told)
+    assert re.search(r"[0-9.]+ s\n", told)
 
 
 def test_an_effect_that_does_not_arrive_fails_the_run(capsys):

@@ -35,8 +35,9 @@ def test_silence_ends_the_lease(brief_lab, image, tools):
     # Before anybody has spoken for the node nothing is done.
     assert code_of(brief_lab.start, image) == "lease-expired"
     # Nor does a statement from before the lease's time help.
-    assert brief_lab.stand(iat=system_clock().timestamp() - 3)["in_force"] is False
-    brief_lab.stand()
+    assert code_of(brief_lab.stand, iat=system_clock().timestamp() - 3) == "standing-stale"
+    assert run(client.status())["standing"] is None
+    brief_lab.stand(after=0)
     one = brief_lab.start(image)["address"]
     run(client.put_traffic(tools.forward(one)))
     run(client.put_dns(tools.name_of(one)))

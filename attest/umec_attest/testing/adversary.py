@@ -1,11 +1,13 @@
 """Moves of an adversary who holds the node: each makes evidence that a verifier has to refuse."""
 
 import hashlib
+import subprocess
 from collections.abc import Mapping, Sequence
 
 from tpm2_pytss import ESAPI
+from tpm2_pytss.types import TPML_PCR_SELECTION
 
-from umec_attest.agent.tpm import PcrQuote
+from umec_attest.agent.tpm import Attested, PcrQuote
 from umec_attest.testing.eventlog import split_log
 from umec_attest.testing.firmware import extend
 from umec_attest.testing.node import SoftwareNode
@@ -16,9 +18,11 @@ __all__ = [
     "extend_pcr",
     "flip_byte",
     "quote_relabelled",
+    "quote_sha1",
     "replayed",
     "retype_event",
     "swap_events",
+    "switch_sha1_on",
     "truncate_log",
 ]
 
@@ -39,6 +43,28 @@ def quote_relabelled(
     made = node.quote(nonce, [substitutes.get(index, index) for index in pcrs])
     values = {index: good.get(index, made.pcrs[substitutes.get(index, index)]) for index in pcrs}
     return PcrQuote(made.quote, values)
+
+
+def switch_sha1_on(tpm: SoftwareTpm) -> None:
+    """Have the TPM keep a SHA-1 bank, too, as whoever owns a machine may; it is switched off and on for that."""
+    subprocess.run(["tpm2_pcrallocate", "sha1:all+sha256:all", "--tcti", tpm.tcti], check=True, capture_output=True)
+    tpm.power_cycle()
+
+
+def quote_sha1(node: SoftwareNode, nonce: bytes, pcrs: Sequence[int]) -> PcrQuote:
+    """Quote PCRs of the SHA-1 bank with the AK: a genuine quote, by a program of one's own on the same TPM.
+
+    The agent knows no such quote, so this goes past its public face.
+    """
+
+    def quote(esys: ESAPI) -> PcrQuote:
+        values = {index: bytes(esys.pcr_read(TPML_PCR_SELECTION.parse(f"sha1:{index}"))[2][0]) for index in pcrs}
+        selection = TPML_PCR_SELECTION.parse("sha1:" + ",".join(map(str, sorted(pcrs))))
+        with node.tpm._loaded(esys, node.ak) as ak:  # noqa: SLF001
+            attest, signature = esys.quote(ak, selection, nonce)
+        return PcrQuote(Attested(bytes(attest), bytes(signature.marshal())), values)
+
+    return node.tpm._do(quote)  # noqa: SLF001
 
 
 def replayed(evidence: Mapping[str, object], challenge: Mapping[str, object]) -> dict[str, object]:

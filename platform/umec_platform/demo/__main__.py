@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from umec_platform.demo import chain
+from umec_platform.demo.attacks import listed
 from umec_platform.demo.command import Processes
 from umec_platform.demo.run import Run
 from umec_platform.demo.sandbox import prepare
@@ -21,7 +22,7 @@ def run(
 ) -> None:
     """Run every link of the chain and every attack, or what one attack needs, and say how it went."""
     folder = prepare()
-    timeline = Timeline(as_json=as_json)
+    timeline = Timeline(as_json=as_json, kinds={line["attack"]: line["kind"] for line in listed()})
     logs = folder / "logs"
     logs.mkdir()
     with contextlib.ExitStack() as clean_up:

@@ -7,7 +7,7 @@ from umec_platform.demo.command import umec
 from umec_platform.demo.hand import Hand
 from umec_platform.demo.run import MANAGEMENT, REGISTRY, Run
 
-__all__ = ["verify_logs"]
+__all__ = ["fetch", "verify_logs"]
 
 SERVICES: Final = ("attest", "identity", "images", "platform")
 
@@ -20,13 +20,14 @@ def verify_logs(run: Run) -> None:
     for service in SERVICES:
         with run.timeline.link(12, f"the log of {service} is whole, and its checkpoint signed") as evidence:
             file = run.folder / f"{service}.audit.json"
-            file.write_bytes(_fetch(operator, service))
+            file.write_bytes(fetch(operator, service))
             checked = umec("audit", "verify", str(file), "--key", str(run.state / f"{service}-audit.pem"))
             evidence.data = file.read_bytes()
             evidence.note = f"{checked['entries']} entries"
 
 
-def _fetch(operator: Hand, service: str) -> bytes:
+def fetch(operator: Hand, service: str) -> bytes:
+    """Return the log of a service, as it exports it."""
     base = resource = f"{MANAGEMENT}/{service}/v1"
     if service == "images":
         base, resource = f"{REGISTRY}/images/v1", f"{REGISTRY}/"

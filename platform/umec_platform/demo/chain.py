@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from umec_attest.testing.swtpm import SoftwareTpm
 from umec_platform.demo import applications, audit, fall, images, nodes, sabotage
 from umec_platform.demo.attacks import audit as attacked_audit
-from umec_platform.demo.attacks import credentials, enrolment, evidence, feed, node_credentials, rules
+from umec_platform.demo.attacks import credentials, enrolment, evidence, fallen, feed, node_credentials, patience, rules
 from umec_platform.demo.attacks import images as attacked_images
+from umec_platform.demo.attacks import inside as attacked_inside
 from umec_platform.demo.attacks.credentials import Holders
+from umec_platform.demo.attacks.patience import Patience
 from umec_platform.demo.attacks.stranger import Stranger, buy_tpm
 from umec_platform.demo.attacks.table import carry_out
 from umec_platform.demo.command import umec_line, wait_for
@@ -52,6 +54,11 @@ class Story:
         """People outside who have a credential each."""
         return Holders(self._this, self.running[0].instance)
 
+    @cached_property
+    def patience(self) -> Patience:
+        """Somebody who has recorded what was true when they were first named."""
+        return Patience(self._this)
+
 
 def _nodes(this: Run, story: Story) -> None:
     this.timeline.chapter("A node is believed")
@@ -65,6 +72,8 @@ def _nodes(this: Run, story: Story) -> None:
     carry_out(this, evidence.ATTACKS, lambda: stranger)
     carry_out(this, enrolment.ATTACKS, lambda: stranger)
     carry_out(this, node_credentials.ATTACKS, lambda: stranger)
+    if this.whole:
+        assert story.patience  # noqa: S101 - what is to be old later is recorded when it is first named
 
 
 def _images(this: Run, story: Story) -> None:
@@ -79,22 +88,31 @@ def _applications(this: Run, story: Story) -> None:
     this.timeline.chapter("An application runs, and moves packets and names")
     for node in NODES:
         applications.add_tenant(this, node)
+    if this.whole:
+        story.patience.cut()
     story.running = [applications.deploy(this, node, story.digest) for node in NODES]
     carry_out(this, credentials.ATTACKS, lambda: story.holders)
     carry_out(this, rules.ATTACKS, lambda: rules.Tenant(this))
-    carry_out(this, feed.ATTACKS, lambda: feed.Courier(this))
+    carry_out(this, attacked_inside.ATTACKS, lambda: attacked_inside.Intruder(this, *story.running))
+    carry_out(this, feed.ATTACKS, lambda: feed.courier_of(this))
     carry_out(this, attacked_images.ATTACKS, lambda: attacked_images.Supply(this))
+    carry_out(this, patience.ATTACKS, lambda: story.patience)
 
 
 def _fall(this: Run, story: Story) -> None:
-    if this.only is not None:
+    if this.only not in {None, *(attack.name for attack in fallen.ATTACKS)}:
         return
     this.timeline.chapter("Trust falls, and everything falls with it")
-    fall.fall(this, story.running[0], story.running[1], story.holders)
-    fall.recover(this, story.running[0])
+    met = fall.fall(this, story.running[0], story.running[1], story.holders)
+    carry_out(this, fallen.ATTACKS, lambda: met)
+    if not this.shown:
+        fall.recover(this, story.running[0])
 
 
-def _proof(this: Run, _story: Story) -> None:
+def _proof(this: Run, story: Story) -> None:
+    carry_out(this, patience.LATE, lambda: story.patience)
+    if this.shown:
+        return
     this.timeline.chapter("What happened can be proven")
     audit.verify_logs(this)
     carry_out(this, attacked_audit.ATTACKS, lambda: this)
@@ -110,6 +128,7 @@ def start_site(this: Run) -> None:
         "ek_roots": str(this.folder / "ek-roots"),
     }
     broken = sabotage.prepare(this)
+    broken["identity"] = {"token_seconds": patience.LIFE_SECONDS} | broken.get("identity", {})
     tables = [_toml(site | broken.pop("site", {})), f"[attest]\n{_toml(attest)}"]
     tables += [f"[{name}]\n{_toml(table)}" for name, table in broken.items()]
     tables += [f"[[netd]]\n{_toml(_host(node))}" for node in NODES]

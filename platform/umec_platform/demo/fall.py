@@ -12,6 +12,7 @@ from requests_oauth2client.exceptions import OAuth2Error
 from umec_platform.demo import nodes
 from umec_platform.demo.applications import Running
 from umec_platform.demo.attacks.credentials import Holders
+from umec_platform.demo.attacks.fallen import Fallen
 from umec_platform.demo.run import MANAGEMENT, Run
 from umec_platform.demo.timeline import Broken
 
@@ -21,8 +22,11 @@ SERVICES: Final = "/mec_service_mgmt/v1/services"
 PATIENCE_SECONDS: Final = 20.0
 
 
-def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> None:
-    """Reboot a node with another kernel command line, and measure from the verdict until each effect."""
+def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> Fallen:
+    """Reboot a node with another kernel command line, and measure from the verdict until each effect.
+
+    Returns what a live token of an application on the node met.
+    """
     node = falling.node
     token = holders.bound.token()
     if not holders.bound.call("GET", SERVICES, token=token).ok:
@@ -39,7 +43,8 @@ def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> Non
     def effect(name: str, moment: float, detail: str = "") -> None:
         run.timeline.effect(name, ok=True, ms=max(0.0, (moment - fell) * 1000), detail=detail)
 
-    effect("live token of an application on the node refused", live.wait(), "standing-fallen")
+    refused_at = live.wait()
+    effect("live token of an application on the node refused", refused_at, "standing-fallen")
     effect("its service is SUSPENDED for those who ask", state.wait())
     packet = falling.packets.first(lambda attempt: attempt.answer is None, after=before)
     effect("its packets go nowhere", packet.asked)
@@ -58,6 +63,7 @@ def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> Non
     run.timeline.effect(
         f"{standing.node.name} stayed trusted and served throughout", ok=lost == 0, ms=None, detail=detail
     )
+    return Fallen(code=_code(holders.bound.call("GET", SERVICES, token=token)), ms=(refused_at - fell) * 1000)
 
 
 def recover(run: Run, fallen: Running) -> None:

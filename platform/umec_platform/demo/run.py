@@ -54,6 +54,11 @@ class Run:
         """The server CA that every client pins."""
         return str(self.state / "server-ca.pem")
 
+    @property
+    def whole(self) -> bool:
+        """Whether this run shows everything."""
+        return self.only is None and self.sabotage is None
+
     def sabotaged(self, link: int) -> bool:
         """Tell whether this run breaks that link on purpose."""
         return self.sabotage == link

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 __all__ = ["LINKS", "Broken", "Evidence", "Timeline"]
 
@@ -52,10 +53,14 @@ class Evidence:
 
 @dataclass(slots=True)
 class Timeline:
-    """Prints the steps and remembers whether all held."""
+    """Prints the steps and remembers whether all held; `kinds` says of what kind each attack is."""
 
     as_json: bool
+    kinds: Mapping[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    attacks: dict[str, list[bool]] = field(default_factory=dict)
+    """Whether each attack of a kind was refused."""
+    began: float = field(default_factory=time.perf_counter)
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
 
     def chapter(self, title: str) -> None:
@@ -98,6 +103,7 @@ class Timeline:
     def attack(self, name: str, *, expected: str, code: str | None, detail: str = "") -> None:
         """An attack: refused for the expected reason, or the run has failed."""
         refused = code == expected
+        self.attacks.setdefault(self.kinds.get(name, "other"), []).append(refused)
         line = {"attack": name, "refused": refused, "code": code}
         if refused:
             self._line(line, f"[green]✓[/]  ⚔ {name}: refused, [bold]{code}[/]")
@@ -119,16 +125,28 @@ class Timeline:
             self.broken.append(f"effect {name}: {detail}")
 
     def finish(self) -> int:
-        """Say how it went; return the exit status."""
+        """Say how it went, by kinds of attacks, and how long it took; return the exit status."""
+        seconds = round(time.perf_counter() - self.began, 1)
         if self.as_json:
-            self._print({"ok": not self.broken, "broken": self.broken})
-        elif self.broken:
+            counted = {kind: {"refused": sum(done), "of": len(done)} for kind, done in self.attacks.items()}
+            self._print({"ok": not self.broken, "broken": self.broken, "attacks": counted, "seconds": seconds})
+            return 1 if self.broken else 0
+        self.console.print(self._table(seconds))
+        if self.broken:
             self.console.print("\n[bold red]The chain is broken:[/]")
             for line in self.broken:
                 self.console.print(f"  {line}", markup=False)
         else:
             self.console.print("\n[bold green]Every link held and every attack was refused.[/]")
         return 1 if self.broken else 0
+
+    def _table(self, seconds: float) -> Table:
+        done = [one for kind in self.attacks.values() for one in kind]
+        table = Table("attacks", "refused", title=f"\n{seconds:g} s", title_justify="left", show_footer=True)
+        table.columns[0].footer, table.columns[1].footer = "all", f"{sum(done)} / {len(done)}"
+        for kind, refused in self.attacks.items():
+            table.add_row(kind, f"{sum(refused)} / {len(refused)}")
+        return table
 
     def _line(self, fields: dict[str, Any], readable: str) -> None:
         if self.as_json:

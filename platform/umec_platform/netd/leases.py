@@ -15,6 +15,7 @@ from umec_core.standing import (
     StandingEntry,
     StandingFallen,
     StandingRollback,
+    StandingStale,
     StandingView,
     verify_statement,
 )
@@ -73,11 +74,20 @@ class Lease:
             ) from error
 
     def renew(self, statement: str, now: datetime) -> None:
-        """Take over a statement; raises `StandingInvalid` (forged, of another node) or `StandingRollback` (older)."""
+        """Take over a statement.
+
+        Raises `StandingInvalid` (forged, of another node), `StandingRollback` (older than another), or `StandingStale`:
+        it was signed so long ago that it renews nothing, and what it says may no longer be true.
+        """
         terms = self._terms
         verified = verify_statement(statement, terms.keys, issuer=terms.issuer, now=now)
         if verified.issued_at < self._floor.issued_at or verified.last < self._floor.last:
             raise StandingRollback("the statement is older than the newest that an earlier netd had seen")
+        if now - verified.issued_at > terms.time:
+            raise StandingStale(
+                f"the statement is older than {terms.time.total_seconds():.0f} s",
+                advice="check that the platform reaches the verifier, and that the clocks agree",
+            )
         self._view.apply(verified)
         self._floor = _Floor(issued_at=verified.issued_at, last=verified.last)
         write_private(self._file, self._floor.model_dump_json().encode())

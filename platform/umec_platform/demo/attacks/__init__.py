@@ -11,9 +11,12 @@ from umec_platform.demo.attacks import (
     credentials,
     enrolment,
     evidence,
+    fallen,
     feed,
     images,
+    inside,
     node_credentials,
+    patience,
     rules,
 )
 from umec_platform.demo.attacks.table import Attack
@@ -27,7 +30,10 @@ KINDS: Final[dict[str, tuple[Attack[Any], ...]]] = {
     "credentials": credentials.ATTACKS,
     "images": images.ATTACKS,
     "rules": rules.ATTACKS,
+    "inside": inside.ATTACKS,
     "feed": feed.ATTACKS,
+    "time": (*patience.ATTACKS, *patience.LATE),
+    "fall": fallen.ATTACKS,
     "audit": audit.ATTACKS,
 }
 """All of them, in the order of the story."""

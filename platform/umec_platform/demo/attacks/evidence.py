@@ -79,6 +79,18 @@ def sha1_values(stranger: Stranger) -> str | None:
     return code_of(stranger.submit(offered))
 
 
+def sha1_quote(stranger: Stranger) -> str | None:
+    """Have the TPM quote its SHA-1 bank: quote, signature and values are genuine, and nothing but the bank is weak."""
+    stranger.believed()
+    challenge = stranger.challenge()
+    nonce, pcrs = base64.b64decode(challenge["nonce"]), challenge["pcrs"]["sha256"]
+    made = adversary.quote_sha1(stranger.node, nonce, pcrs)
+    offered = stranger.evidence(challenge)
+    offered |= {"quote": _b64(made.quote.attest), "signature": _b64(made.quote.signature)}
+    offered["pcrs"] = {"sha1": {str(index): value.hex() for index, value in made.pcrs.items()}}
+    return code_of(stranger.submit(offered))
+
+
 def signature_changed(stranger: Stranger) -> str | None:
     """Change one bit of the TPM's signature."""
     stranger.believed()
@@ -200,6 +212,7 @@ ATTACKS: Final[tuple[Attack[Stranger], ...]] = (
     Attack("pcr-values-changed", "pcr-digest-mismatch", NODE, values_changed),
     Attack("pcr-relabelled", "pcr-selection-mismatch", NODE, relabelled),
     Attack("sha1-values-only", "pcr-values-invalid", NODE, sha1_values),
+    Attack("sha1-quote", "pcr-selection-mismatch", f"{NODE}, whose SHA-1 bank is on", sha1_quote),
     Attack("pcr-tampered", "bootlog-replay-mismatch", NODE, tampered),
     Attack("log-truncated", "bootlog-replay-mismatch", NODE, truncated_log),
     Attack("log-of-another-boot", "bootlog-replay-mismatch", "two TPMs of one maker", other_log),

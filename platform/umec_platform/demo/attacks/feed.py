@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 from typing import Any, Final
 
 from joserfc.jwk import ECKey
@@ -12,14 +13,14 @@ from umec_platform.demo.run import Run
 from umec_platform.demo.timeline import Broken
 from umec_platform.demo.topology import NODES
 
-__all__ = ["ATTACKS", "Courier"]
+__all__ = ["ATTACKS", "Courier", "courier_of"]
 
 
 class Courier:
-    """Has the platform's credential for the feed, and its user on the node's host."""
+    """Has the platform's credential for the feed, and its user on the host whose `netd` listens at `netd`."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, netd: Path) -> None:
+        self.netd = netd
         http = run.clean_up.enter_context(run.http())
         self.operator = Hand.of(http, run.state / "operator.json")
 
@@ -42,7 +43,7 @@ class Courier:
         """Send one line to netd, and return the line that it answers."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(10)
-            connection.connect(str(self.run.state / "netd" / NODES[0].name / "netd.sock"))
+            connection.connect(str(self.netd))
             connection.sendall(json.dumps({"id": "1", **request}).encode() + b"\n")
             return dict(json.loads(connection.makefile().readline()))
 
@@ -67,6 +68,11 @@ def rolled_back(courier: Courier) -> str | None:
     older = courier.statement()
     courier.told()
     return courier.tell(older)
+
+
+def courier_of(run: Run) -> Courier:
+    """Return somebody at the socket of the first node's `netd`."""
+    return Courier(run, run.state / "netd" / NODES[0].name / "netd.sock")
 
 
 HAS: Final = "the platform's user on the host"

@@ -5,11 +5,16 @@ import json
 from typing import Any, Final
 
 from umec_platform.demo import applications
+from umec_platform.demo.attacks.fields import PAYLOADS, texts
 from umec_platform.demo.attacks.stranger import succeed
 from umec_platform.demo.attacks.table import Attack
+from umec_platform.demo.attacks.traces import left_behind, resolver_data
+from umec_platform.demo.command import wait_for
 from umec_platform.demo.hand import PLATFORM, Hand, register
 from umec_platform.demo.run import MANAGEMENT, Run, code_of
 from umec_platform.demo.timeline import Broken
+from umec_platform.demo.topology import NODES
+from umec_platform.packages.appd import AppD
 
 __all__ = ["ATTACKS", "Tenant"]
 
@@ -49,6 +54,9 @@ MATCHES: Final[tuple[Path, ...]] = (
     (*NAME, "domainName"),
 )
 """Fields whose text is read when their rule is translated for the host."""
+REFUSALS: Final = frozenset({"appd-invalid", "rule-invalid", "rule-unsupported", "permission-not-grantable"})
+"""How a descriptor with a wrong text may be refused."""
+OTHER_NAME: Final = "other.city.mec.internal"
 
 
 class Tenant:
@@ -59,22 +67,51 @@ class Tenant:
         self.http = run.clean_up.enter_context(run.http())
         operator = Hand.of(self.http, run.state / "operator.json")
         self.hand = register(operator, "city-owner", kind="operator", tenant="city", scopes=["platform:tenant"])
-        self.token = self.hand.token(PLATFORM)
         self.good: dict[str, Any] = json.loads((run.folder / "city-hello.appd.json").read_text())
-        self.package = self._package()
+        self.package = self.onboarded = self._package()
         if refused := self.refusal([]):
             raise Broken("the honest descriptor was refused", refused)
+
+    @property
+    def token(self) -> str:
+        """A token for the management API."""
+        return self.hand.kept(PLATFORM)
 
     def refusal(self, changes: list[tuple[Path, Any]]) -> str | None:
         """Onboard the good descriptor under a new name, with changes; return the code of the refusal."""
         appd = copy.deepcopy(self.good) | {"appDId": f"city-{self.package}"}
         for path, value in changes:
             _put(appd, path, value)
+        return self.onboard(appd)
+
+    def onboard(self, appd: dict[str, Any]) -> str | None:
+        """Onboard a descriptor; return the code of the refusal."""
         url = f"{PACKAGES}/{self.package}/package_content"
         code = code_of(self.hand.call("PUT", url, self.token, json=appd))
-        if code is None:
-            self.package = self._package()  # it has its content now
+        if code is None:  # it has its content now
+            self.onboarded, self.package = self.package, self._package()
         return code
+
+    def descriptor_of_its_own(self) -> dict[str, Any]:
+        """Return a good descriptor that claims no packet and no name of the example."""
+        appd = copy.deepcopy(self.good)
+        appd["appTrafficRule"][0]["trafficFilter"][0] |= {"dstPort": ["8081"], "srcAddress": ["0.0.0.0/1"]}
+        appd["appTrafficRule"][0]["trafficFilter"][0] |= {"srcPort": ["1024-65535"]}
+        appd["appDNSRule"][0]["domainName"] = OTHER_NAME
+        appd["appServiceProduced"].insert(0, {"serName": "other", "version": "1.0"})
+        return appd
+
+    def started(self, appd: dict[str, Any]) -> str | None:
+        """Have a descriptor's application started; return what of the injected texts is seen on its host."""
+        node = NODES[0]
+        if refused := self.onboard(appd | {"appDId": f"city-{self.package}"}):
+            return refused
+        made = applications.instantiate(self.run, f"city-{self.onboarded}", node)
+        wait_for("its name", lambda: OTHER_NAME in resolver_data(self.run, node) or None, seconds=20.0)
+        seen = left_behind(self.run, node, made["id"], made["address"])
+        end = f"{MANAGEMENT}/app_lcm/v1/app_instances/{made['id']}/terminate"
+        self.hand.call("POST", end, self.token, json={"terminationType": "FORCEFUL"})
+        return seen
 
     def _package(self) -> str:
         """Make an empty package."""
@@ -140,6 +177,25 @@ def into_matches(tenant: Tenant) -> str | None:
     return _everywhere(tenant, MATCHES)
 
 
+def everywhere(tenant: Tenant) -> str | None:
+    """Put text for a shell, Unbound, nftables, runc and others into every text that a descriptor can have.
+
+    Each is refused, or kept as the text that it is. What was kept is started, with its rules and its name in force:
+    nothing of the text has come further.
+    """
+    appd = tenant.descriptor_of_its_own()
+    for number, place in enumerate([text.place for text in texts(AppD, appd)]):
+        appd["appDId"] = f"city-{tenant.package}"
+        text = next(text for text in texts(AppD, appd) if text.place == place)
+        document = text.build(text.good + PAYLOADS[number % len(PAYLOADS)])
+        code = tenant.onboard(document)
+        if code is None:
+            appd = document
+        elif code not in REFUSALS:
+            return f"{place}: {code}"
+    return tenant.started(appd)
+
+
 def _everywhere(tenant: Tenant, fields: tuple[Path, ...]) -> str | None:
     """Return the one code of all refusals; what was taken, or refused otherwise, is told by its field."""
     found: dict[str | None, str] = {}
@@ -171,4 +227,5 @@ ATTACKS: Final[tuple[Attack[Tenant], ...]] = (
     Attack("package-for-another-tenant", "tenant-foreign", HAS, another_tenant),
     Attack("injection-into-names", "appd-invalid", HAS, into_names),
     Attack("injection-into-matches", "rule-invalid", HAS, into_matches),
+    Attack("injection-into-every-field", "no-trace", HAS, everywhere),
 )

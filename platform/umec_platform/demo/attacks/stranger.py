@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from umec_attest.testing import firmware
+from umec_attest.testing import adversary, firmware
 from umec_attest.testing.image import Tamper
 from umec_attest.testing.node import SoftwareNode
 from umec_attest.testing.swtpm import SoftwareTpm
@@ -25,8 +25,9 @@ NODE: Final = "node-x"
 
 
 def buy_tpm(run: Run) -> SoftwareTpm:
-    """Have a stranger buy a TPM, before the site starts and reads whom it believes."""
+    """Have a stranger buy a TPM, before the site starts and reads whom it believes; it keeps a SHA-1 bank, too."""
     tpm = run.clean_up.enter_context(SoftwareTpm(run.folder / "tpm-stranger"))
+    adversary.switch_sha1_on(tpm)
     (run.folder / "ek-roots" / "stranger.pem").write_text(tpm.authority.root_pem)
     return tpm
 
