@@ -115,7 +115,9 @@ def builder(site, name, tenant):
 def test_an_image_goes_from_its_files_to_production(site, tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "app.py").write_text("print('up')")
-    (tmp_path / "image.toml").write_text('entrypoint = ["/app/app.py"]\n[[folders]]\nsource = "src"\ntarget = "/app"\n')
+    (tmp_path / "image.toml").write_text(
+        'version = "1.0.0"\nentrypoint = ["/app/app.py"]\n[[folders]]\nsource = "src"\ntarget = "/app"\n'
+    )
     ours, theirs = builder(site, "alpha-builder", "alpha"), builder(site, "beta-builder", "beta")
     image = f"{site.registry.removeprefix('https://')}/alpha/app"
     out = str(tmp_path / "out")
@@ -132,8 +134,18 @@ def test_an_image_goes_from_its_files_to_production(site, tmp_path):
     assert status == 0, signed
     status, verified = site.umec("image", "verify", exact, "--identity", "alpha-builder")
     assert (status, verified["digest"]) == (0, built["digest"])
+    assert verified["version"] == "1.0.0"
     status, refused = site.umec("image", "verify", exact, "--identity", "beta-builder")
     assert (status, refused["code"]) == (1, "image-identity")
+    status, explained = site.umec("image", "verify", exact, "--identity", "beta-builder", "--explain")
+    assert (status, explained["code"], explained["refused"]) == (1, "image-identity", True)
+    assert [each["status"] for each in explained["checks"]] == ["holds", "passed-over", "refused"]
+    status, refused = site.umec("image", "verify", exact, "--for", "admission", credential=ours)
+    assert (status, refused["code"]) == (1, "promotion-missing")
+    assert refused["advice"]
+    status, refused = site.umec("image", "verify", exact, "--for", "admission", "--explain", credential=ours)
+    assert (status, refused["code"], refused["admitted"]) == (1, "promotion-missing", False)
+    assert [each["check"] for each in refused["checks"] if each["status"] != "holds"] == ["promotion", "policy"]
     status, promoted = site.umec("image", "promote", exact, "--stage", "staging")
     assert (status, promoted.get("stage")) == (0, "staging"), promoted
     digest, at = built["digest"], ("--registry", site.registry)
@@ -149,5 +161,12 @@ def test_an_image_goes_from_its_files_to_production(site, tmp_path):
     assert site.umec("image", "allow", digest, *at) == (0, {"digest": digest, "version": 2})
     status, promoted = site.umec("image", "promote", exact, "--stage", "production")
     assert (status, promoted.get("stage")) == (0, "production"), promoted
+    status, said = site.umec("image", "verify", exact, "--for", "admission")
+    assert (status, said["admitted"], said["tenant"], said["stage"]) == (0, True, "alpha", "production")
+    raised = {"repository": "alpha/app", "minimum": "1.0.1", "version": 3}
+    assert site.umec("image", "minimum", image, "1.0.1", "--reason", "1.0.0 leaks") == (0, raised)
+    status, refused = site.umec("image", "verify", exact, "--for", "admission", "--explain")
+    assert (status, refused["code"]) == (1, "image-rollback")
+    assert refused["checks"][-1]["policies"] == ["forbid-below-minimum"]
     status, tree = site.umec("image", "tree", exact)
     assert (status, len(tree["referrers"])) == (0, 3)

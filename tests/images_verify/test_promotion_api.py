@@ -199,6 +199,54 @@ def test_what_is_promoted_to_production_is_admitted(site, authority, signed):
     assert admit().policies == ("admit-production",)
 
 
+def test_who_may_ask_whether_an_image_would_start(site, signed):
+    def ask(authorize=None, **changes):
+        url = f"{site.url}/images/v1/admission"
+        headers = {} if authorize is None else asyncio.run(authorize("GET", url))
+        question = {"tenant": "harbour", "repository": REPOSITORY, "digest": signed, "stage": "staging"}
+        answer = httpx.get(url, params={**question, **changes}, headers=headers)
+        return answer.status_code, answer.json()
+
+    def code(*arguments, **changes):
+        status, body = ask(*arguments, **changes)
+        return status, body["code"]
+
+    own, operator = site.holder("images:pull", tenant="harbour"), site.holder("images:pull")
+    assert code() == (401, "token-missing")
+    assert code(site.holder("images:push")) == (403, "token-scope")
+    assert code(site.holder("images:pull", tenant="market")) == (403, "tenant-foreign")
+    assert code(own, tenant="market") == (403, "tenant-foreign")
+    assert code(own, repository="market/crane", tenant="market") == (403, "tenant-foreign")
+    for change in ({"stage": "elsewhere"}, {"digest": "sha256:0"}, {"tenant": "No"}, {"repository": "r" * 256}):
+        assert code(own, **change) == (400, "invalid-input")
+    assert code(own, repository="harbour") == (400, "reference-invalid")
+    for who in (own, operator):
+        assert code(who) == (200, "promotion-missing")
+    assert site.post(wanted(signed), site.holder("images:promote")).status_code == 201
+    status, said = ask(own)
+    assert (status, said["admitted"], said["checks"][-1]["policies"]) == (200, True, ["admit-staging"])
+
+
+def test_the_explanation_follows_the_policies_of_the_moment(served, signing, tmp_path):
+    policies = [load_default("admission")]
+    with images_service(served, tmp_path, admission_policies=lambda: policies[-1]) as site:
+        authority, digest = signing(site.url, site.key), site.image()
+        site.run(lambda client: client.attach(REPOSITORY, digest, authority.statement(digest)))
+        assert site.post(wanted(digest), site.holder("images:promote")).status_code == 201
+
+        def ask():
+            url = f"{site.url}/images/v1/admission"
+            headers = asyncio.run(site.holder("images:pull")("GET", url))
+            question = {"tenant": "harbour", "repository": REPOSITORY, "digest": digest, "stage": "staging"}
+            return httpx.get(url, params=question, headers=headers).json()
+
+        assert ask()["admitted"]
+        policies.append(PolicySet(policies[0].policies_text + CLOSED, policies[0].schema_text))
+        said = ask()
+        assert (said["code"], said["checks"][-1]["policy_sha256"]) == ("admission-denied", policies[-1].digest)
+        assert said["checks"][-1]["policies"] == ["forbid-everything"]
+
+
 def test_an_unsigned_image_is_not_promoted(site):
     answer = site.post(wanted(site.image()), site.holder("images:promote"))
     assert answer.json()["code"] == "image-unsigned"
@@ -272,6 +320,10 @@ def test_what_is_promoted_as_the_minimum_ends_what_came_before_also_after_a_rest
         assert site.service.denials.current() == DenyList(1, minimums={REPOSITORY: parse_version("1.1.0")})
 
 
+CLOSED = """
+@id("forbid-everything")
+forbid (principal, action, resource);
+"""
 FREEZE = """
 @id("forbid-production-in-december")
 forbid (principal, action, resource)

@@ -73,7 +73,9 @@ def gateway_app(
         ),
         api.route(f"{name}/blobs/{{digest}}", {"GET": api.get_blob, "HEAD": api.head_blob}),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: api.unknown})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: api.unknown})
+    app.router.redirect_slashes = False  # to where the client's own Host header says
+    return app
 
 
 @dataclass(frozen=True, slots=True)

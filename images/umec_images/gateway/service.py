@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,6 +20,7 @@ from umec_core.jose import public_jwk
 from umec_core.keys import load_or_create_key
 from umec_core.principal import Principal
 from umec_core.tokens import KeySource, TokenVerifier
+from umec_images.admission import Terms
 from umec_images.authority import SigningAuthority
 from umec_images.authority.journal import Journal
 from umec_images.authority.trust import trusted_root
@@ -27,6 +29,7 @@ from umec_images.gateway.access import Gatekeeper, Insider
 from umec_images.gateway.backend import Backend
 from umec_images.gateway.content import Contents
 from umec_images.gateway.endpoints import gateway_app
+from umec_images.gateway.explanations import explanation_router
 from umec_images.gateway.process import RegistryProcess
 from umec_images.oci.client import RegistryClient
 from umec_images.oci.manifest import encode
@@ -92,11 +95,13 @@ class ImagesService:
         identity_keys: KeySource,
         clock: Clock,
         promotion_policies: PolicySet | None = None,
+        admission_policies: Callable[[], PolicySet] | None = None,
     ) -> "ImagesService":
         """Start the store and open everything in front of it.
 
         `verifier` makes principals of access tokens for `{url}/`; `identity_keys` are the issuer's keys, for signing
-        identities; `promotion_policies` decide instead of the default set.
+        identities; `promotion_policies` decide instead of the default set, and `admission_policies` are asked what a
+        platform would say, as they are at that moment.
         """
         state = settings.state / "authority"
         authority = await SigningAuthority.open(
@@ -119,10 +124,14 @@ class ImagesService:
         registry = gateway_app(backend, contents, door, journal=authority.journal, max_blob=settings.max_blob)
         inside = gateway_app(backend, contents, Insider(clock), journal=authority.journal, max_blob=settings.max_blob)
         policies = load_default("promotion") if promotion_policies is None else promotion_policies
-        promoter = _promoter(settings, authority, _client(inside), clock, policies, denials)
+        client = _client(inside)
+        promoter = _promoter(settings, authority, client, clock, policies, denials)
+        terms = _terms(promoter, denials, admission_policies or partial(load_default, "admission"))
         recorder = _recorder(authority.journal, denials)
         promotions = promotion_router(promoter, verifier, issuer=settings.issuer, promoted=recorder)
-        routers = [authority.router, promotions, denials_router(denials, verifier), _audit_router(authority, verifier)]
+        explanations = explanation_router(client, verifier, terms=terms, clock=clock)
+        denied, audit = denials_router(denials, verifier), _audit_router(authority, verifier)
+        routers = [authority.router, promotions, explanations, denied, audit]
         app = _Split(
             registry=Edge(registry, name="registry", max_body=settings.max_blob + UPLOAD_SLACK),
             other=create_app("images", routers, ready=backend.ping),
@@ -185,6 +194,11 @@ def _promoter(
         clock=clock,
         deny_list=denials.current,
     )
+
+
+def _terms(promoter: Promoter, denials: Denials, policies: Callable[[], PolicySet]) -> Callable[[], Terms]:
+    """Return what admission of this site judges by, as the platform has it."""
+    return lambda: Terms(promoter.verifier, promoter.builders, (promoter.public_key,), policies(), denials.current())
 
 
 def _recorder(journal: Journal, denials: Denials) -> Callable[[Principal, Wish, Promoted], Awaitable[None]]:

@@ -65,8 +65,8 @@ class Promoter:
         """`name` is the URL of the images service, which the summaries name as their verifier."""
         self._name = name
         self._registry = registry
-        self._verifier = verifier
-        self._builders = builders
+        self.verifier = verifier
+        self.builders = builders
         self._key = key
         self._policies = policies
         self._history = history
@@ -100,8 +100,8 @@ class Promoter:
         now, repository = self._clock(), wish.repository
         attached = await fetch_attached(self._registry, repository, wish.digest)
         made, _ = verified_summaries(attached, [self.public_key], now)
-        expected = self._builders(tenant_of(repository))
-        proof = await asyncio.to_thread(prove, attached, self._verifier, expected, now)  # 2
+        expected = self.builders(tenant_of(repository))
+        proof = await asyncio.to_thread(prove, attached, self.verifier, expected, now)  # 2
         highest = await self._history.highest(repository, wish.stage)
         question = Question(approver, wish, attached, proof, made, highest, self._deny_list(), now)
         allowed = self._decide(question)  # 3

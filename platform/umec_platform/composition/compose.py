@@ -164,6 +164,7 @@ class _Builder:
             identity_keys=identity.ring,
             clock=self._clock,
             promotion_policies=self._policies("promotion"),
+            admission_policies=lambda: self._policies("admission"),
         )
         closing.push_async_callback(service.close)
         self._public(self._state / "images-audit.pem", service.audit_key)

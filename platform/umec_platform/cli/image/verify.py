@@ -1,13 +1,17 @@
 """`umec image verify|verify-bundle`: who signed what, and when."""
 
 from datetime import UTC
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
+from umec_core.errors import Refused
 from umec_platform.cli.files import read_file
 from umec_platform.cli.image.common import PULL, AsJson, CredentialFile, Image, look_up, registry_url, run
+from umec_platform.cli.image.explain import say
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -15,28 +19,72 @@ if TYPE_CHECKING:
 
     from umec_core.client import OAuthClient
     from umec_images.oci.client import RegistryClient
+    from umec_images.promotion.evidence import Attached
     from umec_images.verify import Identity
 
-__all__ = ["verify", "verify_bundle"]
+__all__ = ["WouldRefuse", "verify", "verify_bundle"]
+
+
+class Purpose(StrEnum):
+    """What an image is verified for."""
+
+    SIGNATURE = "signature"
+    ADMISSION = "admission"
+
+
+class WouldRefuse(Refused):
+    """The site would not start the image; `code` is its own."""
+
+    def __init__(self, code: str, detail: str, advice: str | None) -> None:
+        super().__init__(detail, advice=advice)
+        self.code = code  # type: ignore[misc]  # the code of another process, known only now
 
 
 @refusals
 def verify(
     image: Image,
     credential: CredentialFile,
-    identity: Annotated[str, typer.Option(help="Who must have signed: a client of the site, or a URI.")],
+    identity: Annotated[str | None, typer.Option(help="Who must have signed: a client of the site, or a URI.")] = None,
     issuer: Annotated[str | None, typer.Option(help="Who vouches for the identity; the site's own by default.")] = None,
     trusted_root: Annotated[
         Path | None, typer.Option(help="trusted_root.json; without it, the one that the registry states.")
     ] = None,
+    purpose: Annotated[
+        Purpose, typer.Option("--for", help="signature: verify here. admission: ask the site whether it would start.")
+    ] = Purpose.SIGNATURE,
+    tenant: Annotated[str | None, typer.Option(help="For admission: whose start; the repository's by default.")] = None,
+    stage: Annotated[str, typer.Option(help="For admission: staging or production.")] = "production",
+    explain: Annotated[bool, typer.Option("--explain", help="Show every check, also after the first refusal.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that somebody signed provenance for an image: every signature, proof and time, against a trusted root."""
+    """Verify that somebody signed provenance for an image: every signature, proof and time, against a trusted root.
+
+    With `--for admission`, ask the site whether the image would start now: nothing is started or changed.
+    """
+    if purpose is Purpose.ADMISSION:
+        _verify_admission(image, credential, tenant, stage, explain=explain, as_json=as_json)
+        return
+    if identity is None:
+        raise typer.BadParameter("say by --identity who must have signed, or ask --for admission")
+    _verify_signature(image, credential, identity, issuer, trusted_root, explain=explain, as_json=as_json)
+
+
+def _verify_signature(
+    image: str,
+    credential: Path,
+    identity: str,
+    issuer: str | None,
+    trusted_root: Path | None,
+    *,
+    explain: bool,
+    as_json: bool,
+) -> None:
     from umec_core.clock import system_clock
+    from umec_images.explain import explain_proof
     from umec_images.promotion.evidence import fetch_attached, prove
     from umec_images.verify import BundleVerifier, Identity
 
-    async def check(registry: "RegistryClient", client: "OAuthClient") -> dict[str, Any]:
+    async def fetch(registry: "RegistryClient", client: "OAuthClient") -> tuple["Attached", "Identity", bytes]:
         site = client.credential
         uri = identity if ":" in identity else f"{site.issuer}/identity/v1/clients/{identity}"
         expected = Identity(uri, site.issuer if issuer is None else issuer)
@@ -45,14 +93,50 @@ def verify(
             root = (await client.send("GET", f"{registry_url(image)}/sigstore/trusted_root.json")).content
         else:
             root = read_file(trusted_root)
-        attached = await fetch_attached(registry, repository, digest)
-        proof = prove(attached, BundleVerifier(root), expected, system_clock())
-        signed_at = proof.signed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"digest": digest, "signer": proof.signer.subject, "issuer": proof.signer.issuer, "signed_at": signed_at}
+        return await fetch_attached(registry, repository, digest), expected, root
 
-    found = run(credential, image, PULL, check)
-    human = f"{found['digest']} was signed by {found['signer']} at {found['signed_at']}"
-    emit(found, as_json=as_json, human=human)
+    attached, expected, root = run(credential, image, PULL, fetch)
+    verifier, now = BundleVerifier(root), system_clock()
+    if explain:
+        checks = [check.to_json() for check in explain_proof(attached, verifier, expected, now)[0]]
+        refusal = next((check for check in checks if check["status"] == "refused"), None)
+        told = None if refusal is None else {**refusal, "detail": refusal["found"]}
+        say({"digest": attached.digest, "checks": checks}, told, as_json=as_json)
+        return
+    proof = prove(attached, verifier, expected, now)
+    signed_at = proof.signed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = {
+        "digest": attached.digest,
+        "signer": proof.signer.subject,
+        "issuer": proof.signer.issuer,
+        "signed_at": signed_at,
+        "version": None if attached.version is None else attached.version.text,
+    }
+    emit(found, as_json=as_json, human=f"{attached.digest} was signed by {proof.signer.subject} at {signed_at}")
+
+
+def _verify_admission(
+    image: str, credential: Path, tenant: str | None, stage: str, *, explain: bool, as_json: bool
+) -> None:
+    from umec_images.oci.reference import tenant_of
+
+    async def ask(registry: "RegistryClient", client: "OAuthClient") -> dict[str, Any]:
+        repository, digest = await look_up(registry, image)
+        url = registry_url(image)
+        wanted = {"tenant": tenant or tenant_of(repository), "repository": repository, "digest": digest, "stage": stage}
+        query = urlencode(wanted)
+        answer = await client.request("GET", f"{url}/images/v1/admission?{query}", resource=f"{url}/", scopes=PULL)
+        return dict(answer.json())
+
+    said = run(credential, image, PULL, ask)
+    refusal = None if said["admitted"] else said
+    if explain:
+        say(said, refusal, as_json=as_json)
+        return
+    if refusal is not None:
+        raise WouldRefuse(said["code"], said["detail"], said["advice"])
+    shown = {name: said[name] for name in ("digest", "tenant", "repository", "stage", "admitted")}
+    emit(shown, as_json=as_json, human=f"{said['digest']} would start for {said['tenant']} in {said['stage']}")
 
 
 @refusals
