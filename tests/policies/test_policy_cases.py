@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from umec_platform.cli.policy import app
-from umec_policies import DEFAULT_SETS, PolicyInvalid, load_default, load_folder
+from umec_policies import DEFAULT_SETS, PolicyInvalid, PolicySet, Request, load_default, load_folder
 from umec_policies.cases import parse_cases, read_cases, run_case
-from umec_policies.explain import explain
+from umec_policies.explain import explain, rules
 from umec_policies.files import default_folder
 
 CASE = {
@@ -153,3 +153,66 @@ def test_any_request_is_explained(tmp_path):
         assert run("explain", "--default", "promotion", "--request", str(file)).exit_code == 1
     assert run("explain", "--default", "promotion", "--request", str(tmp_path / "none")).exit_code == 1
     assert run("explain", "--default", "promotion").exit_code == 1
+
+
+def test_an_explanation_names_the_facts_that_each_policy_reads_and_what_would_turn_it():
+    denied = next(case for _, cases in read_cases(default_folder("appraisal")) for case in cases if not case.allowed)
+    explained = explain(load_default("appraisal"), denied.request)
+    assert not explained.decision.allowed
+    reads = {verdict.policy: verdict.reads for verdict in explained.verdicts}
+    assert reads["forbid-unknown-measurement"] == ("pcrs_match",)
+    assert reads["trust-measured-state"] == ("contradictions", "log_replays", "pcrs_match", "warnings")
+    for name, value in explained.turns.items():
+        facts = {**denied.request.facts, name: value}
+        turned = Request(denied.request.principal, denied.request.action, denied.request.resource, facts)
+        assert load_default("appraisal").decide(turned).allowed
+
+
+def test_numbers_and_texts_turn_a_decision_too():
+    allowed = next(case for _, cases in read_cases(default_folder("appraisal")) for case in cases if case.allowed)
+    turns = explain(load_default("appraisal"), allowed.request).turns
+    assert turns["contradictions"] == 1
+    assert turns["pcrs_match"] is False
+    cases = {case.name: case for _, cases in read_cases(default_folder("admission")) for case in cases}
+    turns = explain(load_default("admission"), next(case for case in cases.values() if case.allowed).request).turns
+    assert "stage" not in turns  # staging and production are both permitted here
+
+
+def test_the_rules_of_a_set_are_written_out():
+    policies = load_default("promotion")
+    found = rules(policies)
+    assert tuple(rule.policy for rule in found) == policies.ids
+    assert {rule.effect for rule in found} == {"permit", "forbid"}
+    together = PolicySet("\n".join(rule.text for rule in found), policies.schema_text)
+    assert together.ids == policies.ids
+    shown = run("show", "--default", "promotion")
+    assert shown.exit_code == 0
+    assert all(rule.text in shown.stdout for rule in found)
+
+
+def test_a_recorded_decision_is_explained_by_its_own_set_only(tmp_path):
+    file = tmp_path / "decision.json"
+    digest = load_default("admission").digest
+    record = {"action": "instance.started", "facts": {"policies": ["admit-production"], "policy_sha256": digest}}
+
+    def explained(document, *more):
+        file.write_text(json.dumps(document))
+        said = run("explain", "--default", "admission", "--decision", str(file), *more, "--json")
+        return said.exit_code, json.loads(said.stdout)
+
+    assert explained(record | {"facts": {"policies": ["admit-production"], "policy_sha256": "00"}})[1]["code"] == (
+        "policy-set-other"
+    )
+    for malformed in (
+        {},
+        {"policies": "admit-production", "policy_sha256": digest},
+        {"policies": [1], "policy_sha256": digest},
+        {"policies": ["no-such-policy"], "policy_sha256": digest},
+    ):
+        assert explained(malformed)[1]["code"] == "file-malformed"
+    assert explained(record, "--test", "self-approved")[1]["code"] == "invalid-input"
+    for good in (record, record["facts"], {"last_round": record["facts"]}):
+        status, said = explained(good)
+        assert status == 0
+        assert [rule["policy"] for rule in said["decided"]] == ["admit-production"]
+        assert said["decided"][0]["reads"] == ["stage"]

@@ -1,12 +1,13 @@
-"""`umec policy`: check, test and explain Cedar policies."""
+"""`umec policy`: check, test, show and explain Cedar policies."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umec_core.errors import Invalid
-from umec_platform.cli.files import read_file
+from umec_core.errors import Invalid, Refused
+from umec_platform.cli.files import FileMalformed, read_file, read_object
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from umec_policies import PolicySet, Request
     from umec_policies.cases import Case, Outcome
 
-__all__ = ["app"]
+__all__ = ["PolicySetOther", "app"]
 
 app = typer.Typer(no_args_is_help=True)
 
 Folder = Annotated[Path | None, typer.Argument(help="A folder with schema.cedarschema and *.cedar.")]
 Default = Annotated[str | None, typer.Option("--default", help="Instead of a folder: a set that comes with µMEC.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class PolicySetOther(Refused):
+    """A decision was made by another policy set than the one that is to explain it."""
+
+    code = "policy-set-other"
 
 
 @app.command()
@@ -62,6 +69,18 @@ def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = 
 
 @app.command()
 @refusals
+def show(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:
+    """Show the policies of a set, each written out, with the facts that it reads."""
+    from umec_policies.explain import rules
+
+    _, policies = _load(folder, default)
+    found = rules(policies)
+    value = {"digest": policies.digest, "policies": [dataclasses.asdict(rule) for rule in found]}
+    emit(value, as_json=as_json, human="\n\n".join([f"policy set {policies.digest}", *(rule.text for rule in found)]))
+
+
+@app.command()
+@refusals
 def explain(
     folder: Folder = None,
     default: Default = None,
@@ -69,32 +88,87 @@ def explain(
     request: Annotated[
         Path | None, typer.Option(help="A JSON file with principal, action, resource and facts, as in a test.")
     ] = None,
+    decision: Annotated[
+        Path | None,
+        typer.Option(help="A recorded decision (JSON): an audit entry, or what `umec node explain --json` printed."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how a decision comes out, which policies make it, and which single facts would turn it around."""
+    """Say how a decision comes out, which policies make it by which facts, and which single facts would turn it.
+
+    A recorded decision names its policies and the digest of their set; its facts are not recorded, only their digest.
+    """
+    if decision is not None:
+        if name is not None or request is not None:
+            raise Invalid("give one of --test, --request and --decision")
+        _explain_recorded(_load(folder, default)[1], decision, as_json=as_json)
+        return
+    place, policies = _load(folder, default)
+    _explain_request(policies, _request(place, name, request), as_json=as_json)
+
+
+def _explain_request(policies: "PolicySet", asked: "Request", *, as_json: bool) -> None:
     from umec_policies.explain import explain as explain_request
 
-    place, policies = _load(folder, default)
-    asked = _request(place, name, request)
     explained = explain_request(policies, asked)
-    decision = explained.decision
+    made = explained.decision
     value = {
-        "allowed": decision.allowed,
-        "policies": decision.policies,
-        "errors": decision.errors,
+        "allowed": made.allowed,
+        "policies": made.policies,
+        "errors": made.errors,
         "facts": dict(asked.facts),
-        "facts_digest": decision.facts_digest,
-        "policy_digest": decision.policy_digest,
-        "verdicts": [{"policy": v.policy, "effect": v.effect, "decided": v.decided} for v in explained.verdicts],
+        "facts_digest": made.facts_digest,
+        "policy_digest": made.policy_digest,
+        "verdicts": [dataclasses.asdict(verdict) for verdict in explained.verdicts],
         "turned_by": explained.pivots,
+        "turns": dict(explained.turns),
     }
     human = [
-        f"{'allowed' if decision.allowed else 'denied'} by {', '.join(decision.policies) or 'no policy'}",
-        *(f"  fact {fact} = {content!r}" for fact, content in asked.facts.items()),
-        *(f"  {v.effect:6} {v.policy}{' <- decided' if v.decided else ''}" for v in explained.verdicts),
-        f"turned around by: {', '.join(explained.pivots) or 'no single fact'}",
+        f"{'allowed' if made.allowed else 'denied'} by {', '.join(made.policies) or 'no policy that permits'}",
+        *(f"  could not be judged: {error}" for error in made.errors),
     ]
+    for verdict in explained.verdicts:
+        facts = ", ".join(f"{fact} = {asked.facts[fact]!r}" for fact in verdict.reads if fact in asked.facts)
+        human.append(
+            f"  {verdict.effect:6} {verdict.policy:<36} {'DECIDED' if verdict.decided else '       '}  {facts}"
+        )
+    human += [f"it would turn with {fact} = {other!r}" for fact, other in explained.turns.items()]
+    if not explained.turns:
+        human.append("no single fact would turn it")
+    human.append(f"policy set {made.policy_digest}, facts {made.facts_digest}")
     emit(value, as_json=as_json, human="\n".join(human))
+
+
+def _explain_recorded(policies: "PolicySet", file: Path, *, as_json: bool) -> None:
+    from umec_policies.explain import rules
+
+    names, digest = _recorded(read_object(file), file)
+    if digest != policies.digest:
+        raise PolicySetOther(
+            f"it was decided by the policy set {digest}, this one is {policies.digest}",
+            advice="give the folder of policies that was in force then",
+        )
+    known = {rule.policy: rule for rule in rules(policies)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise FileMalformed(f"{file} names {', '.join(unknown)}, which the policy set does not have")
+    decided = [known[name] for name in names]
+    value = {"policy_digest": digest, "decided": [dataclasses.asdict(rule) for rule in decided]}
+    human = [f"decided by {', '.join(names) or 'no policy that permits'}"]
+    for rule in decided:
+        human += [f"  {rule.effect} {rule.policy} reads {', '.join(rule.reads) or 'no facts'}", rule.text]
+    emit(value, as_json=as_json, human="\n".join([*human, f"policy set {digest}"]))
+
+
+def _recorded(document: dict[str, Any], file: Path) -> tuple[list[str], str]:
+    """Return the deciding policies and the digest of their set from an audit entry, an explanation or an appraisal."""
+    places = [document, document.get("facts"), document.get("last_round")]
+    for place in places:
+        if isinstance(place, dict) and isinstance(names := place.get("policies"), list):
+            digest = place.get("policy_sha256", place.get("policy_digest"))
+            if isinstance(digest, str) and all(isinstance(name, str) for name in names):
+                return names, digest
+    raise FileMalformed(f"{file} is no recorded decision: it has no policies with policy_sha256")
 
 
 def _load(folder: Path | None, default: str | None) -> "tuple[Path | Traversable, PolicySet]":
@@ -114,7 +188,7 @@ def _request(place: "Path | Traversable", name: str | None, file: Path | None) -
     from umec_policies.cases import parse_request
 
     if (name is None) is (file is None):
-        raise Invalid("give either --test NAME or --request FILE")
+        raise Invalid("give one of --test NAME, --request FILE and --decision FILE")
     if file is not None:
         return parse_request(read_file(file))
     found = [case for _, case in _cases(place) if case.name == name]
