@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from umec_core.errors import Refused, Unavailable
+from umec_platform.cli.advice import advice_for
 from umec_platform.cli.files import read_file
 from umec_platform.cli.output import emit, refusals
 
@@ -153,7 +154,7 @@ def list_(credential: CredentialFile, tenant: Tenant = None, as_json: AsJson = F
 @app.command()
 @refusals
 def show(instance: Instance, credential: CredentialFile, as_json: AsJson = False) -> None:
-    """Show an instance."""
+    """Show an instance: where it runs, or why it does not, when it is tried again, and what to do."""
     from umec_platform.cli.platform_api import platform_api
 
     async def run() -> dict[str, Any]:
@@ -161,7 +162,9 @@ def show(instance: Instance, credential: CredentialFile, as_json: AsJson = False
             found: dict[str, Any] = await api.get(f"/app_lcm/v1/app_instances/{instance}")
             return found
 
-    emit(asyncio.run(run()), as_json=as_json)
+    found = asyncio.run(run())
+    steps = _next_steps(found)
+    emit(found | {"next": steps}, as_json=as_json, human=_shown(found, steps))
 
 
 @app.command()
@@ -182,6 +185,33 @@ def log(
 
     found = asyncio.run(run())
     emit(found, as_json=as_json, human=found["text"].removesuffix("\n"))
+
+
+def _shown(found: dict[str, Any], steps: list[str]) -> str:
+    """Return an instance for a reader."""
+    lines = [
+        f"instance  {found['id']}, tenant {found['tenant']}, of {found['appDId']} (package {found['appPkgId']})",
+        f"state     {found['instantiationState']}"
+        + (f", {state['operationalState']}" if (state := found.get("instantiatedAppState")) else ""),
+    ]
+    if "host" in found:
+        ready = "has said that it is ready" if found.get("ready") else "has not said that it is ready"
+        lines.append(f"runs on   {found['host']} at {found.get('address', 'no address now')}; it {ready}")
+    if down := found.get("stopped"):
+        again = f"; tried again at {down['retryAt']}" if "retryAt" in down else ""
+        lines.append(f"down      {down['code']}: {down['detail']}{again}")
+    return "\n".join([*lines, *(f"next      {step}" for step in steps)])
+
+
+def _next_steps(found: dict[str, Any]) -> list[str]:
+    """Return what to do about an instance; nothing for one that runs and is ready."""
+    here = found["id"]
+    if down := found.get("stopped"):
+        advice = advice_for(down["code"], None)
+        return [*([] if advice is None else [advice]), f"umec app log {here} shows what it wrote last"]
+    if found["instantiationState"] != "INSTANTIATED":
+        return [f"umec app instantiate {found['appDId']} starts an instance; this one never ran, or was terminated"]
+    return [] if found.get("ready") else [f"umec app log {here}, if it does not come up (MEC 011 confirm_ready)"]
 
 
 async def _operate(api: "PlatformApi", path: str, body: dict[str, Any], wait: float) -> None:
