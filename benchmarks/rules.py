@@ -256,7 +256,7 @@ def measure(folder: Path, repeats: int, installed: int, puts: int) -> list[Row]:
         asyncio.run(install(client, installed))
         rows += spread(f"rule PUT to netd, {installed:,} installed", asyncio.run(put_to_netd(client, installed, puts)))
         os.sched_setaffinity(0, {SERVER, LOAD})
-        with serving(lambda: platform(folder, keys, installed), tls=folder / "tls") as server:
+        with serving(lambda _: platform(folder, keys, installed), tls=folder / "tls") as server:
             wait_for_rules(client, installed)
             time.sleep(1)  # the platform settles what the whole state said of each rule
             spent = put_to_mp1(server, keys, puts)

@@ -77,7 +77,7 @@ def measure(seconds: float, repeats: int) -> list[Row]:
     bearer, proven = keys.token(bound=False), keys.token(bound=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(lambda: platform(Path(folder), keys), tls=Path(folder) / "tls") as server,
+        serving(lambda _: platform(Path(folder), keys), tls=Path(folder) / "tls") as server,
     ):
         registering = [json.dumps(service(number)).encode() for number in range(REGISTERED)]
         server.send(

@@ -95,7 +95,7 @@ def over_http(seconds: float, repeats: int, profile: str | None) -> list[Row]:
     rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(lambda: opened(Path(folder) / "identity", keys), tls=None, profile=profile) as server,
+        serving(lambda _: opened(Path(folder) / "identity", keys), tls=None, profile=profile) as server,
     ):
         for kind, budget in BUDGETS.items():
 

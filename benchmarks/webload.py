@@ -33,8 +33,8 @@ LONGEST_ANSWER = 2**20
 
 T = TypeVar("T")
 
-Opens = Callable[[], AbstractAsyncContextManager[ASGIApp]]
-"""Opens what is to be served; called in the server's process."""
+Opens = Callable[[int], AbstractAsyncContextManager[ASGIApp]]
+"""Opens what is to be served at a port; called in the server's process."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _serve(opens: Opens, bound: socket.socket, certificate: ServerCertificate | 
 async def _run(opens: Opens, bound: socket.socket, certificate: ServerCertificate | None) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with opens() as app:
+    async with opens(bound.getsockname()[1]) as app:
         if certificate is not None:
             listener = Listener(app, certificate=certificate.certificate, key=certificate.key)
             await serve_tls([listener], stop, sockets=[bound])
