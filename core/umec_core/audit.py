@@ -44,6 +44,9 @@ __all__ = [
 PAGE: Final = 10_000
 """Rows that are read at once when a tree is built."""
 
+EXPORTED: Final = 5_000
+"""Entries of one export, some two megabytes: who wants more asks again, from where the last one ended."""
+
 
 class AuditError(UmecError):
     """An audit log does not prove that it is complete and unchanged."""
@@ -158,17 +161,24 @@ class AuditLog:
         size, root = await self._committed(session)
         return sign_checkpoint(self._origin, size, root, self._key)
 
-    async def export(self, session: AsyncSession) -> dict[str, Any]:
-        """Return `{"origin", "entries": [object, …], "checkpoint": signed note}`; `session` comes from `Store.read`."""
+    async def export(self, session: AsyncSession, *, after: int = 0) -> dict[str, Any]:
+        """Return `{"origin", "entries": [object, …], "checkpoint": signed note}`; `session` comes from `Store.read`.
+
+        The entries begin behind the first `after` ones. Where `EXPORTED` are not enough, `next` says how many have been
+        seen: the next export is asked for with that `after`. Together they are one export, with the checkpoint of the
+        last.
+        """
         size, root = await self._committed(session)
-        kind = self._row_type
-        rows = await session.scalars(select(kind.entry).where(kind.index < size).order_by(kind.index))
-        entries = [json.loads(row) for row in rows]
-        return {
+        kind, end = self._row_type, min(size, after + EXPORTED)
+        rows = await session.scalars(
+            select(kind.entry).where(kind.index >= after, kind.index < end).order_by(kind.index)
+        )
+        page: dict[str, Any] = {
             "origin": self._origin,
-            "entries": entries,
+            "entries": [json.loads(row) for row in rows],
             "checkpoint": sign_checkpoint(self._origin, size, root, self._key),
         }
+        return page if end == size or after > size else {**page, "next": end}
 
     async def _committed(self, session: AsyncSession) -> tuple[int, bytes]:
         """Return size and root of what is committed, reading only the leaves that are new since the last time."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock, system_clock
@@ -178,10 +178,10 @@ class IdentityService:
         """Return if the database answers; raises otherwise."""
         await self.clients.find("operator")
 
-    async def export_audit(self) -> Mapping[str, Any]:
-        """Return the audit log with a signed checkpoint."""
+    async def export_audit(self, *, after: int = 0) -> Mapping[str, Any]:
+        """Return the audit log behind its first `after` entries, with a signed checkpoint."""
         async with self._store.read() as session:
-            return await self.audit.export(session)
+            return await self.audit.export(session, after=after)
 
     async def close(self) -> None:
         """Tell what was refused and not written until now, and close the database."""
@@ -262,8 +262,10 @@ class IdentityService:
         may = require(self.verifier, "identity:clients")
 
         @api.get("/audit")
-        async def export(_caller: Annotated[Principal, Depends(may)]) -> Mapping[str, Any]:
-            return await self.export_audit()
+        async def export(
+            _caller: Annotated[Principal, Depends(may)], after: Annotated[int, Query(ge=0, lt=2**53)] = 0
+        ) -> Mapping[str, Any]:
+            return await self.export_audit(after=after)
 
         @api.get("/audit-key")
         async def key() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from umec_core.clock import Clock
 from umec_core.http import require
@@ -83,9 +83,9 @@ def platform_router(
         )
 
     @router.get("/audit")
-    async def audit(_: admin) -> Response:
+    async def audit(_: admin, after: Annotated[int, Query(ge=0, lt=2**53)] = 0) -> Response:
         async with ledger.store.read() as session:
-            return entity(await ledger.audit.export(session))
+            return entity(await ledger.audit.export(session, after=after))
 
     return router
 

@@ -1,5 +1,6 @@
 """`umec audit verify`: a log that somebody touched is refused, and the same log untouched is not."""
 
+import asyncio
 import json
 
 import pytest
@@ -7,8 +8,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from umec_core.audit import canonical
+from umec_core.client import RemoteUnavailable
 from umec_core.note import sign_checkpoint
 from umec_core.tree import Tree
+from umec_platform.cli.audit import whole_log
 
 ORIGIN = "umec/site"
 KEY = generate_private_key(SECP256R1())
@@ -66,3 +69,43 @@ def test_another_past_is_refused_by_who_kept_the_older_log(verify):
     past = [ENTRIES[0] | {"actor": "nobody"}, *ENTRIES[1:]]
     assert verify(export(past), older) == (1, "audit-rewritten")
     assert verify(export(ENTRIES[:2]), older) == (1, "audit-gap")
+
+
+WHOLE = export(ENTRIES)
+
+
+def pages(*answers):
+    asked = []
+
+    async def page(after):
+        asked.append(after)
+        return answers[len(asked) - 1]
+
+    return asyncio.run(whole_log(page)), asked
+
+
+def test_a_log_in_pages_is_put_together_and_verifies(verify):
+    first = {**export(ENTRIES[:5]), "entries": ENTRIES[:3], "next": 3}
+    log, asked = pages(first, {**WHOLE, "entries": ENTRIES[3:5], "next": 5}, {**WHOLE, "entries": ENTRIES[5:]})
+    assert (log, asked) == (WHOLE, [0, 3, 5])
+    assert verify(log) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {**WHOLE, "entries": [], "next": 0},
+        {**WHOLE, "next": 3},
+        {**WHOLE, "next": None},
+        {"entries": ENTRIES},
+        {"entries": None},
+        {"origin": ORIGIN, "checkpoint": ""},
+        [],
+    ],
+    ids=["no progress", "back", "next", "no checkpoint", "no list", "no entries", "no object"],
+)
+def test_pages_that_are_no_log_are_refused(answer):
+    with pytest.raises(RemoteUnavailable) as caught:
+        pages(answer)
+    assert caught.value.code == "remote-unavailable"
+    assert pages(WHOLE) == (WHOLE, [0])

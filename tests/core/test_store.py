@@ -13,7 +13,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from umec_core.audit import AuditLog, verify_export
+from umec_core import audit
+from umec_core.audit import AuditEntry, AuditGap, AuditLog, verify_export
 from umec_core.store import Store, StoreClosed, StoreUrlInvalid, serialise
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -164,6 +165,47 @@ def test_an_audit_log_of_concurrent_writers_is_whole(opened: Any, schema: Any) -
         async with store.read() as session:
             export = await log.export(session)
         assert verify_export(export, key.public_key()).size == 16
+
+    opened(body)
+
+
+def test_a_long_audit_log_is_exported_in_pages_that_are_one_log_also_while_it_grows(
+    opened: Any, schema: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "EXPORTED", 4)
+    key = generate_private_key(SECP256R1())
+
+    async def body(store: Store) -> None:
+        log = AuditLog(schema.Audit, key, "umec/test")
+
+        async def add(number: int) -> None:
+            entries = [AuditEntry(actor="a", action="do", subject="s", outcome="done", now=NOW)] * number
+
+            async def work(session: AsyncSession) -> None:
+                await log.append_all(session, entries)
+
+            await store.write(work)
+
+        async def page(after: int) -> dict[str, Any]:
+            async with store.read() as session:
+                return await log.export(session, after=after)
+
+        await add(8)
+        first = await page(0)
+        assert (len(first["entries"]), first["next"]) == (4, 4)
+        with pytest.raises(AuditGap):
+            verify_export(first, key.public_key())
+        assert "next" not in await page(4)
+        await add(1)
+        second = await page(4)
+        assert second["next"] == 8
+        last = await page(8)
+        assert ([one["index"] for one in last["entries"]], "next" in last) == ([8], False)
+        whole = {**last, "entries": [*first["entries"], *second["entries"], *last["entries"]]}
+        assert verify_export(whole, key.public_key()).size == 9
+        for beyond in (9, 2**53 - 1):
+            assert (await page(beyond))["entries"] == []
+            assert "next" not in await page(beyond)
 
     opened(body)
 

@@ -5,10 +5,10 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy import text
 
 from umec_attest.service.access import Access
@@ -201,9 +201,9 @@ def _audit_router(audit: AuditLog, store: Store, access: Access) -> APIRouter:
     router = APIRouter(prefix="/attest/v1/audit")
 
     @router.get("", dependencies=[Depends(access.require("attest:admin"))])
-    async def export() -> dict[str, Any]:
+    async def export(after: Annotated[int, Query(ge=0, lt=2**53)] = 0) -> dict[str, Any]:
         async with store.read() as session:
-            return await audit.export(session)
+            return await audit.export(session, after=after)
 
     return router
 

@@ -43,7 +43,7 @@ class Journal:
             session, actor=actor, action=action, subject=subject, outcome="done", facts=facts, now=self._clock()
         )
 
-    async def export(self) -> dict[str, Any]:
-        """Return the log with a signed checkpoint."""
+    async def export(self, *, after: int = 0) -> dict[str, Any]:
+        """Return the log behind its first `after` entries, with a signed checkpoint."""
         async with self._store.read() as session:
-            return await self._audit.export(session)
+            return await self._audit.export(session, after=after)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -222,8 +222,8 @@ def _audit_router(authority: SigningAuthority, verifier: TokenVerifier) -> APIRo
     router = APIRouter(prefix="/images/v1")
 
     @router.get("/audit", dependencies=[Depends(require(verifier, "images:admin"))])
-    async def audit() -> dict[str, Any]:
-        return await authority.journal.export()
+    async def audit(after: Annotated[int, Query(ge=0, lt=2**53)] = 0) -> dict[str, Any]:
+        return await authority.journal.export(after=after)
 
     @router.get("/audit-key")
     async def audit_key() -> dict[str, str]:

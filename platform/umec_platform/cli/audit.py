@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -55,17 +56,23 @@ def fetch(
     if service == "images" and registry is None:
         raise AuditServiceUnknown("the log of images is at the registry", advice="--registry https://HOST:5443")
 
-    async def get() -> bytes:
+    async def get() -> dict[str, Any]:
         async with connected(credential) as client:
             base = f"{client.credential.issuer}/{path}"
             resource = base
             if registry is not None and service == "images":
                 base, resource = f"{registry.rstrip('/')}/{path}", f"{registry.rstrip('/')}/"
-            return (await client.request("GET", f"{base}/audit", resource=resource, scopes=(scope,))).content
+
+            async def page(after: int) -> Any:  # noqa: ANN401 - any JSON
+                query = {"after": str(after)}
+                said = await client.request("GET", f"{base}/audit", resource=resource, scopes=(scope,), params=query)
+                return said.json()
+
+            return await whole_log(page)
 
     export = asyncio.run(get())
-    out.write_bytes(export)
-    entries = len(json.loads(export)["entries"])
+    out.write_text(json.dumps(export, ensure_ascii=False))
+    entries = len(export["entries"])
     emit(
         {"service": service, "entries": entries, "file": str(out)}, as_json=as_json, human=f"{entries} entries in {out}"
     )
@@ -101,6 +108,26 @@ def verify(
     emit(
         {"ok": True, "entries": entries}, as_json=as_json, human=f"{entries} entries: none missing, moved or rewritten"
     )
+
+
+async def whole_log(page: Callable[[int], Awaitable[Any]]) -> dict[str, Any]:
+    """Return a log of which `page(after)` gives what is behind its first `after` entries.
+
+    Raises `RemoteUnavailable` where the pages are not those of one log.
+    """
+    from umec_core.client import RemoteUnavailable
+
+    entries: list[Any] = []
+    try:
+        while True:
+            said = await page(len(entries))
+            entries += said["entries"]
+            if "next" not in said:
+                return {"origin": said["origin"], "entries": entries, "checkpoint": said["checkpoint"]}
+            if not said["entries"] or said["next"] != len(entries):
+                raise RemoteUnavailable("the pages of the log do not follow each other")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RemoteUnavailable("the service did not answer with an audit log") from error
 
 
 def _read(file: Path) -> dict[str, Any]:
