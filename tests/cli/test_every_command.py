@@ -1,8 +1,11 @@
 """What holds for every command: help, JSON, no server package on a node, and one voice for refusals."""
 
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import typer
 
 from umec_core.errors import Refused
 from umec_platform.cli.main import COMMANDS, NOUNS, build
+from umec_platform.cli.manual import MANUAL
 from umec_platform.cli.output import emit, fail, refusals
 
 SERVER = {"alembic", "authlib", "cedarpy", "fastapi", "sigstore", "sqlalchemy", "starlette", "uvicorn"}
@@ -53,6 +57,53 @@ def test_a_command_says_what_it_does_and_speaks_json(path):
     assert "--json" in options
     undescribed = [one.name for one in command.params if not getattr(one, "help", None) and not one.hidden]
     assert undescribed == []
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_help_is_a_manual_page(umec, monkeypatch, path):
+    """An example that the command itself reads, what the exit status means, and every variable beside its option."""
+    monkeypatch.setenv("COLUMNS", "400")
+    page = MANUAL.get(" ".join(path))
+    assert page is not None, "write its page in umec_platform.cli.manual"
+    said = umec(*path, "--help").out
+    assert f"Example: {page.example}" in said
+    assert f"Exit status: {page.exits}." in said
+    assert all(f"[env var: {one.envvar}]" in said for one in LEAVES[path].params if getattr(one, "envvar", None))
+    words = shlex.split(page.example)
+    assert tuple(words[1 : len(path) + 1]) == path
+    monkeypatch.setenv("UMEC_CREDENTIAL", "operator.json")
+    context = LEAVES[path].make_context(" ".join(path), words[len(path) + 1 :])
+    assert {one.name for one in LEAVES[path].params if one.required} <= context.params.keys()
+
+
+def test_the_manual_has_no_page_without_a_command():
+    assert {" ".join(path) for path in LEAVES} == MANUAL.keys()
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers after these words, by the script that `umec` itself writes."""
+    script = (
+        'eval "$(_UMEC_COMPLETE=source_bash umec)"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        '_umec_completion umec; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    line = ["bash", "--norc", "-c", script, "bash", *words]
+    return subprocess.run(line, capture_output=True, check=True, text=True, env=environment).stdout.split()
+
+
+def test_bash_completes_nouns_commands_and_options():
+    assert set(completed("umec", "")) == {*NOUNS, *COMMANDS}
+    assert set(completed("umec", "node", "")) == {path[1] for path in LEAVES if path[0] == "node"}
+    assert completed("umec", "node", "qua") == ["quarantine"]
+    assert "--reason" in completed("umec", "node", "quarantine", "--re")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_has_its_script(shell):
+    umec = Path(sys.executable).parent / "umec"
+    environment = os.environ | {"_UMEC_COMPLETE": f"source_{shell}"}
+    said = subprocess.run([umec], capture_output=True, check=False, text=True, env=environment).stdout
+    assert f"complete_{shell}" in said
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)

@@ -6,6 +6,8 @@ from typing import Final
 
 import typer
 
+from umec_platform.cli.manual import ROOT, epilog
+
 __all__ = ["build", "main"]
 
 NOUNS: Final = {
@@ -14,7 +16,7 @@ NOUNS: Final = {
     "bootlog": "Boot logs: events, replayed PCRs, facts.",
     "image": "Application images: build, sign, verify, promote.",
     "nodeimage": "Node images: predicted PCR values.",
-    "policy": "Cedar policies: check, test, explain.",
+    "policy": "Cedar policies: check, test, show, explain.",
     "client": "OAuth 2.0 clients of the authorization server.",
     "app": "Applications: packages and instances.",
     "tenant": "Tenants of a MEC host.",
@@ -37,6 +39,7 @@ def build() -> typer.Typer:
     root = typer.Typer(
         name="umec",
         help="µMEC: a secure edge platform for city-street computers.",
+        epilog=ROOT,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
@@ -44,11 +47,14 @@ def build() -> typer.Typer:
         if importlib.util.find_spec(f"umec_platform.cli.{noun}") is None:
             continue
         module = importlib.import_module(f"umec_platform.cli.{noun}")
+        for command in module.app.registered_commands:
+            name = command.name or command.callback.__name__.replace("_", "-")
+            command.epilog = epilog(f"{noun} {name}")
         root.add_typer(module.app, name=noun, help=summary, no_args_is_help=True)
     for command, place in COMMANDS.items():
         name, _, function = place.partition(":")
         module = importlib.import_module(f"umec_platform.cli.{name}")
-        root.command(name=command)(getattr(module, function))
+        root.command(name=command, epilog=epilog(command))(getattr(module, function))
     return root
 
 

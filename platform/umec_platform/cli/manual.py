@@ -1,0 +1,176 @@
+"""What `--help` says below the options: an example, where files are, and what the exit status means."""
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["MANUAL", "ROOT", "Page", "epilog"]
+
+ROOT: Final = """\
+Begin: umec try opens a shell on a site to try things out on; umec up serves one; umec demo shows the chain of trust.
+
+Environment: UMEC_CREDENTIAL names your credential file, UMEC_REGISTRY the registry's URL; on a node, UMEC_AGENT_STATE \
+the agent's state folder. NO_COLOR takes the colours away.
+
+Exit status: 0 done; 1 refused, and the code says why; 2 wrong usage. With --json a refusal is one object, too.
+"""
+
+DONE: Final = "0 done; 1 refused, and the code says why; 2 wrong usage"
+SERVED: Final = "0 when it was told to end; 1 refused or failed, and the code says why; 2 wrong usage"
+AGENT: Final = "the --state folder (0700): enrolment and key handles; the keys themselves never leave the TPM"
+CREDENTIAL: Final = "the --credential file (0600): `umec up` writes operator.json, `umec client add` all others"
+LAYOUT: Final = "the --out folder: an OCI image layout, and umec-build.json, the report that is signed"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is said about one command."""
+
+    example: str
+    files: str | None = None
+    exits: str = DONE
+    environment: str | None = None
+    """Variables that are no options; the others stand beside their option."""
+
+
+IMAGE: Final = "10.0.0.1:5443/city/hello"
+DIGEST: Final = "sha256:7637…"
+
+MANUAL: Final[dict[str, Page]] = {
+    "up": Page(
+        "umec up --config /etc/umec/umec.toml --json",
+        "the state folder (/var/lib/umec as root, else ~/.local/state/umec): server-ca.pem, operator.json, "
+        "SERVICE-audit.pem, and keys and databases by service",
+        SERVED,
+        "every setting as UMEC_NAME, with two underscores for a table: UMEC_ATTEST__ROUND_SECONDS=10",
+    ),
+    "try": Page(
+        "umec try",
+        "everything in a folder that goes with the shell; files in your own folders stay",
+        "that of the shell or the command; 1 refused; 2 wrong usage",
+        "inside, UMEC_TRY is that folder and UMEC_CREDENTIAL the operator's credential in it",
+    ),
+    "demo": Page(
+        "umec demo --only replayed-evidence",
+        "--keep copies logs, databases and evidence; without it nothing stays",
+        "0 if every link held and every attack was refused; 1 otherwise; 2 wrong usage",
+    ),
+    "token": Page("umec token --resource https://10.0.0.1:8443/attest/v1 --scope attest:read", CREDENTIAL),
+    "netd": Page(
+        "umec netd --node pole-17 --socket /run/netd.sock --state /var/lib/umec/netd/pole-17 "
+        "--verifier-jwks verifier.jwks.json --verifier-issuer https://10.0.0.1:8443/attest/v1 "
+        "--decision-jwks decision.jwks.json --decision-issuer https://10.0.0.1:8443/platform/v1 "
+        "--access eth1 --access-address 192.0.2.1/24 --allow-uid 0",
+        "the --state folder: what is in force, and the logs of instances; `umec up` starts netd with all of this",
+        SERVED,
+    ),
+    "node ek": Page("umec node ek"),
+    "node enroll": Page(
+        "umec node enroll --ticket @ticket --ca server-ca.pem --state /var/lib/umec-agent",
+        AGENT + "; --ca is server-ca.pem of the site's state folder",
+    ),
+    "node attest": Page(
+        "umec node attest --state /var/lib/umec-agent --save evidence",
+        "--save keeps quote.bin, signature.bin, pcrs.json, bootlog.bin: what umec evidence verify reads",
+        "0 the evidence is good; 1 refused, or it speaks against the node; 2 wrong usage",
+    ),
+    "node run": Page("umec node run --state /var/lib/umec-agent --json", AGENT, SERVED),
+    "node token": Page("umec node token --state /var/lib/umec-agent --resource https://10.0.0.1:5443/", AGENT),
+    "node call": Page(
+        "umec node call GET https://10.0.0.1:8443/attest/v1/standings/own --state /var/lib/umec-agent",
+        AGENT,
+        "0 the answer is 2xx; 1 it is another, or the call was refused; 2 wrong usage",
+    ),
+    "node ticket": Page(
+        "umec node ticket pole-17 --tenant city --image street-node --ek-sha256 5f70bf18… --lifetime 600", CREDENTIAL
+    ),
+    "node list": Page("umec node list --json", CREDENTIAL),
+    "node show": Page("umec node show pole-17", CREDENTIAL),
+    "node explain": Page("umec node explain pole-17", CREDENTIAL),
+    "node approve": Page("umec node approve pole-17 --tenant city --image street-node", CREDENTIAL),
+    "node quarantine": Page("umec node quarantine pole-17 --reason 'the box was open'", CREDENTIAL),
+    "node readmit": Page("umec node readmit pole-17 --reason 'the lock is new'", CREDENTIAL),
+    "node revoke": Page("umec node revoke pole-17 --reason 'scrapped'", CREDENTIAL),
+    "node simulate-boot": Page("umec node simulate-boot --tcti swtpm:port=2321 --image image --log bootlog.bin"),
+    "node sample-image": Page("umec node sample-image image"),
+    "node software-tpm": Page(
+        "umec node software-tpm tpm --json",
+        "the folder: the TPM's state, ek-root.pem (for attest.ek_roots) and ek-chain.pem (for --ek-chain)",
+        SERVED,
+    ),
+    "evidence verify": Page(
+        "umec evidence verify evidence --ak ak.pub --nonce 9f3c… --reference street-node.dsse --signer signer.pem "
+        "--policy default",
+        "the folder: quote.bin, signature.bin, pcrs.json, and where there are ak.pub, nonce.bin, bootlog.bin, ima.bin",
+        "0 everything was checked and held; 1 something was missing or refused; 2 wrong usage",
+    ),
+    "bootlog show": Page(
+        "umec bootlog show /sys/kernel/security/tpm0/binary_bios_measurements",
+        exits="0 the log is well-formed, and replays to --pcrs; 1 it is not; 2 wrong usage",
+    ),
+    "image build": Page("umec image build docs/examples/hello --out hello-image --tag 1.0.0", LAYOUT),
+    "image push": Page(f"umec image push hello-image {IMAGE}:1.0.0 --credential city-builder.json", CREDENTIAL),
+    "image sign": Page(
+        f"umec image sign {IMAGE}@{DIGEST} --layout hello-image --credential city-builder.json", CREDENTIAL
+    ),
+    "image verify": Page(f"umec image verify {IMAGE}@{DIGEST} --identity city-builder", CREDENTIAL),
+    "image verify-bundle": Page(
+        "umec image verify-bundle sbom.json --bundle sbom.sigstore.json --trusted-root trusted_root.json "
+        "--certificate-identity builder@example.com --certificate-oidc-issuer https://10.0.0.1:8443"
+    ),
+    "image attach": Page(
+        f"umec image attach {IMAGE}@{DIGEST} sbom.json --artifact-type application/spdx+json", CREDENTIAL
+    ),
+    "image tree": Page(f"umec image tree {IMAGE}:1.0.0", CREDENTIAL),
+    "image promote": Page(f"umec image promote {IMAGE}@{DIGEST} --stage staging", CREDENTIAL),
+    "image deny": Page(f"umec image deny {IMAGE}@{DIGEST} --reason 'CVE-2026-1234'", CREDENTIAL),
+    "image allow": Page(f"umec image allow {IMAGE}@{DIGEST}", CREDENTIAL),
+    "image denials": Page("umec image denials --registry https://10.0.0.1:5443", CREDENTIAL),
+    "image minimum": Page(f"umec image minimum {IMAGE} 7 --reason 'older ones leak'", CREDENTIAL),
+    "image rotate-authority": Page("umec image rotate-authority /var/lib/umec/images --registry https://10.0.0.1:5443"),
+    "nodeimage predict": Page(
+        "umec nodeimage predict image --name street-node --version 2 --key signer.key --out street-node.dsse",
+        "the folder: firmware.bin, firmware.version, efivars/, uki.efi; --key is made where there is none",
+    ),
+    "nodeimage publish": Page("umec nodeimage publish street-node.dsse", CREDENTIAL),
+    "policy check": Page("umec policy check /etc/umec/policies/admission", "schema.cedarschema and *.cedar"),
+    "policy test": Page("umec policy test --default appraisal", "*.test.json beside the policies"),
+    "policy show": Page("umec policy show --default admission"),
+    "policy explain": Page("umec policy explain --default appraisal --decision node.json"),
+    "client add": Page(
+        "umec client add city-builder --kind builder --tenant city --scope images:push --scope images:pull "
+        "--out city-builder.json",
+        "--out: the new client's credential (0600), with the private key that is nowhere else",
+    ),
+    "client remove": Page("umec client remove city-builder", CREDENTIAL),
+    "app onboard": Page("umec app onboard docs/examples/hello --tenant city", CREDENTIAL),
+    "app instantiate": Page("umec app instantiate hello-1 --tenant city --host pole-17", CREDENTIAL),
+    "app terminate": Page("umec app terminate 3e1c…", CREDENTIAL),
+    "app list": Page("umec app list --json", CREDENTIAL),
+    "app show": Page("umec app show 3e1c…", CREDENTIAL),
+    "app log": Page("umec app log 3e1c… --lines 20", CREDENTIAL),
+    "tenant add": Page("umec tenant add city --address 198.51.100.80/32 --domain city.mec.internal", CREDENTIAL),
+    "tenant list": Page("umec tenant list", CREDENTIAL),
+    "host add": Page("umec host add pole-17 --netd /var/lib/umec/netd/pole-17/netd.sock", CREDENTIAL),
+    "host list": Page("umec host list", CREDENTIAL),
+    "service list": Page("umec service list --tenant city", CREDENTIAL),
+    "service rules": Page("umec service rules --json", CREDENTIAL),
+    "audit fetch": Page("umec audit fetch attest --out attest.json", CREDENTIAL),
+    "audit verify": Page(
+        "umec audit verify attest.json --key attest-audit.pem --previous attest-of-last-week.json",
+        "--key is SERVICE-audit.pem of the site's state folder: keep a copy elsewhere",
+    ),
+}
+"""A page for each command; a test holds that none is missing and that every example is read by its command."""
+
+
+def epilog(command: str) -> str | None:
+    """Return what stands below the options of a command, a line for each part; None for one without a page."""
+    page = MANUAL.get(command)
+    if page is None:
+        return None
+    parts = [f"Example: {page.example}", f"Exit status: {page.exits}."]
+    if page.environment is not None:
+        parts.insert(1, f"Environment: {page.environment}.")
+    if page.files is not None:
+        parts.insert(1, f"Files: {page.files}.")
+    return "\n\n".join(parts)
