@@ -8,7 +8,7 @@ adapters are tested against the real ones.
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -179,6 +179,7 @@ class Neighbours:
     refused: bool = False
     clients: dict[str, NewClient] = field(default_factory=dict)
     pulled: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
     gate: asyncio.Event | None = None
 
     async def admit(self, *, tenant: str, repository: str, digest: str, now: datetime) -> Admitted:
@@ -189,6 +190,9 @@ class Neighbours:
         if self.refused:
             raise Unsigned("nobody signed the image")
         return Admitted(repository=repository, digest=digest, policies=("p1",), policy_sha256="cd" * 32)
+
+    async def keep(self, digests: Collection[str]) -> None:
+        self.kept = set(digests)
 
     async def pull(self, repository: str, digest: str) -> Path:
         self.pulled.append(f"{repository}@{digest}")

@@ -32,7 +32,8 @@ from umec_platform.composition.children import NetdFiles, NetdProcess
 from umec_platform.composition.credentials import Credentials
 from umec_platform.composition.servercert import ServerCertificate, server_certificate
 from umec_platform.composition.settings import SiteSettings
-from umec_platform.instances.adapters import Admission, Registrar, RegistryPuller, registry_authorization
+from umec_platform.instances.adapters import Admission, Registrar, registry_authorization
+from umec_platform.instances.images import RegistryPuller
 from umec_platform.netd.client import NetdClient
 from umec_platform.service import PlatformService, PlatformSettings
 from umec_policies import PolicySet, load_default, load_folder

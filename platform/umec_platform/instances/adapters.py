@@ -1,30 +1,16 @@
-"""The real neighbours of the life cycle: admission and registry of images, and the authorization server."""
+"""The real neighbours of the life cycle: admission of images, and the authorization server."""
 
-import asyncio
-import hashlib
-from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import Final
 
 from umec_core.client import OAuthClient, RemoteRefused
 from umec_core.clock import Clock
 from umec_core.dpop import make_proof
 from umec_images.admission import Admitter as ImageAdmitter
-from umec_images.oci.client import Authorize, RegistryClient
-from umec_images.oci.manifest import Descriptor, parse_manifest
+from umec_images.oci.client import Authorize
 from umec_platform.instances.ports import Admitted, NewClient
 
-__all__ = ["Admission", "Registrar", "RegistryPuller", "registry_authorization"]
-
-MAX_CONFIG: Final = 4 * 1024 * 1024
-"""Bytes of an image's configuration."""
-
-MAX_LAYER: Final = 4 * 1024**3
-"""Bytes of one layer: a node has an eMMC, not a data centre."""
-
-CHUNK: Final = 1 << 20
+__all__ = ["Admission", "Registrar", "registry_authorization"]
 
 
 class Admission:
@@ -42,34 +28,6 @@ class Admission:
             policies=found.policies,
             policy_sha256=found.policy_sha256,
         )
-
-
-class RegistryPuller:
-    """Keeps images in a content-addressed folder, `sha256/<hex>`; files are checked when they come and before use."""
-
-    def __init__(self, registry: RegistryClient, folder: Path) -> None:
-        self._registry = registry
-        self._folder = folder
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-
-    async def pull(self, repository: str, digest: str) -> Path:
-        """Return the folder with manifest, configuration and layers of an image; raises why the registry does not."""
-        blobs = self._folder / "sha256"
-        await asyncio.to_thread(blobs.mkdir, mode=0o755, parents=True, exist_ok=True)
-        _, media_type, content = await self._registry.manifest(repository, digest)
-        manifest = parse_manifest(content, media_type=media_type)
-        async with self._locks[digest]:
-            await asyncio.to_thread(_write, blobs / _hex(digest), content)
-        await self._fetch(repository, manifest.config, blobs, MAX_CONFIG)
-        for layer in manifest.layers:
-            await self._fetch(repository, layer, blobs, MAX_LAYER)
-        return self._folder
-
-    async def _fetch(self, repository: str, blob: Descriptor, blobs: Path, limit: int) -> None:
-        path = blobs / _hex(blob.digest)
-        async with self._locks[blob.digest]:
-            if not await asyncio.to_thread(_holds, path, blob.digest):
-                await self._registry.blob_to_file(repository, blob.digest, path, min(limit, blob.size))
 
 
 class Registrar:
@@ -119,21 +77,3 @@ def registry_authorization(client: OAuthClient, registry: str, clock: Clock) -> 
         return {"Authorization": f"DPoP {token.text}", "DPoP": proof}
 
     return authorize
-
-
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content)
-    draft.replace(path)
-
-
-def _holds(path: Path, digest: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == _hex(digest)
-    except FileNotFoundError:
-        return False

@@ -1,6 +1,6 @@
 """What the life cycle of instances needs of others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,10 @@ class Puller(Protocol):
 
     async def pull(self, repository: str, digest: str) -> Path:
         """Return a folder with `sha256/<hex>` of the manifest, its configuration and its layers, digests checked."""
+        ...
+
+    async def keep(self, digests: Collection[str]) -> None:
+        """Keep these images at hand; others may be forgotten."""
         ...
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, Final
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.jose import private_jwk, public_jwk
@@ -21,14 +23,18 @@ from umec_platform.instances.job import Job, end_job
 from umec_platform.instances.ports import Admitted, Admitter, ClientRegistrar, NewClient, Puller
 from umec_platform.instances.service import forget_instance
 from umec_platform.netd.messages import InstanceSpec
+from umec_platform.packages.appd import AppD
 from umec_platform.rules.confine import Confines
 from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule, to_netd_dns, to_netd_traffic
 from umec_platform.tables.hosts import NetworkRow
 from umec_platform.tables.instances import COMPLETED, INSTANTIATED, InstanceRow
+from umec_platform.tables.packages import PackageRow
 from umec_platform.tables.rules import RuleRow
 
 __all__ = ["Site", "Starter"]
+
+log = structlog.get_logger("umec.lifecycle")
 
 CREDENTIAL: Final = "client.json"
 """The file under /run/umec from which an application learns who it is and where its platform answers."""
@@ -102,6 +108,18 @@ class Starter:
         await self._ledger.write(  # 8
             lambda session: self._started(session, job, str(started["address"]), admitted)
         )
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Have images forgotten that nothing runs, if there are too many of them."""
+        query = select(PackageRow.appd).join(InstanceRow, InstanceRow.package == PackageRow.id)
+        wanted = query.where(or_(InstanceRow.state == INSTANTIATED, InstanceRow.busy.is_not(None)))
+        try:
+            async with self._ledger.store.read() as session:
+                appds = list(await session.scalars(wanted))
+            await self._puller.keep({AppD.model_validate(appd).image.digest for appd in appds})
+        except Exception:
+            log.exception("images that nothing runs may still be there")  # no reason to undo the start
 
     async def _place(self, job: Job) -> None:
         """Give the tenant its network on the host and the host its lease.
