@@ -233,7 +233,7 @@ def test_here_a_fallen_node_s_token_ends_before_the_feed_tells(run: Run, tpms: A
 
 @pytest.fixture(scope="module")
 def spent(tpms: Any) -> Iterator[Any]:
-    """A TPM for power cuts: its clock stays unsafe for the next hour, which others would notice."""
+    """A TPM for power cuts: its clock stays unsafe for a while, which others would notice."""
     with SoftwareTpm(authority=tpms.authority) as tpm:
         yield replace(tpms, tpms=[tpm])
 

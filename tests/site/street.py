@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 from requests_oauth2client.exceptions import OAuth2Error
 
 from umec_core.errors import UmecError
 from umec_platform.demo import applications, chain, images, nodes
 from umec_platform.demo.attacks.credentials import Holders
-from umec_platform.demo.command import Processes, umec_line, wait_for
+from umec_platform.demo.command import Processes, wait_for
 from umec_platform.demo.fall import SERVICES
-from umec_platform.demo.run import MANAGEMENT, Run
+from umec_platform.demo.recovery_site import start_again
+from umec_platform.demo.run import Run
 from umec_platform.demo.sandbox import prepare
 from umec_platform.demo.sight import Sight
 from umec_platform.demo.timeline import Broken, Timeline
@@ -54,19 +54,6 @@ def build(run: Run) -> tuple[applications.Running, Holders]:
     return running, Holders(run, running.instance)
 
 
-def start_again(run: Run) -> float:
-    """Start `umec up` as it was started before; return the seconds until it was ready."""
-    run.processes.start("site", umec_line("up", "--config", str(run.folder / "umec.toml"), "--json"))
-
-    def ready() -> bool | None:
-        run.processes.check("site")
-        with contextlib.suppress(httpx.TransportError), run.http() as http:
-            return True if http.get(f"{MANAGEMENT}/readyz").status_code == 200 else None
-        return None
-
-    return wait_for("umec up, again", ready, seconds=PATIENCE)[1] / 1000
-
-
 def shown(run: Run, instance: str) -> dict[str, Any]:
     return run.operator("app", "show", instance)
 
@@ -92,7 +79,7 @@ def restart_while_all_is_well(run: Run, running: applications.Running) -> dict[s
     status = run.processes.stop("site", signal.SIGINT)
     stopped = time.monotonic()
     silent = (last(running.packets), last(running.names), rules_in_kernel())
-    ready = start_again(run)
+    ready = start_again(run) / 1000
     packet = running.packets.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
     name = running.names.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
     after = shown(run, running.instance)

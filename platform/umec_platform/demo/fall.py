@@ -16,7 +16,7 @@ from umec_platform.demo.attacks.fallen import Fallen
 from umec_platform.demo.run import MANAGEMENT, Run
 from umec_platform.demo.timeline import Broken
 
-__all__ = ["fall", "recover"]
+__all__ = ["Moment", "fall", "recover", "refused_token"]
 
 SERVICES: Final = "/mec_service_mgmt/v1/services"
 PATIENCE_SECONDS: Final = 20.0
@@ -32,10 +32,10 @@ def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> Fal
     if not holders.bound.call("GET", SERVICES, token=token).ok:
         raise Broken("the token of an application on the node did not work before the fall")
     before = time.monotonic()
-    verdict = _Moment(lambda: _untrusted(run.processes.log(f"agent-{node.name}")))
-    live = _Moment(lambda: _code(holders.bound.call("GET", SERVICES, token=token)) == "standing-fallen")
+    verdict = Moment(lambda: _untrusted(run.processes.log(f"agent-{node.name}")))
+    live = Moment(lambda: _code(holders.bound.call("GET", SERVICES, token=token)) == "standing-fallen")
     dashboard = holders.outside.token()
-    state = _Moment(lambda: _suspended(holders.outside.call("GET", SERVICES, token=dashboard)))
+    state = Moment(lambda: _suspended(holders.outside.call("GET", SERVICES, token=dashboard)))
     nodes.reboot(run, node, tamper="cmdline")
     fell = verdict.wait()
     run.timeline.note(f"{node.name} booted with another command line; its next round says untrusted")
@@ -51,7 +51,7 @@ def fall(run: Run, falling: Running, standing: Running, holders: Holders) -> Fal
     name = falling.names.first(lambda attempt: attempt.answer is None, after=before)
     effect("its name is gone from the DNS", name.asked)
     run.timeline.effect(
-        "new token refused", ok=_refused_token(holders) is not None, ms=None, detail=str(_refused_token(holders))
+        "new token refused", ok=refused_token(holders) is not None, ms=None, detail=str(refused_token(holders))
     )
     refused = _refused_call(run, falling)
     run.timeline.effect(
@@ -76,7 +76,7 @@ def recover(run: Run, fallen: Running) -> None:
     run.timeline.effect(f"{fallen.node.name} booted the good image: its packets and its name are back", ok=True, ms=ms)
 
 
-class _Moment:
+class Moment:
     """When something was first seen to hold: asked every 20 ms by a thread of its own."""
 
     def __init__(self, holds: Callable[[], bool]) -> None:
@@ -114,7 +114,8 @@ def _suspended(answer: requests.Response) -> bool:
     return bool(found) and all(each["state"] == "SUSPENDED" for each in found)
 
 
-def _refused_token(holders: Holders) -> str | None:
+def refused_token(holders: Holders) -> str | None:
+    """Ask for a token that is bound to the node; return the code of the refusal."""
     try:
         holders.bound.token()
     except OAuth2Error as error:
