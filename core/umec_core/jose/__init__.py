@@ -16,8 +16,8 @@
     jwt      signing and verifying
     claims   what claims look like, and whether their time is now
 
-joserfc signs, verifies and imports keys. What it tolerates and we refuse (base64 padding, members given twice, headers
-that carry keys, weak keys) is checked here.
+cryptography makes and checks the signatures, joserfc imports keys. What others tolerate and we refuse (base64 padding,
+members given twice, headers that carry keys, weak keys) is checked here.
 """
 
 from umec_core.jose.claims import SKEW, check_times, claim_text, claim_time

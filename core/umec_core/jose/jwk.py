@@ -116,16 +116,15 @@ class KeySet:
     def __init__(self, keys: Sequence[EllipticCurvePublicKey], *, kids: Sequence[str | None] = ()) -> None:
         if not keys:
             raise JwkInvalid("a set without keys verifies nothing")
-        self._keys: dict[str, ECKey] = {}
-        self._by_kid: dict[str, ECKey] = {}
+        self._keys: dict[str, EllipticCurvePublicKey] = {}
+        self._by_kid: dict[str, EllipticCurvePublicKey] = {}
         names = [*kids, *([None] * (len(keys) - len(kids)))]
         for key, kid in zip(keys, names, strict=True):
             if not isinstance(key.curve, SECP256R1):
                 raise JwkInvalid(f"a key on {key.curve.name}, expected P-256")
-            imported = ECKey.import_key(key)
-            if kid is not None and self._by_kid.setdefault(kid, imported) is not imported:
+            if kid is not None and self._by_kid.setdefault(kid, key) is not key:
                 raise JwkInvalid(f"two keys have the identifier {kid!r}")
-            self._keys[imported.thumbprint()] = imported
+            self._keys[thumbprint(key)] = key
 
     @classmethod
     def from_jwks(cls, jwks: Mapping[str, Any], *, strict: bool = True) -> "KeySet":
@@ -146,17 +145,14 @@ class KeySet:
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the set as published: each key once, under its thumbprint."""
         return {
-            "keys": [
-                {**public_jwk(key.public_key), "kid": kid, "use": "sig", "alg": ALGORITHM}
-                for kid, key in self._keys.items()
-            ]
+            "keys": [{**public_jwk(key), "kid": kid, "use": "sig", "alg": ALGORITHM} for kid, key in self._keys.items()]
         }
 
     def thumbprints(self) -> tuple[str, ...]:
         """Return the thumbprints of the keys."""
         return tuple(self._keys)
 
-    def find(self, kid: str | None) -> ECKey:
+    def find(self, kid: str | None) -> EllipticCurvePublicKey:
         """Return the key with that identifier, or the only key where a token names none; raises `JwtKeyUnknown`."""
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))

@@ -3,17 +3,21 @@
 import json
 import re
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
-from umec_core.jose.errors import JwtAlgorithm, JwtHeader, JwtMalformed, JwtSignature, JwtType
+from umec_core.jose.errors import JwkInvalid, JwtAlgorithm, JwtHeader, JwtMalformed, JwtSignature, JwtType
 from umec_core.jose.jwk import ALGORITHM, KeySet, thumbprint
-from umec_core.jose.text import base64url_decode, strict_json
+from umec_core.jose.text import base64url_decode, base64url_encode, strict_json
 
 __all__ = ["peek_claims", "peek_header", "peek_kid", "sign_jwt", "verify_jwt"]
 
@@ -21,18 +25,14 @@ MAX_JWT: Final = 128 * 1024
 """Characters; a standing statement of some hundred nodes is the longest token that we make (the feed pages beyond)."""
 
 MAX_HEADER: Final = 2048
-"""Bytes; joserfc's 512 are too few for a header that carries a key and its use."""
-
-KEPT_PRIVATE: Final = 8
-"""Private keys that were signed with lately: those of a service, which holds them anyway."""
+"""Characters; a header that carries a key and its use has about 400."""
 
 HEADERS: Final = frozenset({"alg", "typ", "kid"})
 """The header members of our tokens; a proof also carries `jwk`. `crit`, `jku`, `x5u` and `x5c` would change how the
 signature is judged, so they are refused."""
 
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-_registry: Final = jws.JWSRegistry(algorithms=[ALGORITHM])
-_registry.max_header_length = MAX_HEADER
+_ES256: Final = ECDSA(SHA256())
 
 
 def sign_jwt(
@@ -50,13 +50,15 @@ def sign_jwt(
     header: dict[str, Any] = {"alg": ALGORITHM, "typ": typ, **(extra_header or {})}
     if "jwk" not in header:
         header["kid"] = kid if kid is not None else thumbprint(key)
-    payload = json.dumps(claims, separators=(",", ":"), allow_nan=False)
-    return jws.serialize_compact(header, payload, _signing(key), registry=_registry)
+    if not isinstance(key.curve, SECP256R1):
+        raise JwkInvalid(f"a key on {key.curve.name}, expected P-256")
+    text = f"{_part(header)}.{_part(claims)}"
+    r, s = decode_dss_signature(key.sign(text.encode(), _ES256))
+    return f"{text}.{base64url_encode(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
 
-@lru_cache(maxsize=KEPT_PRIVATE)
-def _signing(key: EllipticCurvePrivateKey) -> ECKey:
-    return ECKey.import_key(key)
+def _part(value: Mapping[str, Any]) -> str:
+    return base64url_encode(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
 
 
 def peek_header(token: str) -> Mapping[str, Any]:
@@ -76,11 +78,15 @@ def peek_claims(token: str) -> Mapping[str, Any]:
 
 
 def _peek(token: str, part: int) -> Mapping[str, Any]:
+    return strict_json(base64url_decode(_parts(token)[part]))
+
+
+def _parts(token: str) -> list[str]:
     if len(token) > MAX_JWT:
         raise JwtMalformed(f"{len(token)} characters, at most {MAX_JWT} are read")
     if _COMPACT.fullmatch(token) is None:
         raise JwtMalformed("not three parts of base64url without padding")
-    return strict_json(base64url_decode(token.split(".")[part]))
+    return token.split(".")
 
 
 def verify_jwt(
@@ -92,14 +98,26 @@ def verify_jwt(
     4. Its kind is the one asked for (`typ`; None in a collection stands for "not given"). 5. It names a key of the set.
     6. The signature matches. 7. The claims are one JSON object. What the claims say is for the caller to judge.
     """
-    header = peek_header(token)  # 1
+    head, claims, signature = _parts(token)  # 1
+    if len(head) > MAX_HEADER:
+        raise JwtMalformed(f"a header of {len(head)} characters, at most {MAX_HEADER} are read")
+    header = strict_json(base64url_decode(head))
     _check_header(header, typ, headers)  # 2, 3, 4
     key = keys.find(header.get("kid"))  # 5
+    _check_signature(key, f"{head}.{claims}", signature)  # 6
+    return strict_json(base64url_decode(claims))  # 7
+
+
+def _check_signature(key: EllipticCurvePublicKey, text: str, signature: str) -> None:
+    """Check an ES256 signature (RFC 7518, section 3.4): R and S of 32 bytes each."""
     try:
-        signed = jws.deserialize_compact(token, key, registry=_registry)  # 6
-    except (JoseError, ValueError) as error:
+        raw = base64url_decode(signature)
+        if len(raw) != 64:
+            raise JwtSignature("the signature has not 64 bytes")
+        r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+        key.verify(encode_dss_signature(r, s), text.encode(), _ES256)
+    except (JwtMalformed, InvalidSignature) as error:
         raise JwtSignature("the signature does not match") from error
-    return strict_json(signed.payload or b"")  # 7
 
 
 def _check_header(header: Mapping[str, Any], typ: str | Collection[str | None], headers: Collection[str]) -> None:

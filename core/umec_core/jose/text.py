@@ -4,7 +4,7 @@ import binascii
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from umec_core.jose.errors import JwtMalformed
 
@@ -30,7 +30,7 @@ def base64url_decode(text: str) -> bytes:
 def strict_json(data: bytes) -> Mapping[str, Any]:
     """Return a JSON object whose members are named once and whose numbers are numbers; raises `JwtMalformed`."""
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        value = _strict.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise JwtMalformed("not a JSON object with each member once") from error
     if not isinstance(value, dict):
@@ -47,3 +47,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_strict: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from joserfc.jwk import ECKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, generate_private_key
 
 from umec_core.jose import (
     JwtExpired,
@@ -42,7 +41,7 @@ MAX_ASSERTION: Final = 4096
 class _Nobody(KeySet):
     """A key of nobody, found under any name: with it an unknown client's assertion takes as long to refuse."""
 
-    def find(self, kid: str | None) -> ECKey:  # noqa: ARG002
+    def find(self, kid: str | None) -> EllipticCurvePublicKey:  # noqa: ARG002
         return super().find(None)
 
 
