@@ -6,10 +6,12 @@ import uuid
 
 import httpx
 import pytest
+from joserfc.jwk import ECKey
 from sqlalchemy import update
 
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
+from umec_images.admission import Admitter
 from umec_images.authority import SigningAuthority
 from umec_images.authority.entry import LogEntry
 from umec_images.authority.log import SigstoreLog
@@ -17,8 +19,11 @@ from umec_images.authority.rows import EntryRow
 from umec_images.build import ImageSpec, build_image
 from umec_images.build.signing import provenance, sign_statement
 from umec_images.oci.layout import Layout
+from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
+from umec_images.promotion import trusted_builders
 from umec_images.promotion.evidence import fetch_attached, prove
 from umec_images.verify import BundleVerifier, Identity
+from umec_policies import load_default
 
 
 @pytest.fixture
@@ -91,6 +96,56 @@ def test_production_comes_after_staging_and_by_another_than_the_builder(registry
     assert promote(registry, image, "staging") == (201, None)
     assert promote(registry, image, "staging") == (409, "promotion-exists")
     assert promote(registry, image, "production") == (201, None)
+
+
+def test_what_is_swapped_between_admission_and_start_is_not_what_runs(registry, image):
+    repository, report = image
+    sign(registry, image)
+    for stage in ("staging", "production"):
+        assert promote(registry, image, stage) == (201, None)
+    root = httpx.get(f"{registry.url}/sigstore/trusted_root.json").content
+    key = ECKey.import_key(httpx.get(f"{registry.url}/images/v1/promotion-key").json()).public_key
+    manifest = registry.stored(report.digest)
+    admitted, other = manifest.read_bytes(), registry.run(lambda client: push_other(client, repository))
+    tag = manifest.parents[4] / f"repositories/{repository}/_manifests/tags/v1/current/link"
+    assert tag.read_text() == report.digest
+
+    async def story(client):
+        admitter = Admitter(
+            registry=client,
+            verifier=BundleVerifier(root),
+            builders=trusted_builders(registry.issuer.url, {"alpha": ["alpha-builder"]}),
+            promotion_keys=[key],
+            policies=lambda: load_default("admission"),
+            clock=system_clock,
+        )
+
+        async def fetch():
+            admission = await admitter.admit(tenant="alpha", repository=repository, digest=report.digest)
+            return (await client.manifest(admission.repository, admission.digest))[2]
+
+        assert await fetch() == admitted
+        tag.write_text(other)
+        assert (await client.manifest(repository, "v1"))[0] == other
+        assert await fetch() == admitted  # a tag is nothing that was admitted
+        manifest.write_bytes(registry.stored(other).read_bytes())
+        with pytest.raises(UmecError) as caught:
+            await fetch()
+        assert caught.value.code == "manifest-damaged"
+        manifest.write_bytes(admitted)
+        assert await fetch() == admitted
+
+    registry.run(story)
+
+
+async def push_other(client, repository):
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": Descriptor(EMPTY, await client.push_blob(repository, EMPTY_CONTENT), 2).to_json(),
+        "layers": [],
+    }
+    return await client.push_manifest(repository, "other", encode(manifest), MANIFEST)
 
 
 def test_what_was_pushed_verifies_offline_from_the_registry(registry, image):

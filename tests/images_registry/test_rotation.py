@@ -12,7 +12,7 @@ from umec_core.errors import UmecError
 from umec_images.authority.material import load_or_create
 from umec_images.authority.rotation import rotate
 from umec_images.authority.trust import trusted_root
-from umec_images.testing import Thief, retired_authority
+from umec_images.testing.thief import Thief, retired_authority
 from umec_images.verify import BundleVerifier, Identity
 
 ISSUER = "https://mgmt.test:8443"

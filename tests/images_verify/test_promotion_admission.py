@@ -158,6 +158,25 @@ def test_nobody_approves_their_own_work(site, signed):
     assert site.promote(signed, "staging", approver=replace(OWN, identity="urn:another"))
 
 
+def test_none_of_several_builders_approves(site, sigstore, signed, push):
+    second = f"{ISSUER}/identity/v1/clients/second-builder"
+    own = {
+        "buildDefinition": {"buildType": "urn:umec:build:v1", "externalParameters": {}},
+        "runDetails": {"builder": {"id": second}},
+    }
+    approver = Approver(second, "harbour")
+    site.promote(signed, "staging", "production", approver=approver)
+    assert site.admit(signed).builder.subject == BUILDER
+    site.attach(signed, sigstore.statement(signed, client="second-builder", predicate=own))
+    assert refusal(site.admit, signed) == "promotion-self-approved"
+    another = push("another")
+    for client, predicate in (("builder", None), ("second-builder", own)):
+        site.attach(another, sigstore.statement(another, client=client, predicate=predicate))
+    assert refusal(site.promote, another, "staging", approver=approver) == "promotion-self-approved"
+    assert refusal(site.promote, another, "staging", approver=OWN) == "promotion-self-approved"
+    assert site.promote(another, "staging")
+
+
 def test_nobody_approves_for_another_tenant(site, signed):
     with pytest.raises(PromotionDenied) as denied:
         site.promote(signed, "staging", approver=replace(MANAGER, tenant="market"))

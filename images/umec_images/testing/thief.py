@@ -14,9 +14,9 @@ from typing import Any, Final, Self
 import httpx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import FastAPI
 
 from umec_core.clock import system_clock
-from umec_core.http import create_app
 from umec_core.jose import KeySet, sign_jwt
 from umec_core.tokens import StaticKeys
 from umec_images.authority import SigningAuthority
@@ -85,7 +85,8 @@ class Thief:
             self._stolen, url=self._url, issuer=self._issuer, keys=keys, clock=system_clock
         )
         try:
-            app = create_app("stolen", [authority.router])
+            app = FastAPI()
+            app.include_router(authority.router)
             server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
             server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]  # not in the main thread
             self._server = server
