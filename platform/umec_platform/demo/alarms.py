@@ -19,19 +19,26 @@ class Alarms:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._read = len(self._changes())
+        self._read = 0
+        self._news()
 
     def told(self, story: str, provoked: frozenset[Change] = frozenset()) -> None:
         """Show how many changes since the last story are false alarms: neither provoked by it nor a way back."""
-        changes = self._changes()[self._read :]
-        self._read += len(changes)
+        changes = self._news()
         false = [change for change in changes if change[1] != BACK and change not in provoked]
         seen = ", ".join(f"{node} {standing}" for node, standing in changes) or "no standing changed"
         self._run.timeline.effect(f"{story}: false alarms: {len(false)}", ok=not false, ms=None, detail=seen)
 
-    def _changes(self) -> list[Change]:
+    def _news(self) -> list[Change]:
+        """Return the changes in the entries that were not read yet."""
+        changes: list[Change] = []
+        more = True
         with self._run.http() as http:
             operator = Hand.of(http, self._run.state / "operator.json")
-            log = operator.have("GET", f"{ATTEST}/audit", ATTEST).json()
-        changed = (entry for entry in log["entries"] if entry["action"] == "standing.change")
-        return [(entry["subject"], entry["facts"]["to"]) for entry in changed]
+            while more:
+                page = operator.have("GET", f"{ATTEST}/audit?after={self._read}", ATTEST).json()
+                self._read += len(page["entries"])
+                changed = (entry for entry in page["entries"] if entry["action"] == "standing.change")
+                changes += [(entry["subject"], entry["facts"]["to"]) for entry in changed]
+                more = "next" in page
+        return changes
