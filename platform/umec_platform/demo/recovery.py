@@ -115,18 +115,16 @@ def quarantine(scene: Scene) -> None:
         run.timeline.effect(name, ok=took < LONGEST_EFFECT, ms=took * 1000)
 
     run.timeline.note(f"an operator quarantines {node.name}")
-    effect("live token bound to the node refused", gone.wait())
-    effect("its services are removed from the registry", unlisted.wait())
+    effect("quarantined: live token bound to the node refused", gone.wait())
+    effect("quarantined: its services are removed from the registry", unlisted.wait())
     for what, sight in (("packets go nowhere", scene.here.packets), ("name is gone", scene.here.names)):
-        effect(f"its {what}", sight.first(lambda attempt: attempt.answer is None, after=decided).asked)
+        effect(f"quarantined: its {what}", sight.first(lambda attempt: attempt.answer is None, after=decided).asked)
     refused = refused_token(scene.holders)
-    run.timeline.effect("new token refused", ok=refused is not None, ms=None, detail=str(refused))
+    run.timeline.effect("quarantined: new token refused", ok=refused is not None, ms=None, detail=str(refused))
     log_of(run, node).wait("quarantined", times=GOOD_ROUNDS)
     quiet = time.monotonic()
     kept = not _listed(scene) and scene.here.packets.first(lambda _: True, after=quiet).answer is None
-    run.timeline.effect(
-        f"{GOOD_ROUNDS} rounds of good evidence later it is still set aside", ok=kept, ms=None, detail="quarantined"
-    )
+    run.timeline.effect(f"quarantined: so it stays after {GOOD_ROUNDS} rounds of good evidence", ok=kept, ms=None)
     readmitted = _decide(run, "readmit", node)
     back = max(served_again(scene.here, after=readmitted), _listed_again(scene))
     ms = (back - readmitted) * 1000
