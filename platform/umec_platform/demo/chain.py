@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from umec_attest.testing.swtpm import SoftwareTpm
-from umec_platform.demo import applications, audit, fall, images, nodes, sabotage
+from umec_platform.demo import applications, audit, fall, images, nodes, recovery, recovery_site, sabotage
+from umec_platform.demo.alarms import Alarms
 from umec_platform.demo.attacks import audit as attacked_audit
 from umec_platform.demo.attacks import credentials, enrolment, evidence, fallen, feed, node_credentials, patience, rules
 from umec_platform.demo.attacks import images as attacked_images
@@ -33,7 +34,7 @@ def show(this: Run) -> None:
     build_street()
     story = Story(this, {node.name: nodes.start_tpm(this, node.name) for node in NODES}, buy_tpm(this))
     start_site(this)
-    for chapter in (_nodes, _images, _applications, _fall, _proof):
+    for chapter in (_nodes, _images, _applications, _fall, _recovery, _proof):
         chapter(this, story)
         if this.shown:
             return
@@ -105,8 +106,23 @@ def _fall(this: Run, story: Story) -> None:
     this.timeline.chapter("Trust falls, and everything falls with it")
     met = fall.fall(this, story.running[0], story.running[1], story.holders)
     carry_out(this, fallen.ATTACKS, lambda: met)
-    if not this.shown:
-        fall.recover(this, story.running[0])
+
+
+def _recovery(this: Run, story: Story) -> None:
+    if this.only is not None:
+        return
+    this.timeline.chapter("It comes back by itself")
+    here, there = story.running
+    scene = recovery.Scene(this, here, there, story.holders, Alarms(this), ROUND_SECONDS)
+    fall.recover(this, here)
+    scene.alarms.told("reboot with the good image")
+    if this.sabotage is not None:
+        return
+    recovery.quarantine(scene)
+    recovery.power_cut(scene)
+    recovery_site.site_stopped(scene)
+    recovery_site.feed_cut(scene)
+    recovery_site.site_killed(scene)
 
 
 def _proof(this: Run, story: Story) -> None:
