@@ -57,12 +57,13 @@ def create_app(
     ready: Ready | None = None,
     lifespan: Lifespan | None = None,
     max_body: int = MAX_BODY,
+    counters: bool = False,
 ) -> FastAPI:
     """Return the application of one listener.
 
     Errors are problem+json with a stable `code`; an input that does not validate is 400 `invalid-input` and is not
     repeated; an unforeseen error is 500 `internal-error` without a trace. `/healthz` says that the process answers,
-    `/readyz` that `ready()` does not raise, `/metrics` what was counted. Bodies over `max_body` bytes are refused
+    `/readyz` that `ready()` does not raise and, where `counters` are shown, `/metrics` what was counted. Bodies over `max_body` bytes are refused
     while they are read.
     """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -72,6 +73,8 @@ def create_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_middleware(Edge, name=title, max_body=max_body)
     app.include_router(_probes(ready))
+    if counters:
+        app.include_router(_counters())
     for router in routers:
         app.include_router(router)
     return app
@@ -214,6 +217,13 @@ def _probes(ready: Ready | None) -> APIRouter:
         if ready is not None:
             await ready()
         return {"status": "ready"}
+
+    return router
+
+
+def _counters() -> APIRouter:
+    """What was counted, on one listener of a process: it tells of all of them."""
+    router = APIRouter()
 
     @router.get("/metrics")
     async def show_metrics() -> Response:

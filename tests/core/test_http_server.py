@@ -128,7 +128,15 @@ def test_probes() -> None:
         metrics = (await client.get("/metrics")).text
         assert 'umec_http_requests_total{app="probes",method="GET",route="/readyz",status="503"} 1.0' in metrics
 
-    ask(body, create_app("probes", [], ready=ready))
+    ask(body, create_app("probes", [], ready=ready, counters=True))
+
+
+def test_what_was_counted_is_shown_where_that_is_said_and_nowhere_else() -> None:
+    async def body(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/metrics")).status_code == 404
+        assert (await client.get("/healthz")).status_code == 200
+
+    ask(body, create_app("tenants", []))
 
 
 class Authority:

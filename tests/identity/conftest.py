@@ -72,7 +72,7 @@ class World:
             seeds=self.seeds(),
             clock=lambda: self.now,
         )
-        app = create_app("identity", self.service.routers)
+        app = create_app("identity", self.service.routers, counters=True)
 
         async def shown(scope: Any, receive: Any, send: Any) -> None:
             scope["state"] = {"client_certificate": self.certificate}

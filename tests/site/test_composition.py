@@ -66,7 +66,7 @@ def during(folder: Path, check: Callable[[httpx.AsyncClient, SiteSettings], Awai
 
 def test_no_listener_serves_what_belongs_to_another(tmp_path: Path) -> None:
     own = {
-        "management": ["/attest/v1/nodes", "/oauth2/jwks", "/identity/v1/ca", "/platform/v1/tenants"],
+        "management": ["/metrics", "/attest/v1/nodes", "/oauth2/jwks", "/identity/v1/ca", "/platform/v1/tenants"],
         "mp1": ["/mec_service_mgmt/v1/services", "/mec_app_support/v1/timing/current_time"],
         "registry": ["/v2/", "/sigstore/trusted_root.json", "/images/v1/promotion-key"],
     }

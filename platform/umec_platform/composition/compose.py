@@ -135,7 +135,7 @@ class _Builder:
 
         settings = self._settings
         management = create_app(
-            "management", [*identity.routers, *attest.routers, *platform.management_routers], ready=ready
+            "management", [*identity.routers, *attest.routers, *platform.management_routers], ready=ready, counters=True
         )
         mp1 = create_app("mp1", platform.mp1_routers, ready=ready)
         return Site(
