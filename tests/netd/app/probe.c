@@ -1,4 +1,5 @@
 /* The application of the tests: one command a connection, one answer. Compiled statically, alone in its image. */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -6,8 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static void call(int out, const char *address, int port) {
@@ -23,6 +29,10 @@ static void call(int out, const char *address, int port) {
     close(s);
 }
 
+static void tell(int out, int failed, const char *done) {
+    dprintf(out, failed ? "no: %s\n" : done, strerror(errno));
+}
+
 static void answer(int out, char *line) {
     char *argument = strchr(line, ' ');
     if (argument) *argument++ = 0;
@@ -35,7 +45,25 @@ static void answer(int out, char *line) {
         int file = open(argument, O_WRONLY | O_CREAT, 0600);
         dprintf(out, file < 0 ? "no: %s\n" : "written\n", strerror(errno));
     } else if (!strcmp(line, "mount")) {
-        dprintf(out, mount("none", "/tmp", "tmpfs", 0, "") ? "no: %s\n" : "mounted\n", strerror(errno));
+        tell(out, mount("none", "/tmp", "tmpfs", 0, ""), "mounted\n");
+    } else if (!strcmp(line, "unix") && argument) {
+        struct sockaddr_un to = {.sun_family = AF_UNIX};
+        strncpy(to.sun_path, argument, sizeof to.sun_path - 1);
+        int s = socket(AF_UNIX, SOCK_STREAM, 0);
+        tell(out, connect(s, (struct sockaddr *)&to, sizeof to), "connected\n");
+        close(s);
+    } else if (!strcmp(line, "root")) {
+        tell(out, setuid(0), "root\n");
+    } else if (!strcmp(line, "userns")) {
+        tell(out, unshare(CLONE_NEWUSER), "entered\n");
+    } else if (!strcmp(line, "device")) {
+        tell(out, mknod("/tmp/disk", S_IFBLK | 0600, makedev(8, 0)), "made\n");
+    } else if (!strcmp(line, "raw")) {
+        int s = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+        tell(out, s < 0, "open\n");
+        close(s);
+    } else if (!strcmp(line, "trace")) {
+        tell(out, ptrace(PTRACE_TRACEME, 0, 0, 0) < 0, "traced\n");
     } else if (!strcmp(line, "env") && argument) {
         dprintf(out, "%s\n", getenv(argument) ? getenv(argument) : "no");
     } else if (!strcmp(line, "call") && argument) {

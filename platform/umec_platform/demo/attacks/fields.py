@@ -39,7 +39,7 @@ _EITHER: Final = (
 """Members of which one excludes the others (MEC 011)."""
 
 _UNIONS: Final = (Union, types.UnionType)
-_ADDRESS: Final = "198.51.100.80"
+_OWN_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - in a rule it stands for the instance's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,13 @@ class Text:
     build: Callable[[str], Any]
 
 
-def texts(model: type[BaseModel], document: dict[str, Any]) -> Iterator[Text]:
-    """Yield every text that a document of a model can have, those that the given good one leaves out among them.
+def texts(model: type[BaseModel], good: dict[str, Any] | None = None) -> Iterator[Text]:
+    """Yield every text that a document of a model can have, those that the good one leaves out among them.
 
-    Choices, addresses and members of objects of any shape are texts, too; so is a member that no standard names, where
-    a model keeps those.
+    Without a good document the smallest that its types allow is made. Choices, addresses and members of objects of any
+    shape are texts, too; so is a member that no standard names, where a model keeps those.
     """
+    document = _sample(model) if good is None else good
     for name, kind in _members(model):
         for inner in _texts(kind, document.get(name)):
             yield Text((name, *inner.place), inner.good, _member(document, name, inner.build))
@@ -71,7 +72,7 @@ def texts(model: type[BaseModel], document: dict[str, Any]) -> Iterator[Text]:
 def _texts(kind: Any, good: Any) -> Iterator[Text]:  # noqa: ANN401 - a type of any form, any JSON
     kind = _bare(kind)
     if _is(kind, BaseModel):
-        yield from texts(kind, good if isinstance(good, dict) else _sample(kind))
+        yield from texts(kind, good if isinstance(good, dict) else None)
     elif get_origin(kind) is list:
         first, *others = good or [None]
         for inner in _texts(get_args(kind)[0], first):
@@ -112,7 +113,7 @@ def _sample(kind: Any) -> Any:  # noqa: ANN401 - a type of any form, any JSON
         return next(iter(kind)).value
     if _is(kind, int, float):
         return 1
-    return "x1" if kind is str else _ADDRESS
+    return "x1" if kind is str else _OWN_ADDRESS
 
 
 def _bare(kind: Any) -> Any:  # noqa: ANN401 - a type of any form

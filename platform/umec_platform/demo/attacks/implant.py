@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+__all__ = ["DEEDS", "main"]
+
 PATIENCE_SECONDS = 1.0
 """What does not answer by then is out of reach."""
 

@@ -231,19 +231,19 @@ def injection(intruder: Intruder) -> str | None:
     services = f"{SERVICES}/applications/{instance}/services"
     service = intruder.get(services)[0]
     one = f"{services}/{service['serInstanceId']}"
-    bodies: list[tuple[str, str, type[BaseModel], dict[str, Any]]] = [
+    bodies: list[tuple[str, str, type[BaseModel], dict[str, Any] | None]] = [
         ("PUT", f"{intruder.own('traffic_rules')}/{traffic['trafficRuleId']}", TrafficRule, traffic),
         ("PUT", f"{intruder.own('dns_rules')}/{name['dnsRuleId']}", DnsRule, name),
         ("PUT", one, ServiceInput, service),
-        ("PATCH", f"{SERVICES}/services/{service['serInstanceId']}/liveness", ServiceLivenessUpdate, {}),
-        ("POST", f"{SUPPORT}/{instance}/confirm_ready", AppReadyConfirmation, {}),
-        ("POST", f"{SUPPORT}/{instance}/confirm_termination", AppTerminationConfirmation, {}),
-        ("POST", f"{SUPPORT}/{instance}/subscriptions", AppTerminationNotificationSubscription, {}),
+        ("PATCH", f"{SERVICES}/services/{service['serInstanceId']}/liveness", ServiceLivenessUpdate, None),
+        ("POST", f"{SUPPORT}/{instance}/confirm_ready", AppReadyConfirmation, None),
+        ("POST", f"{SUPPORT}/{instance}/confirm_termination", AppTerminationConfirmation, None),
+        ("POST", f"{SUPPORT}/{instance}/subscriptions", AppTerminationNotificationSubscription, None),
         (
             "POST",
             f"{SERVICES}/applications/{instance}/subscriptions",
             SerAvailabilityNotificationSubscription,
-            {},
+            None,
         ),
     ]
     sent, wrong = 0, []
