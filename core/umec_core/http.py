@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -20,13 +20,26 @@ from starlette.exceptions import HTTPException
 from umec_core import metrics
 from umec_core.edge import BodyTooLarge, Edge
 from umec_core.errors import Invalid, Kind, UmecError
+from umec_core.intake import Intake
 from umec_core.problems import MEDIA_TYPE, problem_details
 
 if TYPE_CHECKING:
     from umec_core.principal import Principal
     from umec_core.tokens import Presented, TokenVerifier
 
-__all__ = ["MAX_BODY", "BodyTooLarge", "client_certificate", "create_app", "presented", "problem_response", "require"]
+__all__ = [
+    "MAX_BODY",
+    "BodyTooLarge",
+    "ContentTypeWrong",
+    "QueryInvalid",
+    "client_certificate",
+    "create_app",
+    "judges_query",
+    "presented",
+    "problem_response",
+    "require",
+    "require_json",
+]
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request body, unless an application says otherwise: our largest ordinary body is an AppD."""
@@ -39,6 +52,18 @@ MAX_NAME: Final = 64
 
 Ready = Callable[[], Awaitable[None]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class QueryInvalid(Invalid):
+    """A query parameter that is unknown here, or given twice."""
+
+    code = "query-invalid"
+
+
+class ContentTypeWrong(Invalid):
+    """The body is announced as something else than what is read here."""
+
+    code = "content-type-wrong"
 
 
 class _Challenge(Exception):
@@ -62,21 +87,24 @@ def create_app(
     """Return the application of one listener.
 
     Errors are problem+json with a stable `code`; an input that does not validate is 400 `invalid-input` and is not
-    repeated; an unforeseen error is 500 `internal-error` without a trace. `/healthz` says that the process answers,
-    `/readyz` that `ready()` does not raise and, where `counters` are shown, `/metrics` what was counted. Bodies over `max_body` bytes are refused
-    while they are read.
+    repeated, a query parameter that the endpoint does not read is 400 `query-invalid`; an unforeseen error is 500
+    `internal-error` without a trace. `/healthz` says that the process answers, `/readyz` that `ready()` does not raise,
+    `/metrics` what was counted. Bodies over `max_body` bytes are refused while they are read, and JSON that is not
+    I-JSON before anything else looks at it (`umec_core.intake`).
     """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.router.redirect_slashes = False  # to where the client's own Host header says
     app.add_exception_handler(UmecError, _on_umec_error)
     app.add_exception_handler(_Challenge, _on_challenge)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Intake)
     app.add_middleware(Edge, name=title, max_body=max_body)
     app.include_router(_probes(ready))
     if counters:
         app.include_router(_counters())
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_known_query)])
     return app
 
 
@@ -84,6 +112,30 @@ def problem_response(error: UmecError, headers: dict[str, str] | None = None) ->
     """Return an error as problem+json."""
     body = problem_details(error)
     return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=headers)
+
+
+def require_json(request: Request) -> None:
+    """Raise `ContentTypeWrong` unless the body is announced as JSON: for endpoints that read it themselves."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ContentTypeWrong("the body is application/json here")
+
+
+def judges_query() -> None:
+    """Mark, as a dependency, an endpoint that judges its query itself."""
+
+
+def _known_query(request: Request) -> None:
+    """Refuse what an endpoint does not read: a filter that is misspelt must not return everything."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    if not given:
+        return
+    dependant = request.scope["route"].dependant
+    if any(one.call is judges_query for one in dependant.dependencies):
+        return
+    known = {parameter.alias for parameter in dependant.query_params}
+    if len(set(given)) != len(given) or not known.issuperset(given):
+        read = f"Known: {', '.join(sorted(known))}." if known else "None is known here."
+        raise QueryInvalid("a query parameter is unknown here, or given twice", advice=read)
 
 
 def client_certificate(request: Request) -> bytes | None:

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from umec_core.errors import Kind, UmecError
 from umec_core.http import client_certificate
 from umec_core.problems import PROBLEMS
-from umec_identity.errors import IdentityError, TooManyRequests
+from umec_identity.errors import IdentityError, RequestInvalid, TooManyRequests
 from umec_identity.forms import OAuthRequest, read_body
 
 __all__ = ["NO_STORE", "answering", "oauth_error", "oauth_request"]
@@ -57,6 +57,8 @@ def _ascii(text: str) -> str:
 
 async def oauth_request(request: Request, *, form: bool = True) -> OAuthRequest:
     """Return a request to an /oauth2 endpoint, its shape checked."""
+    if request.url.query:
+        raise RequestInvalid("parameters are not sent in the URI, where logs keep them (RFC 6749, 3.2)")
     return OAuthRequest.build(
         await read_body(request.stream()) if form else b"",
         list(request.headers.items()),

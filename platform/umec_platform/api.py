@@ -1,6 +1,6 @@
 """What all endpoints of the MEC host share: who may, which resource state, and the conventions of MEC 009."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ __all__ = [
     "any_scope",
     "entity",
     "if_match",
-    "only_parameters",
     "own_instance",
     "rfc3339",
     "same_tenant",
@@ -64,16 +63,6 @@ def own_instance(principal: Principal, instance: str) -> None:
     """Raise `InstanceForeign` unless the caller is this application instance."""
     if principal.instance is None or principal.instance != instance:
         raise InstanceForeign("the token is of another application instance")
-
-
-def only_parameters(request: Request, known: Collection[str] = ()) -> None:
-    """Raise `QueryInvalid` for a query parameter that is unknown or repeated (MEC 009)."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    if any(name not in known for name in names):
-        advice = f"Known: {', '.join(sorted(known))}." if known else "None is known here."
-        raise QueryInvalid("a query parameter is unknown here", advice=advice)
-    if len(set(names)) != len(names):
-        raise QueryInvalid("a query parameter appears more than once")
 
 
 def if_match(request: Request) -> str | None:

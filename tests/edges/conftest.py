@@ -163,6 +163,7 @@ class Served:
     offset: timedelta = timedelta()
     client_key: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()))
     connections: dict[str, Connection] = field(default_factory=dict)
+    tokens: dict[tuple[Any, ...], tuple[datetime, str]] = field(default_factory=dict)
 
     def clock(self) -> datetime:
         return system_clock() + self.offset
@@ -184,6 +185,15 @@ class Served:
         return found
 
     def token(self, audience: str, scope: str, **claims: Any) -> str:
+        """Return a token for this client, made some time ago at most."""
+        asked = (audience, scope, *claims.items())
+        made_at, token = self.tokens.get(asked, (self.clock() - timedelta(days=1), ""))
+        if self.clock() - made_at > timedelta(seconds=200):
+            made_at, token = self.clock(), self._token(audience, scope, claims)
+            self.tokens[asked] = made_at, token
+        return token
+
+    def _token(self, audience: str, scope: str, claims: Mapping[str, Any]) -> str:
         at = int(self.clock().timestamp())
         known = {
             "iss": self.settings.management,
@@ -207,7 +217,7 @@ class Served:
         self, listener: str, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> Answer:
         """Send one request on the listener's one connection and return the answer: it stays usable, or this fails."""
-        self.offset += timedelta(seconds=1)  # nobody is refused for asking too often
+        self.offset += timedelta(milliseconds=20)  # nobody is refused for asking too often
         if listener not in self.connections:
             self.connections[listener] = self.connect(listener)
         connection = self.connections[listener]

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from umec_core.errors import Invalid, UmecError
+from umec_core.http import require_json
 from umec_identity.authentication.service import Authenticated, Authentication
 from umec_identity.certificates.authority import MAX_CSR, CertificateAuthority, CsrKey, read_csr
 from umec_identity.certificates.service import Certificates
@@ -43,6 +44,7 @@ def router(
     async def certify(request: Request) -> dict[str, Any]:
         address = request.client.host if request.client is not None else "unix"
         addresses.take(address)
+        require_json(request)
         csr = _read(await read_body(request.stream()))
         who = await authenticated(request, csr, address)
         try:

@@ -9,7 +9,7 @@ from umec_core.clock import Clock
 from umec_core.http import require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
-from umec_platform.api import entity, if_match, only_parameters, own_instance, seconds
+from umec_platform.api import entity, if_match, own_instance, seconds
 from umec_platform.applications.schemas import (
     AppReadyConfirmation,
     AppTerminationConfirmation,
@@ -51,22 +51,19 @@ def _lifecycle(verifier: TokenVerifier, applications: Applications) -> APIRouter
     caller = Annotated[Principal, Depends(require(verifier, "mec:app"))]
 
     @router.post("/applications/{instance}/confirm_ready")
-    async def ready(request: Request, instance: str, _: AppReadyConfirmation, who: caller) -> Response:
-        only_parameters(request)
+    async def ready(instance: str, _: AppReadyConfirmation, who: caller) -> Response:
         own_instance(who, instance)
         await applications.confirm_ready(who.subject, instance)
         return Response(status_code=204)
 
     @router.post("/applications/{instance}/confirm_termination")
-    async def ended(request: Request, instance: str, _: AppTerminationConfirmation, who: caller) -> Response:
-        only_parameters(request)
+    async def ended(instance: str, _: AppTerminationConfirmation, who: caller) -> Response:
         own_instance(who, instance)
         await applications.confirm_termination(who.subject, instance)
         return Response(status_code=204)
 
     @router.get("/registrations/{instance}")
-    async def registration(request: Request, instance: str, who: caller) -> Response:
-        only_parameters(request)
+    async def registration(instance: str, who: caller) -> Response:
         own_instance(who, instance)
         row, package = await applications.get(instance)
         appd: dict[str, Any] = package.appd or {}
@@ -87,20 +84,17 @@ def _rules(verifier: TokenVerifier, rules: Rules, scope: str, kind: str, path: s
     caller = Annotated[Principal, Depends(require(verifier, scope))]
 
     @router.get("")
-    async def all_rules(request: Request, instance: str, who: caller) -> Response:
-        only_parameters(request)
+    async def all_rules(instance: str, who: caller) -> Response:
         own_instance(who, instance)
         return entity([row.document for row in await rules.list(instance, kind)])
 
     @router.get("/{rule}")
-    async def read(request: Request, instance: str, rule: str, who: caller) -> Response:
-        only_parameters(request)
+    async def read(instance: str, rule: str, who: caller) -> Response:
         own_instance(who, instance)
         row = await rules.get(RuleKey(instance, kind, rule))
         return entity(row.document, version=row.version)
 
     async def put(request: Request, who: Principal, key: RuleKey, named: str, wish: TrafficRule | DnsRule) -> Response:
-        only_parameters(request)
         own_instance(who, key.instance)
         if named != key.rule:
             raise RuleFixed("the body names another rule than the path")
@@ -126,13 +120,11 @@ def _timing(verifier: TokenVerifier, clock: Callable[[], Any]) -> APIRouter:
     caller = Annotated[Principal, Depends(require(verifier, "mec:app"))]
 
     @router.get("/timing_caps")
-    async def capabilities(request: Request, _: caller) -> Response:
-        only_parameters(request)
+    async def capabilities(_: caller) -> Response:
         return entity({"timeStamp": seconds(clock()), "ntpServers": [], "ptpMasters": []})
 
     @router.get("/current_time")
-    async def current_time(request: Request, _: caller) -> Response:
-        only_parameters(request)
+    async def current_time(_: caller) -> Response:
         return entity({**seconds(clock()), "timeSourceStatus": "NONTRACEABLE"})
 
     return router
@@ -149,8 +141,7 @@ def _subscriptions(verifier: TokenVerifier, subscriptions: Subscriptions, base: 
         return {**row.document, "_links": {"self": {"href": url(row)}}}
 
     @router.get("")
-    async def links(request: Request, instance: str, who: caller) -> Response:
-        only_parameters(request)
+    async def links(instance: str, who: caller) -> Response:
         own_instance(who, instance)
         found = [
             {"href": url(row), "subscriptionType": row.document["subscriptionType"]}
@@ -160,24 +151,19 @@ def _subscriptions(verifier: TokenVerifier, subscriptions: Subscriptions, base: 
         return entity({"_links": {"self": {"href": here}, "subscriptions": found}})
 
     @router.post("")
-    async def subscribe(
-        request: Request, instance: str, wish: AppTerminationNotificationSubscription, who: caller
-    ) -> Response:
-        only_parameters(request)
+    async def subscribe(instance: str, wish: AppTerminationNotificationSubscription, who: caller) -> Response:
         own_instance(who, instance)
         if wish.app_instance_id != instance:
             raise InstanceForeign("appInstanceId names another application instance")
         subscriptions.refuse()
 
     @router.get("/{subscription}")
-    async def read(request: Request, instance: str, subscription: str, who: caller) -> Response:
-        only_parameters(request)
+    async def read(instance: str, subscription: str, who: caller) -> Response:
         own_instance(who, instance)
         return entity(shown(await subscriptions.get(instance, "support", subscription)), version=1)
 
     @router.delete("/{subscription}")
-    async def remove(request: Request, instance: str, subscription: str, who: caller) -> Response:
-        only_parameters(request)
+    async def remove(instance: str, subscription: str, who: caller) -> Response:
         own_instance(who, instance)
         await subscriptions.remove(who.subject, instance, "support", subscription)
         return Response(status_code=204)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from umec_core.http import require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
-from umec_platform.api import acting_tenant, entity, only_parameters
+from umec_platform.api import acting_tenant, entity
 from umec_platform.errors import PackageInvalid, PackageState, TenantForeign
 from umec_platform.mec import Text
 from umec_platform.packages.appd import AppD, parse_appd
@@ -35,8 +35,7 @@ def package_router(verifier: TokenVerifier, packages: Packages, *, base: str) ->
     url = f"{base}/app_pkgm/v1/app_packages"
 
     @router.post("")
-    async def create(request: Request, wish: CreateAppPkg, who: caller, tenant: str | None = None) -> Response:
-        only_parameters(request, {"tenant"})
+    async def create(wish: CreateAppPkg, who: caller, tenant: str | None = None) -> Response:
         acting = acting_tenant(who, tenant)
         if acting is None:
             raise TenantForeign("an operator names the tenant that the package is for", advice="?tenant=ID")
@@ -45,20 +44,17 @@ def package_router(verifier: TokenVerifier, packages: Packages, *, base: str) ->
         return entity(shown, version=row.version, status=201, location=shown["_links"]["self"]["href"])
 
     @router.get("")
-    async def every(request: Request, who: caller, tenant: str | None = None) -> Response:
-        only_parameters(request, {"tenant"})
+    async def every(who: caller, tenant: str | None = None) -> Response:
         rows = await packages.list(acting_tenant(who, tenant))
         return entity([_shown(row, url, used=used) for row, used in rows])
 
     @router.get("/{package}")
-    async def read(request: Request, package: str, who: caller) -> Response:
-        only_parameters(request)
+    async def read(package: str, who: caller) -> Response:
         row, used = await packages.get(package, acting_tenant(who, None))
         return entity(_shown(row, url, used=used), version=row.version)
 
     @router.get("/{package}/appd")
-    async def descriptor(request: Request, package: str, who: caller) -> Response:
-        only_parameters(request)
+    async def descriptor(package: str, who: caller) -> Response:
         row, _ = await packages.get(package, acting_tenant(who, None))
         if row.appd is None:
             raise PackageState("the package has no content yet")
@@ -66,14 +62,12 @@ def package_router(verifier: TokenVerifier, packages: Packages, *, base: str) ->
 
     @router.put("/{package}/package_content")
     async def onboard(request: Request, package: str, who: caller) -> Response:
-        only_parameters(request)
         acting = acting_tenant(who, None)
         row = await packages.onboard(who.subject, package, acting, _appd(request, await request.body()))
         return entity(_shown(row, url, used=False), version=row.version)
 
     @router.delete("/{package}")
-    async def remove(request: Request, package: str, who: caller) -> Response:
-        only_parameters(request)
+    async def remove(package: str, who: caller) -> Response:
         await packages.remove(who.subject, package, acting_tenant(who, None))
         return Response(status_code=204)
 

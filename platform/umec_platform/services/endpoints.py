@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from umec_core.clock import Clock
-from umec_core.http import require
+from umec_core.http import judges_query, require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
-from umec_platform.api import entity, if_match, only_parameters, own_instance, same_tenant, seconds
+from umec_platform.api import entity, if_match, own_instance, same_tenant, seconds
 from umec_platform.services.queries import parse_service_query
 from umec_platform.services.schemas import (
     AVAILABILITY_SUBSCRIPTION,
@@ -71,66 +71,58 @@ def service_router(verifier: TokenVerifier, endpoints: ServiceEndpoints, prefix:
     writer = Annotated[Principal, Depends(require(verifier, "mec:services.write"))]
     services = endpoints.services
 
-    @router.get("/services")
+    @router.get("/services", dependencies=[Depends(judges_query)])
     async def find(request: Request, who: reader) -> Response:
         return entity(await endpoints.found(request, who))
 
     @router.get("/services/{service}")
-    async def read(request: Request, service: str, who: reader) -> Response:
-        only_parameters(request)
+    async def read(service: str, who: reader) -> Response:
         row = await services.get(service, same_tenant(who))
         return entity(await endpoints.shown(row, who), version=row.version)
 
     @router.get("/services/{service}/liveness")
-    async def liveness(request: Request, service: str, who: reader) -> Response:
-        only_parameters(request)
+    async def liveness(service: str, who: reader) -> Response:
         row = await services.get(service, same_tenant(who))
         own_instance(who, row.instance)
         return entity(endpoints.liveness(row))
 
     @router.patch("/services/{service}/liveness")
-    async def heartbeat(request: Request, service: str, _: ServiceLivenessUpdate, who: writer) -> Response:
-        only_parameters(request)
+    async def heartbeat(service: str, _: ServiceLivenessUpdate, who: writer) -> Response:
         row = await services.get(service, same_tenant(who))
         own_instance(who, row.instance)
         await services.heartbeat(row.instance, service)
         return Response(status_code=204)
 
     @router.get("/transports")
-    async def transports(request: Request, _: reader) -> Response:
-        only_parameters(request)
+    async def transports(_: reader) -> Response:
         return entity([])
 
-    @router.get("/applications/{instance}/services")
+    @router.get("/applications/{instance}/services", dependencies=[Depends(judges_query)])
     async def own(request: Request, instance: str, who: reader) -> Response:
         own_instance(who, instance)
         return entity(await endpoints.found(request, who, instance=instance))
 
     @router.post("/applications/{instance}/services")
-    async def register(request: Request, instance: str, wish: ServiceInput, who: writer) -> Response:
-        only_parameters(request)
+    async def register(instance: str, wish: ServiceInput, who: writer) -> Response:
         own_instance(who, instance)
         row = await services.register(who.subject, instance, wish)
         shown = await endpoints.shown(row, who)
         return entity(shown, version=row.version, status=201, location=shown["_links"]["self"]["href"])
 
     @router.get("/applications/{instance}/services/{service}")
-    async def read_own(request: Request, instance: str, service: str, who: reader) -> Response:
-        only_parameters(request)
+    async def read_own(instance: str, service: str, who: reader) -> Response:
         own_instance(who, instance)
         row = await services.get_own(instance, service)
         return entity(await endpoints.shown(row, who), version=row.version)
 
     @router.put("/applications/{instance}/services/{service}")
     async def replace(request: Request, instance: str, service: str, wish: ServiceInput, who: writer) -> Response:
-        only_parameters(request)
         own_instance(who, instance)
         row = await services.replace(who.subject, instance, service, wish, if_match(request))
         return entity(await endpoints.shown(row, who), version=row.version)
 
     @router.delete("/applications/{instance}/services/{service}")
     async def remove(request: Request, instance: str, service: str, who: writer) -> Response:
-        only_parameters(request)
         own_instance(who, instance)
         await services.remove(who.subject, instance, service, if_match(request))
         return Response(status_code=204)
@@ -145,8 +137,7 @@ def _subscriptions(verifier: TokenVerifier, endpoints: ServiceEndpoints) -> APIR
     subscriptions = endpoints.subscriptions
 
     @router.get("")
-    async def links(request: Request, instance: str, who: reader) -> Response:
-        only_parameters(request)
+    async def links(instance: str, who: reader) -> Response:
         own_instance(who, instance)
         found = [
             {"href": endpoints.subscription_url(row), "subscriptionType": AVAILABILITY_SUBSCRIPTION}
@@ -156,22 +147,17 @@ def _subscriptions(verifier: TokenVerifier, endpoints: ServiceEndpoints) -> APIR
         return entity({"_links": {"self": {"href": here}, "subscriptions": found}})
 
     @router.post("")
-    async def subscribe(
-        request: Request, instance: str, _: SerAvailabilityNotificationSubscription, who: reader
-    ) -> Response:
-        only_parameters(request)
+    async def subscribe(instance: str, _: SerAvailabilityNotificationSubscription, who: reader) -> Response:
         own_instance(who, instance)
         subscriptions.refuse()
 
     @router.get("/{subscription}")
-    async def read(request: Request, instance: str, subscription: str, who: reader) -> Response:
-        only_parameters(request)
+    async def read(instance: str, subscription: str, who: reader) -> Response:
         own_instance(who, instance)
         return entity(endpoints.subscription(await subscriptions.get(instance, "service", subscription)), version=1)
 
     @router.delete("/{subscription}")
-    async def remove(request: Request, instance: str, subscription: str, who: reader) -> Response:
-        only_parameters(request)
+    async def remove(instance: str, subscription: str, who: reader) -> Response:
         own_instance(who, instance)
         await subscriptions.remove(who.subject, instance, "service", subscription)
         return Response(status_code=204)
