@@ -36,8 +36,8 @@ def _parse_bank(label: object, bank: object) -> tuple[HashAlgorithm, dict[int, b
     return algorithm, {_parse_index(index): _parse_digest(text, algorithm) for index, text in bank.items()}
 
 
-def _parse_index(index: object) -> int:
-    if isinstance(index, str) and index in _INDICES:
+def _parse_index(index: str) -> int:
+    if index in _INDICES:
         return _INDICES[index]
     raise PcrValuesInvalid(f"a PCR index must be a decimal number below {PCR_COUNT}")
 

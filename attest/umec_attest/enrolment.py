@@ -70,7 +70,7 @@ class _Template:
     name_algorithm: HashAlgorithm
     attributes: Attributes
     auth_policy: bytes
-    symmetric: Symmetric
+    symmetric: Symmetric | None
     key: tuple[str, int]
 
 
@@ -214,10 +214,9 @@ def _check_template(public: Public) -> None:
         key, exact = ("rsa", parameters.key_bits), parameters.exponent == 0
     else:
         key, exact = ("ecc", parameters.curve), parameters.kdf is None
-    symmetric = parameters.symmetric
-    if symmetric is None or parameters.scheme is not None or not exact:
+    if parameters.scheme is not None or not exact:
         raise EkProfile("an endorsement key is a storage key without a scheme")
-    found = _Template(public.name_algorithm, public.attributes, public.auth_policy, symmetric, key)
+    found = _Template(public.name_algorithm, public.attributes, public.auth_policy, parameters.symmetric, key)
     if found not in _TEMPLATES:
         raise EkProfile("the endorsement key follows no template of the EK credential profile that we know")
 

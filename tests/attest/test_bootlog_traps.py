@@ -124,6 +124,19 @@ def test_old_logs_are_shown_and_never_believed(kit, tpm, refused):
         verify_boot_log(raw, tpm.quote_of(kit.replay_events([])))
 
 
+def test_a_log_of_another_register_file_is_not_believed(kit, tpm, refused):
+    head = kit.spec_id()
+    confidential = (1).to_bytes(4, "little") + head[4:]
+    quote = tpm.quote_of(kit.replay_events(kit.good_events()))
+    raw = parse_boot_log(kit.write_log(kit.good_events(), confidential))
+    assert raw.format == "confidential-computing"
+    with refused("bootlog-invalid"):
+        verify_boot_log(raw, quote)
+    with refused("bootlog-invalid"):
+        parse_boot_log((2).to_bytes(4, "little") + head[4:])
+    verify_boot_log(parse_boot_log(kit.write_log(kit.good_events(), head)), quote)
+
+
 # --- StartupLocality ------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +227,20 @@ def test_separators(kit, boot):
     assert boot(changed(good, separator, data=b"\xff\xff\xff\xff")).findings == ()
 
 
+def test_a_boot_variable_may_have_the_bytes_of_a_separator(kit, boot):
+    error, good = b"\x01\0\0\0", kit.good_events()
+    digest = hashlib.sha256(error).digest()
+    order = kit.variable(kit.GLOBAL, "BootOrder", error)
+    assert boot([*good, kit.Event(1, "VARIABLE_BOOT", order, digest)]).findings == ()
+    for wrong in (
+        kit.Event(1, "VARIABLE_BOOT", kit.variable(kit.GLOBAL, "BootOrder", b"\x02\0\0\0"), digest),
+        kit.Event(1, "VARIABLE_BOOT", b"no variable", digest),
+        kit.Event(2, "VARIABLE_BOOT", order, digest),
+        kit.Event(1, "CONFIG", order, digest),
+    ):
+        assert "separator-retyped" in ids(boot([*good, wrong]))
+
+
 def test_a_boot_application_retyped_to_an_action_is_still_one(kit, boot):
     good = kit.good_events()
     at = next(n for n, event in enumerate(good) if event.kind == "APPLICATION")
@@ -275,6 +302,9 @@ def test_no_action_with_a_digest(kit, refused):
 def test_bad_spec_id_events(kit, refused, head):
     with refused("bootlog-invalid"):
         parse_boot_log(kit.write_log(kit.good_events(), kit.spec_id(**head)))
+    with refused("bootlog-invalid"):
+        parse_boot_log(kit.spec_id(**head))
+    assert parse_boot_log(kit.spec_id()).events == ()
 
 
 def test_bad_digest_lists(kit, refused):
@@ -319,7 +349,7 @@ def test_every_truncation(kit, verify):
 
 def test_limits(kit, refused):
     with refused("bootlog-too-large"):
-        parse_boot_log(bytes(MAX_LOG_SIZE + 1))
+        parse_boot_log(kit.write_log([kit.Event(4, "IPL", bytes(MAX_LOG_SIZE))]))
     event = kit.Event(4, "IPL", b"")
     with refused("bootlog-too-large"):
         parse_boot_log(kit.write_log([event] * (MAX_EVENTS + 1)))

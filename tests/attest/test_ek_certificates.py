@@ -5,13 +5,18 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_attest.ek_certificate import verify_ek_certificate
+from umec_attest.enrolment import check_ek, ek_sha256
 from umec_attest.errors import EnrolmentRefused
+from umec_attest.tpm.public import Attributes, Symmetric
 
+EK = Attributes(0x000300B2)
+POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 EK_PURPOSE = ObjectIdentifier("2.23.133.8.1")
 
 
@@ -177,6 +182,30 @@ def test_what_is_no_ek_certificate(pki, refused):
             pki.verify(ek=pki.ek(**broken))
 
 
+def test_signatures_that_are_not_sha_2(pki, refused):
+    for broken in (
+        {"ek": pki.ek(hash=hashes.SHA224())},
+        {"chain": [pki.intermediate(signing_key=ed25519.Ed25519PrivateKey.generate(), hash=None)]},
+    ):
+        with refused("ek-certificate-path"):
+            pki.verify(**broken)
+    pki.verify(ek=pki.ek(hash=hashes.SHA384()))
+
+
+def test_a_shown_certificate_is_checked_even_of_an_allowed_key(pki, kit, refused):
+    public = kit.public_of(pki.keys["ek"], attributes=EK, policy=POLICY_A, symmetric=Symmetric(6, 128, 0x43))
+    arguments = {
+        "public": public,
+        "certificate": pki.ek().public_bytes(serialization.Encoding.DER),
+        "chain": [pki.intermediate().public_bytes(serialization.Encoding.DER)],
+        "now": kit.NOW,
+        "allow_list": frozenset({ek_sha256(public)}),
+    }
+    with refused("ek-certificate-path"):
+        check_ek(roots=[], **arguments)
+    assert check_ek(roots=[pki.root()], **arguments).endorsed_by == "certificate"
+
+
 def test_critical_extensions_that_nobody_understands(pki, refused):
     unknown = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
     names = x509.NameConstraints(permitted_subtrees=[x509.DNSName("lamp")], excluded_subtrees=None)
@@ -202,6 +231,10 @@ def test_bad_der_and_endless_chains(pki, refused):
         verify_ek_certificate(der, [der] * 9, **arguments)
     with refused("ek-certificate-path"):
         pki.verify(chain=[pki.ek()] * 8)
+    ours = ObjectIdentifier("1.3.6.1.4.1.99999.1")
+    with refused("ek-certificate-invalid"):
+        pki.verify(ek=pki.ek(more=[(x509.UnrecognizedExtension(ours, bytes(9000)), False)]))
+    pki.verify(ek=pki.ek(more=[(x509.UnrecognizedExtension(ours, bytes(900)), False)]))
 
 
 @given(data=st.binary(max_size=300))

@@ -119,6 +119,8 @@ def test_credentials_need_a_storage_key_and_a_short_secret(ek, kit, refused):
         (ek, bytes(33)),
         (replace(ek, name_algorithm=SHA1), bytes(20)),
         (replace(ek, parameters=replace(ek.parameters, symmetric=Symmetric(6, 128, 0x44))), bytes(32)),
+        (replace(ek, parameters=replace(ek.parameters, symmetric=Symmetric(6, 192, 0x43))), bytes(32)),
+        (replace(ek, parameters=replace(ek.parameters, symmetric=Symmetric(0x13, 128, 0x43))), bytes(32)),
     ):
         with refused("ek-profile"):
             make_credential(wrong, bytes(34), secret)
@@ -199,6 +201,8 @@ def test_other_faults_of_a_node_key(node_key, kit, refused):
     ):
         with refused("node-key-attributes"):
             check_node_key(wrong)
+    with refused("key-weak"):
+        check_node_key(replace(node_key, parameters=replace(node_key.parameters, y=bytes(32))))
 
 
 # --- certification --------------------------------------------------------------------------------------------------

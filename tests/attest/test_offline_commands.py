@@ -1,6 +1,7 @@
 """`umec bootlog`, `umec evidence` and `umec nodeimage`: what they print, and when they exit non-zero."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from umec_attest.errors import AttestError, ImageFolderInvalid
-from umec_attest.offline import EvidencePieces, check_consistency, parse_key
+from umec_attest.offline import MAX_PCRS_SIZE, EvidencePieces, check_consistency, parse_key
 from umec_attest.predict import predict
 from umec_attest.predict.pe import parse_pe
 from umec_attest.predict.uefi import first_signature
@@ -227,6 +228,54 @@ def test_structural_refuses_the_parent_of_another(kit, run, folder):
     (where / "ak_parent.pub").write_bytes(kit.public_of(kit.ec_key(name="other")).to_bytes())
     code, shown = run(evidence.app, "verify", where, "--structural", "--json")
     assert (code, shown["code"]) == (1, "quote-signer-mismatch")
+
+
+@pytest.fixture
+def pieces(kit, tpm):
+    """Pieces that fit each other."""
+    values = kit.replay_events(kit.good_events())
+    attest = tpm.attest({kit.SHA256: values}).to_bytes()
+    pcrs = json.dumps({"sha256": {str(n): value.hex() for n, value in values.items()}}).encode()
+    return EvidencePieces(attest, tpm.sign(attest), pcrs, ak=tpm.ak.to_bytes(), nonce=kit.NONCE)
+
+
+def test_pieces_that_do_not_fit(kit, pieces, refused):
+    stranger = kit.Adversary(key=kit.ec_key(name="stranger"))
+    for change, code in (
+        ({"ak": None}, "evidence-incomplete"),
+        ({"nonce": None}, "evidence-incomplete"),
+        ({"nonce": bytes(32)}, "quote-nonce-mismatch"),
+        ({"signature": stranger.sign(pieces.quote)}, "signature-invalid"),
+        ({"ima": b"10 nothing"}, "ima-invalid"),
+        ({"pcrs": pieces.pcrs + b" " * MAX_PCRS_SIZE}, "pcr-values-invalid"),
+    ):
+        with refused(code):
+            check_consistency(replace(pieces, **change))
+    assert check_consistency(pieces).checked == ("structure", "nonce", "signature", "pcr-digest")
+
+
+def test_runtime_lists_and_unquoted_pcrs_are_not_judged(kit, run, folder):
+    where, given = folder
+    (where / "ima.bin").write_bytes(b"")
+    code, shown = run(evidence.app, "verify", where, *options(given), "--json")
+    assert (code, shown["code"]) == (1, "evidence-incomplete")
+    (where / "ima.bin").unlink()
+    values = kit.replay_events(kit.good_events())
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the command reads the clock of the machine
+    given["--reference"].write_bytes(
+        sign_reference_set(
+            name="edge",
+            subject_sha256="ab" * 32,
+            version=1,
+            issued=now - timedelta(days=1),
+            expires=now + timedelta(days=1),
+            pcrs={kit.SHA256: {n: [value] for n, value in (values | {8: bytes(32)}).items()}},
+            ignored={},
+            key=kit.reference_key(),
+        )
+    )
+    code, shown = run(evidence.app, "verify", where, *options(given), "--json")
+    assert (code, shown["code"]) == (1, "evidence-incomplete")
 
 
 def test_keys_in_both_forms(tpm):

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.attest import Quoted
-from umec_attest.tpm.pcr import PcrSelection
+from umec_attest.tpm.names import signer_name
+from umec_attest.tpm.pcr import PcrBank, PcrSelection
 from umec_attest.tpm.signature import EcdsaSignature, Scheme, parse_signature
 
 SHA256 = HashAlgorithm.SHA256
@@ -129,6 +130,15 @@ def test_sha1_never(kit, refused):
         tpm.verify()
 
 
+def test_another_hash_than_the_key_is_bound_to(kit, refused):
+    tpm = kit.Adversary(algorithm=HashAlgorithm.SHA384)
+    bound = kit.Adversary().ak
+    attest = tpm.attest(qualified_signer=signer_name(bound, tpm.ek)).to_bytes()
+    with refused("signature-scheme-refused"):
+        tpm.verify(attest, ak=bound)
+    tpm.verify()
+
+
 @pytest.mark.parametrize("salt", [0, 20, 48, 222])
 def test_pss_with_another_salt_length(kit, refused, salt):
     tpm = machine(kit, "rsapss")
@@ -202,11 +212,13 @@ def test_two_selections_of_one_bank(tpm, refused):
 
 
 def test_nothing_selected(tpm, refused):
-    empty = PcrSelection(())
-    attest = tpm.attest(attested=Quoted(empty, SHA256.digest(b"")))
-    for requested in (tpm.selection, empty):
-        with refused("pcr-selection-mismatch"):
-            tpm.verify(attest.to_bytes(), selection=requested, pcrs={})
+    for empty in (PcrSelection(()), PcrSelection((PcrBank(SHA256, ()),))):
+        attest = tpm.attest(attested=Quoted(empty, SHA256.digest(b"")))
+        for requested in (tpm.selection, empty):
+            with refused("pcr-selection-mismatch"):
+                tpm.verify(
+                    attest.to_bytes(), selection=requested, pcrs={bank.algorithm: {} for bank in requested.banks}
+                )
 
 
 @pytest.mark.parametrize("size", [0, 2, 4, 255])

@@ -7,14 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umec_attest import ima
 from umec_attest.errors import ImaInvalid
-from umec_attest.ima import parse_ima, replay_ima, verify_ima
+from umec_attest.ima import MAX_FIELD_SIZE, parse_ima, replay_ima, verify_ima
 
 
-def entry(name, digest, template="ima-ng", more=()):
-    fields = (b"sha256:\0" + digest, name.encode() + b"\0", *more)
-    data = b"".join(struct.pack("<I", len(field)) + field for field in fields)
+def entry(name, digest, template="ima-ng", more=(), label=b"sha256"):
+    return of_fields(label + b":\0" + digest, name.encode() + b"\0", *more, template=template)
+
+
+def of_fields(*fields, template="ima-ng", tail=b""):
+    data = b"".join(struct.pack("<I", len(field)) + field for field in fields) + tail
     return template, hashlib.sha1(data, usedforsecurity=False).digest(), data
+
+
+def line(*words, fields, template=b"ima-ng"):
+    """A line of the text form under the hash that its fields have."""
+    _, template_hash, _ = of_fields(*fields)
+    return b" ".join([b"10", template_hash.hex().encode(), template, *words]) + b"\n"
 
 
 def binary(entries, pcr=10):
@@ -81,7 +91,9 @@ def test_a_forged_violation(verify, good, refused):
 
 def test_aggregate_missing_twice_or_of_another_boot(kit, tpm, values, good, refused):
     other = entry("boot_aggregate", bytes(32))
-    for entries in (good[1:], [*good, good[0]], [other, *good[1:]]):
+    aggregate = parse_ima(binary(good))[0].fields[0][8:]
+    renamed, unquoted = entry("/sbin/init", aggregate), entry("boot_aggregate", aggregate, label=b"sha384")
+    for entries in (good[1:], [*good, good[0]], [other, *good[1:]], [renamed, *good[1:]], [unquoted, *good[1:]]):
         parsed = parse_ima(binary(entries))
         quote = tpm.quote_of(values | {10: replay_ima(parsed, kit.SHA256)})
         with refused("ima-aggregate-mismatch"):
@@ -117,6 +129,47 @@ def test_malformed_lists(good, refused):
         with refused("ima-invalid"):
             parse_ima(wrong)
     parse_ima(data)
+
+
+DIGEST, PATH = b"sha256:\0" + bytes(32), b"/x\0"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        binary([of_fields(DIGEST)]),
+        binary([of_fields(DIGEST, b"/x")]),
+        binary([of_fields(DIGEST, PATH, bytes(MAX_FIELD_SIZE + 1))]),
+        binary([of_fields(DIGEST, PATH, *[bytes(MAX_FIELD_SIZE)] * 16)]),
+        binary([of_fields(DIGEST, PATH, tail=b"\x05\0\0\0half")]),
+        line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH), template=b"ima-buf"),
+        line(b"sha256", b"/x", fields=(b"sha256:\0", PATH)),
+        line(b"sha256:00", b"", fields=(b"sha256:\0\0", b"\0")),
+    ],
+)
+def test_entries_of_another_shape_under_their_own_hash(wrong, refused):
+    with refused("ima-invalid"):
+        parse_ima(wrong)
+    for good in (binary([of_fields(DIGEST, PATH)]), line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH))):
+        assert len(parse_ima(good)) == 1
+
+
+def test_data_that_is_cut_where_its_hash_is_not(refused):
+    template, template_hash, data = of_fields(DIGEST, PATH)
+    whole = binary([(template, template_hash, data)])
+    longer = whole[: -len(data) - 4] + struct.pack("<I", len(data) + 1) + data
+    with refused("ima-invalid"):
+        parse_ima(longer)
+    assert len(parse_ima(whole)) == 1
+
+
+def test_a_list_beyond_the_limit(good, refused, monkeypatch):
+    data = binary(good)
+    monkeypatch.setattr(ima, "MAX_LIST_SIZE", len(data) - 1)
+    with refused("ima-invalid"):
+        parse_ima(data)
+    monkeypatch.setattr(ima, "MAX_LIST_SIZE", len(data))
+    assert parse_ima(data)
 
 
 @given(data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"\x0a\0\0\0", b"10 "]))

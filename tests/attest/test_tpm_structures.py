@@ -163,6 +163,8 @@ def test_tss_reads_and_writes_the_same_selection(value):
 def test_impossible_selections(banks, refused):
     with refused("tpm-invalid"):
         PcrSelection.from_mapping(banks)
+    with refused("tpm-invalid"):
+        PcrBank(HashAlgorithm.SHA256, (-1, 0))
     assert PcrSelection.from_mapping({"sha256": [0, 1]}).to_mapping() == {"sha256": [0, 1]}
 
 
@@ -185,6 +187,55 @@ def test_symmetric_objects_are_no_asymmetric_keys(kit, refused):
             parse_public(kind.to_bytes(2, "big") + data[2:])
 
 
+def test_other_kinds_of_objects_without_a_body(kit, refused):
+    data = kit.public_of(kit.ec_key()).to_bytes()
+    with refused("tpm-invalid"):
+        parse_public(b"\x00\x08" + data[2:10])
+
+
+def test_unknown_symmetric_algorithms_and_schemes_of_other_keys(kit, refused):
+    for wrong in (
+        kit.public_of(kit.rsa_key(), symmetric=Symmetric(0x99, 128, 0x43)),
+        kit.public_of(kit.rsa_key(), scheme=SchemeChoice(Scheme.ECDSA, HashAlgorithm.SHA256)),
+        kit.public_of(kit.ec_key(), scheme=SchemeChoice(Scheme.RSASSA, HashAlgorithm.SHA256)),
+    ):
+        with refused("tpm-invalid"):
+            parse_public(wrong.to_bytes())
+    good = kit.public_of(kit.rsa_key(), scheme=SchemeChoice(Scheme.RSASSA, HashAlgorithm.SHA256))
+    assert parse_public(good.to_bytes()) == good
+
+
+def test_another_size_of_a_selection(refused):
+    head = (1).to_bytes(4, "big") + HashAlgorithm.SHA256.to_bytes(2, "big")
+    for size in (0, 2, 4):
+        with refused("tpm-invalid"):
+            parse_pcr_selection(head + bytes([size, *b"\1\0\0\0"[:size]]))
+    assert parse_pcr_selection(head + b"\3\1\0\0").to_mapping() == {"sha256": [0]}
+
+
+def test_fields_beyond_their_limits(tpm, refused):
+    with refused("tpm-invalid"):
+        parse_attest(tpm.attest(extra_data=bytes(67)).to_bytes())
+    assert parse_attest(tpm.attest(extra_data=bytes(66)).to_bytes())
+
+
+def test_a_flag_that_is_neither_yes_nor_no(tpm, refused):
+    data = tpm.attest(qualified_signer=b"", extra_data=b"").to_bytes()
+    safe = 4 + 2 + 2 + 2 + 8 + 4 + 4
+    assert data[safe] == 1
+    with refused("tpm-invalid"):
+        parse_attest(data[:safe] + b"\2" + data[safe + 1 :])
+
+
+def test_a_type_without_a_body_or_with_that_of_another(tpm, kit, refused):
+    certified = tpm.certify(tpm.ak, kit.NONCE)
+    attest = Attest(b"", b"", tpm.clock_info, 7, Certified(b"", b"")).to_bytes()
+    for wrong in (certified[:4] + b"\x80\x16" + certified[6:], attest[:4] + b"\x80\x16" + attest[6:-4]):
+        with refused("tpm-invalid"):
+            parse_attest(wrong)
+    assert parse_attest(certified)
+
+
 def test_a_point_off_its_curve(kit, refused):
     good = kit.public_of(kit.ec_key())
     parameters = EccParameters(None, None, 3, None, good.parameters.x, bytes(32))
@@ -192,11 +243,22 @@ def test_a_point_off_its_curve(kit, refused):
         Public(good.name_algorithm, good.attributes, b"", parameters).key()
 
 
-def test_a_modulus_of_another_size(kit, refused):
-    good = kit.public_of(kit.rsa_key())
-    parameters = RsaParameters(None, None, 3072, 0, good.parameters.modulus)
+def test_an_unknown_curve(kit, refused):
+    good = kit.public_of(kit.ec_key())
+    parameters = EccParameters(None, None, 0x10, None, good.parameters.x, good.parameters.y)
     with refused("key-weak"):
         Public(good.name_algorithm, good.attributes, b"", parameters).key()
+
+
+def test_a_modulus_of_another_size(kit, refused):
+    good = kit.public_of(kit.rsa_key())
+    modulus = good.parameters.modulus
+    shorter = (int.from_bytes(modulus, "big") % 2**2047 | 2**2046).to_bytes(256, "big")
+    for bits, wrong in ((3072, modulus), (2048, b"\0" + modulus), (2048, shorter)):
+        parameters = RsaParameters(None, None, bits, 0, wrong)
+        with refused("key-weak"):
+            Public(good.name_algorithm, good.attributes, b"", parameters).key()
+    assert good.key()
 
 
 def test_qualified_names_differ_by_hierarchy(kit):
@@ -239,6 +301,8 @@ def test_pcr_values_from_any_json(value):
         {"sha256": {"0": "00" * 31}},
         {"sha256": {"0": "zz" * 32}},
         {"sha256": {"0": " " * 64}},
+        {"sha256": {"0": "00 " * 32}},
+        {"sha256": {"zero": "00" * 32}},
         {"sha256": {"0": 5}},
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import pytest
 from forks import Fork
 from mutants import Mutant
-from switch import note_in, turn_off
+from switch import MAYBE, note_in, turn_off
 
 __all__ = ["Judge", "Outcome"]
 
@@ -75,7 +75,8 @@ class Judge:
             while waiting or running:
                 while waiting and len(running) < self._jobs:
                     mutant = waiting.pop()
-                    tests = sorted(refusing.get(mutant.id, []), key=lambda name: seconds[name])
+                    tests = refusing.get(mutant.id) or refusing.get(mutant.id + MAYBE) or []
+                    tests.sort(key=lambda name: seconds[name])
                     if not tests:
                         self._tell(Outcome(mutant, "survived", None, 0, 0.0))
                         continue

@@ -5,12 +5,12 @@ A mutant is one check that does not refuse. All of a module are compiled into it
     raise X, in no handler          if keep(i): raise X               (an `if` that refuses, an `else`, a `match`)
     a or b, where that is refused   a and keep(i) or b and keep(j)    (each operand by itself; `not`, any, all, chains
                                                                        and compared tuples are looked through)
-    check(x), its value unused      what it raises is swallowed
-    refuse(x)                       if keep(i): refuse(x)
-    yield Finding(…), its kin       if keep(i): yield Finding(…)
+    check(x), its value unused      if reach(i): check(x)
+    refuse(x), yield Finding(…)     if keep(i): refuse(x)
     return x, in a predicate        return force(x, i, j)             (always true, always false)
 
 A switch is asked where the check has just refused, so whoever asks it is a test in which that check makes a difference.
+Of a function that is called to check, nobody can tell before whether it will refuse: it is asked before and after.
 """
 
 import ast
@@ -29,7 +29,7 @@ CHECKS: Final = re.compile(
 """Functions that are called for what they refuse, where nobody takes what they return."""
 
 REFUSALS: Final = frozenset({"Finding", "_Judged", "_refuse", "refuse"})
-"""What is called where a check reports, or answers itself, instead of raising."""
+"""What is called where a check reports, or answers by itself, instead of raising; `draft.find(…)` does so too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class _Instrument(ast.NodeTransformer):
             self._condition(node, then)
         elif isinstance(node, ast.Raise):
             return node if self._in_handler else self._switched(node)
-        elif any(_name(one) in REFUSALS for one in ast.walk(node)) and isinstance(node, ast.Expr | ast.Return):
+        elif _reports(node):
             return self._switched(node)
-        elif isinstance(node, ast.Expr) and (self._handled or CHECKS.match(_name(_awaited(node.value)))):
-            if isinstance(_awaited(node.value), ast.Call):
-                return self._swallowed(node)
+        elif isinstance(node, ast.Expr) and isinstance(_awaited(node.value), ast.Call):
+            if self._handled or CHECKS.match(_name(_awaited(node.value))):
+                return self._skipped(node)
         elif isinstance(node, ast.Return) and node.value is not None and self._predicate:
             return self._forced(node, node.value)
         self.visit(node)
@@ -128,10 +128,12 @@ class _Instrument(ast.NodeTransformer):
     def _switched(self, node: ast.stmt) -> ast.stmt:
         return ast.copy_location(ast.If(self._keep(node, self._reasons.get(node, "") + _text(node)), [node], []), node)
 
-    def _swallowed(self, node: ast.Expr) -> ast.stmt:
-        again = ast.If(self._keep(node, _text(node)), [ast.Raise(None, None)], [])
-        handler = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [again])
-        return ast.copy_location(ast.Try([node], [handler], [], []), node)
+    def _skipped(self, node: ast.Expr) -> ast.stmt:
+        name = ast.Constant(self._new(node, _text(node)))
+        reach, keep = (ast.Call(ast.Name(switch, ast.Load()), [name], []) for switch in ("__reach__", "__keep__"))
+        handler = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Expr(keep), ast.Raise(None, None)])
+        guarded = ast.Try([node], [handler], [], [])
+        return ast.copy_location(ast.If(reach, [guarded], []), node)
 
     def _forced(self, node: ast.Return, value: ast.expr) -> ast.stmt:
         source, both = _text(node), (True, False)
@@ -158,7 +160,7 @@ class _Instrument(ast.NodeTransformer):
             return False
         if isinstance(last, ast.Return) and self._predicate:
             return isinstance(last.value, ast.Constant) and last.value.value is False
-        return isinstance(last, ast.Raise) or any(_name(one) in REFUSALS for one in ast.walk(last))
+        return isinstance(last, ast.Raise) or any(_reports(one) for one in ast.walk(last))
 
     def _operands(self, node: ast.expr, *, refuses: bool | None) -> ast.expr:
         """Put a switch at each operand; `refuses` is the truth that refuses, None where both are of interest."""
@@ -217,6 +219,14 @@ def _same_length(left: ast.expr, right: ast.expr) -> bool:
 
 def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.expr:
     return ast.copy_location(ast.Compare(left, [op], [right]), left)
+
+
+def _reports(node: ast.AST) -> bool:
+    """Tell whether a statement says what is wrong, be it wrapped: `yield _Judged(Finding(…), "hardware")`."""
+    if not isinstance(node, ast.Expr | ast.Return) or node.value is None:
+        return False
+    found = isinstance(node, ast.Expr) and _name(_awaited(node.value)) == "find"
+    return found or any(_name(one) in REFUSALS for one in ast.walk(node.value))
 
 
 def _leaves(block: list[ast.stmt]) -> bool:

@@ -1,7 +1,8 @@
 """Import modules with their switches, and turn one check off.
 
-`__keep__(id)` tells whether a check stays, and writes down which test asked. `MUTANTS` names the modules, `MUTANT` the
-check that is off, `MUTANT_NOTES` the file for `test TAB id` lines: other Python processes inherit all three.
+`__keep__(id)` tells whether a check stays, and writes down which test asked; `__reach__(id)` does so for a check of
+which nobody knows yet whether it refuses. `MUTANTS` names the modules, `MUTANT` the check that is off, `MUTANT_NOTES`
+the file for `test TAB id` lines: other Python processes inherit all three.
 """
 
 import importlib.abc
@@ -15,11 +16,13 @@ from typing import Any, Final
 
 from mutants import instrument
 
-__all__ = ["install", "keep", "note_in", "turn_off"]
+__all__ = ["MAYBE", "install", "keep", "note_in", "turn_off"]
 
 MODULES: Final = "MUTANTS"
 OFF: Final = "MUTANT"
 NOTES: Final = "MUTANT_NOTES"
+MAYBE: Final = "?"
+"""Behind a mutant in the notes: the test reached its check, which need not have refused."""
 
 _state: dict[str, str | None] = {"off": os.environ.get(OFF), "notes": os.environ.get(NOTES)}
 _noted: set[str] = set()
@@ -29,6 +32,12 @@ def keep(name: str) -> bool:
     """Tell whether the check stays."""
     if _state["notes"] is not None:
         _note(name)
+    return name != _state["off"]
+
+
+def _reach(name: str) -> bool:
+    if _state["notes"] is not None:
+        _note(f"{name}{MAYBE}")
     return name != _state["off"]
 
 
@@ -86,6 +95,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return code
 
     def exec_module(self, module: ModuleType) -> None:
-        switches: dict[str, Any] = {"__keep__": keep, "__force__": _force}
+        switches: dict[str, Any] = {"__keep__": keep, "__reach__": _reach, "__force__": _force}
         module.__dict__.update(switches)
         super().exec_module(module)

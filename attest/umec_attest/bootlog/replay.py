@@ -9,7 +9,7 @@ from umec_attest.bootlog.event_types import EV_NO_ACTION
 from umec_attest.bootlog.parse import RawBootLog, RawEvent
 from umec_attest.errors import BootLogEmpty, BootLogInvalid, BootLogReplayMismatch
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote
-from umec_attest.tpm.algorithms import SIGNING_HASHES, HashAlgorithm
+from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["FIRMWARE_PCRS", "ReplayedLog", "replay", "verify_boot_log"]
 
@@ -75,8 +75,6 @@ def verify_boot_log(raw: RawBootLog, quote: VerifiedQuote | UnanchoredQuote) -> 
         raise BootLogEmpty("the boot log measures nothing")
     strongest = max(quote.pcrs, key=lambda algorithm: algorithm.digest_size)
     for algorithm, quoted in quote.pcrs.items():
-        if algorithm not in SIGNING_HASHES:
-            raise BootLogInvalid(f"the {algorithm.label} bank is not believed")
         _compare(replay(raw, algorithm), quoted, algorithm)
     quoted = quote.pcrs[strongest]
     events = tuple(event for event in raw.events if event.type != EV_NO_ACTION and event.pcr in quoted)

@@ -1,5 +1,6 @@
 """The PCR values of a boot, from what is booted: what firmware and stub will measure, and in which order."""
 
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from umec_attest.errors import ImageFolderInvalid
-from umec_attest.predict.pe import looks_like_pe, parse_pe
+from umec_attest.predict.pe import parse_pe
 from umec_attest.predict.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, first_signature, variable_data
 
 __all__ = [
@@ -102,11 +103,8 @@ def _boot_applications(uki: bytes) -> list[bytes]:
     image = parse_pe(uki, what="uki.efi")
     digests = [image.authenticode_sha256()]
     kernel = image.section(".linux") or b""
-    if looks_like_pe(kernel):
-        try:
-            digests.append(parse_pe(kernel, what=".linux").authenticode_sha256())
-        except ImageFolderInvalid:
-            return digests  # not an EFI application after all: nothing starts it as one
+    with contextlib.suppress(ImageFolderInvalid):  # no EFI application: nothing starts it as one
+        digests.append(parse_pe(kernel, what=".linux").authenticode_sha256())
     return digests
 
 

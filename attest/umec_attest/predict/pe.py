@@ -8,7 +8,7 @@ from typing import Final
 
 from umec_attest.errors import ImageFolderInvalid
 
-__all__ = ["PeImage", "Section", "looks_like_pe", "parse_pe"]
+__all__ = ["PeImage", "Section", "parse_pe"]
 
 MAX_SECTIONS: Final = 96
 """What Windows' loader accepts; a unified kernel image has about a dozen."""
@@ -78,11 +78,6 @@ class PeImage:
         yield view[hashed : len(view) - self.certificates_size]
 
 
-def looks_like_pe(data: bytes) -> bool:
-    """Whether data begins like a PE image; `parse_pe` says whether it is one."""
-    return data[:2] == b"MZ"
-
-
 def parse_pe(data: bytes, *, what: str) -> PeImage:
     """Parse a PE32 or PE32+ image.
 
@@ -95,7 +90,7 @@ def parse_pe(data: bytes, *, what: str) -> PeImage:
 
 
 def _parse(data: bytes) -> PeImage:
-    if not looks_like_pe(data):
+    if data[:2] != b"MZ":
         raise ValueError("it does not begin with MZ")
     (header,) = struct.unpack_from("<I", data, 0x3C)
     if data[header : header + 4] != b"PE\0\0":

@@ -49,7 +49,7 @@ def verify_signature(public: Public, signature: Signature, message: bytes) -> No
             )
             key.verify(signature.value, message, pad, hash_algorithm)
         elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(signature, EcdsaSignature):
-            key.verify(_dss(signature, key), message, ec.ECDSA(hash_algorithm))
+            key.verify(_dss(signature), message, ec.ECDSA(hash_algorithm))
         else:
             raise SignatureSchemeRefused("an RSA scheme needs an RSA key, ECDSA an ECC key")
     except InvalidSignature:
@@ -65,9 +65,7 @@ def _check_scheme(public: Public, signature: Signature) -> None:
         raise SignatureSchemeRefused("the signature uses another scheme than the key is bound to")
 
 
-def _dss(signature: EcdsaSignature, key: ec.EllipticCurvePublicKey) -> bytes:
+def _dss(signature: EcdsaSignature) -> bytes:
+    """Return r and s in DER; whether they are below the order of the curve is the first step of verification."""
     r, s = int.from_bytes(signature.r, "big"), int.from_bytes(signature.s, "big")
-    order = key.curve.group_order
-    if not (0 < r < order and 0 < s < order):
-        raise SignatureInvalid("r or s is out of range")
     return encode_dss_signature(r, s)
