@@ -104,7 +104,7 @@ def test_a_denied_image_names_the_policy_and_what_would_turn_it_around(site, sig
     assert said["code"] == "image-denied"
     policy = said["checks"][-1]
     assert (policy["status"], policy["code"], policy["policies"]) == ("refused", "image-denied", ["forbid-deny-listed"])
-    assert policy["turned_by"] == ["denied"]
+    assert policy["turned_by"] == {"denied": False}
     assert "denied" in policy["advice"]
     assert "forbid-deny-listed" in policy["found"]
 

@@ -136,13 +136,13 @@ def _decided(request: Request, terms: Terms, refusal: UmecError | None) -> Check
         "policies": list(decision.policies),
         "policy_sha256": decision.policy_digest,
         "facts": dict(request.facts),
-        "turned_by": list(found.pivots),
+        "turned_by": dict(found.turns),
     }
     if decision.allowed:
         return Check("policy", Status.HOLDS, _expected(terms), f"permitted by {names}", facts=facts)
     why = f"forbidden by {names}" if names else "; ".join(decision.errors) or "no policy permits it"
-    pivots = ", ".join(found.pivots)
-    advice = f"One of these facts alone turns it around: {pivots}." if pivots else None
+    turns = ", ".join(f"{name} = {value}" for name, value in found.turns.items())
+    advice = f"Any of these facts alone would turn it around: {turns}." if turns else None
     code = None if refusal is None else refusal.code
     return Check("policy", Status.REFUSED, _expected(terms), why, code, advice, facts)
 

@@ -33,6 +33,7 @@ def show(this: Run) -> None:
     """Show the whole chain, or what one attack needs; raises `Broken` at the first link that does not hold."""
     build_street()
     story = Story(this, {node.name: nodes.start_tpm(this, node.name) for node in NODES}, buy_tpm(this))
+    images.retire_authority(this)
     start_site(this)
     for chapter in (_nodes, _images, _applications, _fall, _recovery, _proof):
         chapter(this, story)

@@ -4,15 +4,31 @@ import json
 from pathlib import Path
 from typing import Final
 
+from umec_images.testing.thief import retired_authority
 from umec_platform.demo.command import umec
 from umec_platform.demo.run import REGISTRY, Run
 from umec_platform.demo.timeline import Broken
 from umec_platform.demo.topology import NODES, StreetNode
 
-__all__ = ["EXAMPLE", "build_example", "image_of", "publish", "register_builders", "sign", "small_image"]
+__all__ = [
+    "EXAMPLE",
+    "STOLEN",
+    "attach",
+    "build_example",
+    "damage_layer",
+    "image_of",
+    "publish",
+    "register_builders",
+    "retire_authority",
+    "sign",
+    "small_image",
+    "stored",
+]
 
 EXAMPLE: Final = Path(__file__).parents[3] / "docs" / "examples" / "hello"
 STAGES: Final = ("staging", "production")
+STOLEN: Final = "stolen-authority"
+"""The folder of whoever has the keys of the authority that the site retired."""
 
 
 def register_builders(run: Run) -> None:
@@ -51,24 +67,40 @@ def publish(run: Run, node: StreetNode, digest: str) -> None:
         evidence.note = "a signed summary each"
 
 
-def small_image(run: Run, name: str) -> str:
-    """Build and push an image of one file, as the city's intern; return its digest."""
-    source = run.folder / f"source-{name}"
+def retire_authority(run: Run) -> None:
+    """Give the site a past: a signing authority that it retired a month ago, and whose disk was stolen before."""
+    state = run.state / "images" / "authority"
+    state.mkdir(mode=0o700, parents=True)
+    run.state.chmod(0o700)
+    retired_authority(state, run.folder / STOLEN, url=REGISTRY)
+
+
+def small_image(run: Run, name: str, version: str) -> str:
+    """Build and push a version of an image of one file, as the city's intern; return its digest."""
+    source = run.folder / f"source-{name}-{version}"
     (source / "app").mkdir(parents=True)
-    (source / "app" / "README").write_text(f"{name}\n" * 64)
-    description = 'entrypoint = ["/app/README"]\n\n[[folders]]\nsource = "app"\ntarget = "/app"\n'
+    (source / "app" / "README").write_text(f"{name} {version}\n" * 64)
+    description = (
+        f'version = "{version}"\nentrypoint = ["/app/README"]\n\n[[folders]]\nsource = "app"\ntarget = "/app"\n'
+    )
     (source / "image.toml").write_text(description)
-    layout = run.folder / f"image-{name}"
-    built = umec("image", "build", str(source), "--out", str(layout), "--tag", "1")
+    layout = _layout(run, name, version)
+    built = umec("image", "build", str(source), "--out", str(layout), "--tag", version)
     intern = credential(run, "city-intern")
-    umec("image", "push", str(layout), f"{_registry()}/city/{name}:1", "--credential", intern)
+    umec("image", "push", str(layout), f"{_registry()}/city/{name}:{version}", "--credential", intern)
     return str(built["digest"])
 
 
-def sign(run: Run, image: str, name: str, signer: str) -> None:
+def sign(run: Run, name: str, version: str, digest: str, signer: str) -> None:
     """Sign a small image as somebody."""
-    layout = str(run.folder / f"image-{name}")
-    umec("image", "sign", image, "--layout", layout, "--credential", credential(run, signer))
+    layout = str(_layout(run, name, version))
+    umec("image", "sign", image_of("city", name, digest), "--layout", layout, "--credential", credential(run, signer))
+
+
+def attach(run: Run, image: str, file: Path, artifact_type: str) -> None:
+    """Attach a file to an image of the city, as its builder."""
+    options = ["--artifact-type", artifact_type, "--credential", credential(run, "city-builder")]
+    umec("image", "attach", image, str(file), *options)
 
 
 def promote(run: Run, image: str, stage: str) -> str:
@@ -76,18 +108,25 @@ def promote(run: Run, image: str, stage: str) -> str:
     return str(umec("image", "promote", image, "--stage", stage, "--credential", run.credential)["vsa_digest"])
 
 
-def damage_layer(run: Run, name: str) -> None:
-    """Change one byte of an image's layer in the registry's own store, behind the gateway."""
-    index = json.loads((run.folder / f"image-{name}" / "index.json").read_text())
-    blobs = run.folder / f"image-{name}" / "blobs" / "sha256"
+def stored(run: Run, digest: str) -> Path:
+    """Return the file of a manifest or layer in the registry's own store, behind the gateway."""
+    name = digest.removeprefix("sha256:")
+    found = list((run.state / "images").rglob(f"blobs/sha256/{name[:2]}/{name}/data"))
+    if len(found) != 1:
+        raise Broken(f"expected {digest} once in the registry's store, found it {len(found)} times")
+    return found[0]
+
+
+def damage_layer(run: Run, name: str, version: str) -> None:
+    """Change one byte of an image's layer in the registry's own store."""
+    layout = _layout(run, name, version)
+    index = json.loads((layout / "index.json").read_text())
+    blobs = layout / "blobs" / "sha256"
     manifest = json.loads((blobs / index["manifests"][0]["digest"].removeprefix("sha256:")).read_text())
-    layer = manifest["layers"][-1]["digest"].removeprefix("sha256:")
-    stored = list((run.state / "images").rglob(f"blobs/sha256/{layer[:2]}/{layer}/data"))
-    if len(stored) != 1:
-        raise Broken(f"expected the layer once in the registry's store, found it {len(stored)} times")
-    content = bytearray(stored[0].read_bytes())
+    layer = stored(run, manifest["layers"][-1]["digest"])
+    content = bytearray(layer.read_bytes())
     content[len(content) // 2] ^= 1
-    stored[0].write_bytes(content)
+    layer.write_bytes(content)
 
 
 def image_of(tenant: str, name: str, digest: str) -> str:
@@ -98,6 +137,10 @@ def image_of(tenant: str, name: str, digest: str) -> str:
 def credential(run: Run, client: str) -> str:
     """Return the credential file of a client that was registered here."""
     return str(run.folder / f"{client}.json")
+
+
+def _layout(run: Run, name: str, version: str) -> Path:
+    return run.folder / f"image-{name}-{version}"
 
 
 def _registry() -> str:

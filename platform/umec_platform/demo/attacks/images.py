@@ -1,92 +1,21 @@
 """Images that must not be pushed, not be promoted, or not run."""
 
 import json
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
-import httpx
-
+from umec_images.testing.thief import Thief
 from umec_platform.demo import applications, images
 from umec_platform.demo.attacks.stranger import succeed
+from umec_platform.demo.attacks.supply import ENVELOPE, NAME, NEWER, Supply
 from umec_platform.demo.attacks.table import Attack
-from umec_platform.demo.hand import Hand
-from umec_platform.demo.run import REGISTRY, Run, code_of
+from umec_platform.demo.hand import IDENTITY
+from umec_platform.demo.run import MANAGEMENT, REGISTRY, code_of
 from umec_platform.demo.timeline import Broken
 from umec_platform.demo.topology import NODES
 
 __all__ = ["ATTACKS", "Supply"]
 
-MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
-NAME: Final = "small"
-
-
-class Supply:
-    """What those who supply images have: the city's builder and intern, and whoever may write to the store.
-
-    One small image of the city goes the way that images go; every attack takes it from where it has come to. That the
-    way leads to a start is shown by the example.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.http = run.clean_up.enter_context(run.http())
-        self.builder = Hand.of(self.http, run.folder / "city-builder.json")
-        self.operator = Hand.of(self.http, run.state / "operator.json")
-        self._passed: list[str] = []
-
-    @cached_property
-    def digest(self) -> str:
-        """The digest of the small image, pushed."""
-        return images.small_image(self.run, NAME)
-
-    @cached_property
-    def appd(self) -> str:
-        """The package that names it."""
-        return applications.onboard(self.run, "city", self.digest, name=NAME)
-
-    def sign(self, signer: str) -> None:
-        """Have somebody sign the image."""
-        images.sign(self.run, images.image_of("city", NAME, self.digest), NAME, signer)
-
-    def signed(self) -> None:
-        """Have its builder sign it, if that was not yet."""
-        self._once("signed", lambda: self.sign("city-builder"))
-
-    def promoted(self, stage: str) -> None:
-        """Have the operator promote it, if that was not yet."""
-        self.signed()
-        self._once(stage, lambda: succeed(self.promote(self.operator, stage), f"no promotion to {stage}"))
-
-    def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the example."""
-        folder = self.run.folder / "hello"
-        digest = json.loads((folder / "index.json").read_text())["manifests"][0]["digest"]
-        return dict(json.loads((folder / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_text()))
-
-    def push(self, repository: str, tag: str, manifest: dict[str, Any]) -> httpx.Response:
-        """Push a manifest under a tag, as the city's builder."""
-        url = f"{REGISTRY}/v2/{repository}/manifests/{tag}"
-        token, content = self.builder.token(f"{REGISTRY}/"), json.dumps(manifest).encode()
-        return self.builder.call("PUT", url, token, content=content, headers={"Content-Type": MANIFEST})
-
-    def promote(self, who: Hand, stage: str) -> httpx.Response:
-        """Ask for a promotion of the image."""
-        body = {"repository": f"city/{NAME}", "digest": self.digest, "stage": stage}
-        return who.call("POST", f"{REGISTRY}/images/v1/promotions", who.token(f"{REGISTRY}/"), json=body)
-
-    def start(self) -> str | None:
-        """Have the image started; return the code of the refusal."""
-        try:
-            applications.instantiate(self.run, self.appd, NODES[0])
-        except Broken as refused:
-            return refused.code
-        return None
-
-    def _once(self, what: str, work: Callable[[], object]) -> None:
-        if what not in self._passed:
-            work()
-            self._passed.append(what)
+BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 def moved_tag(supply: Supply) -> str | None:
@@ -112,6 +41,16 @@ def unsigned(supply: Supply) -> str | None:
     return supply.start()
 
 
+def retired_authority(supply: Supply) -> str | None:
+    """Sign as the builder, with the stolen keys of the authority that the site retired; the clock is the site's own."""
+    clock, ca = f"{REGISTRY}/sigstore/tsa/api/v1/timestamp", supply.run.state / "server-ca.pem"
+    builder = f"{IDENTITY}/clients/city-builder"
+    with Thief(supply.run.folder / images.STOLEN, issuer=MANAGEMENT) as thief:
+        forged = thief.sign(f"city/{NAME}", supply.digest, builder, clock=clock, ca=ca.read_text())
+    supply.attach(forged, BUNDLE)
+    return supply.start()
+
+
 def foreign_identity(supply: Supply) -> str | None:
     """Sign as somebody who may push, and is no builder."""
     supply.sign("city-intern")
@@ -124,6 +63,17 @@ def straight_to_production(supply: Supply) -> str | None:
     return code_of(supply.promote(supply.operator, "production"))
 
 
+def summary_of_another(supply: Supply) -> str | None:
+    """Attach the summary that promoted another image, honestly signed by the promotion key."""
+    supply.signed()
+    digest = json.loads((supply.run.folder / "hello" / "index.json").read_text())["manifests"][0]["digest"]
+    found = supply.read(f"/v2/city/hello/referrers/{digest}").json()["manifests"]
+    summary = next(each["digest"] for each in reversed(found) if each["artifactType"] == ENVELOPE)
+    layer = supply.read(f"/v2/city/hello/manifests/{summary}").json()["layers"][0]["digest"]
+    supply.attach(supply.read(f"/v2/city/hello/blobs/{layer}").content, ENVELOPE)
+    return supply.start()
+
+
 def own_work(supply: Supply) -> str | None:
     """Promote one's own work, as its builder."""
     supply.signed()
@@ -134,6 +84,54 @@ def staging_only(supply: Supply) -> str | None:
     """Start in production what was promoted to staging."""
     supply.promoted("staging")
     return supply.start()
+
+
+def self_approved(supply: Supply) -> str | None:
+    """Promote as an operator what one built as a builder, before one became an operator."""
+    supply.promoted("staging")
+    supply.become_operator()
+    code = code_of(supply.promote(supply.builder, "staging"))
+    supply.become_builder()
+    return code
+
+
+def promotion_back(supply: Supply) -> str | None:
+    """Promote an earlier version, honestly built and signed, after a later one."""
+    supply.promoted("staging")
+    return code_of(supply.promote(supply.operator, "staging", supply.older))
+
+
+def rolled_back(supply: Supply) -> str | None:
+    """Start an earlier version, honestly signed and promoted, after the operator ended it."""
+    for stage in ("staging", "production"):
+        supply.promoted(stage)
+        back = supply.promote(supply.operator, stage, supply.older, rollback="shown in the demo")
+        succeed(back, f"an operator could not go back on purpose in {stage}")
+    package = supply.package(NAME, supply.older, f"{NAME}-older")
+    if code := supply.would_start(supply.older):
+        raise Broken("the earlier version was not admitted even without a minimum", code)
+    minimum = {"repository": f"city/{NAME}", "version": NEWER, "reason": "shown in the demo"}
+    supply.operator.have("PUT", f"{REGISTRY}/images/v1/minimums", f"{REGISTRY}/", json=minimum)
+    if code := supply.would_start(supply.digest):
+        raise Broken("the minimum itself was not admitted", code)
+    return supply.start(package)
+
+
+def swapped_after_admission(supply: Supply) -> str | None:
+    """Move the tag and put another manifest in the place of the admitted one, between admission and start."""
+    run, tag = supply.run, "docker/registry/v2/repositories/city/hello/_manifests/tags/1.0.0/current/link"
+    digest = json.loads((run.folder / "hello" / "index.json").read_text())["manifests"][0]["digest"]
+    package = supply.package("hello", digest, "again")
+    honest = applications.instantiate(run, package, NODES[0])  # from now on the admission of this digest is kept
+    run.operator("app", "terminate", str(honest["id"]))
+    link, manifest = run.state / "images" / "registry" / tag, images.stored(run, digest)
+    before = (link.read_bytes(), manifest.read_bytes())
+    link.write_text(supply.digest)
+    manifest.write_bytes(images.stored(run, supply.digest).read_bytes())
+    code = supply.start(package)
+    link.write_bytes(before[0])
+    manifest.write_bytes(before[1])
+    return code
 
 
 def denied(supply: Supply) -> str | None:
@@ -151,21 +149,30 @@ def changed_layer(supply: Supply) -> str | None:
     """Change one byte of a layer in the registry's store, behind the gateway, when all is signed and promoted."""
     supply.promoted("staging")
     supply.promoted("production")
-    images.damage_layer(supply.run, NAME)
+    images.damage_layer(supply.run, NAME, NEWER)
     return supply.start()
 
 
 PUSH: Final = "a credential that may push"
 BUILDER: Final = "the builder's credential"
+TENANT: Final = "a tenant's account"
+STORE: Final = "the registry's store"
+STOLEN: Final = "the disk of the authority that the site retired"
 
 ATTACKS: Final[tuple[Attack[Supply], ...]] = (
     Attack("tag-moved", "tag-immutable", BUILDER, moved_tag),
     Attack("push-to-another-tenant", "tenant-foreign", BUILDER, foreign_repository),
     Attack("unsigned", "image-unsigned", PUSH, unsigned),
+    Attack("signed-by-retired-authority", "image-authority-expired", f"{STOLEN}, and {PUSH}", retired_authority),
     Attack("foreign-identity", "image-identity", f"{PUSH} and sign", foreign_identity),
     Attack("straight-to-production", "promotion-denied", "an operator's account", straight_to_production),
+    Attack("summary-of-another-image", "promotion-missing", PUSH, summary_of_another),
     Attack("promotion-by-its-builder", "token-scope", BUILDER, own_work),
-    Attack("staging-only", "promotion-stage", "a tenant's account", staging_only),
-    Attack("deny-listed", "image-denied", "a tenant's account", denied),
-    Attack("layer-byte-changed", "blob-digest", "the registry's store", changed_layer),
+    Attack("staging-only", "promotion-stage", TENANT, staging_only),
+    Attack("self-approved", "promotion-self-approved", "an operator's account, of who was its builder", self_approved),
+    Attack("promotion-rolled-back", "promotion-rollback", "an operator's account", promotion_back),
+    Attack("image-rolled-back", "image-rollback", TENANT, rolled_back),
+    Attack("swapped-after-admission", "manifest-damaged", STORE, swapped_after_admission),
+    Attack("deny-listed", "image-denied", TENANT, denied),
+    Attack("layer-byte-changed", "blob-digest", STORE, changed_layer),
 )
