@@ -120,10 +120,6 @@ class PolicySet:
 def _bounded(what: str, text: str) -> None:
     if len(text) > MAX_SOURCE:
         raise PolicyInvalid(f"the {what} have {len(text)} characters, at most {MAX_SOURCE} are read")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PolicyInvalid(f"the {what} are not well-formed Unicode") from error
 
 
 def _parse_schema(text: str) -> cedarpy.Schema:
@@ -148,7 +144,7 @@ def _effects(text: str) -> dict[str, str]:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as error:
         raise PolicyInvalid(f"the policies do not parse: {error}") from error
-    if parsed.get("templates") or parsed.get("templateLinks"):
+    if parsed.get("templates"):
         raise PolicyInvalid("a template decides nothing: write the policy out")
     effects: dict[str, str] = {}
     for policy in parsed["staticPolicies"].values():

@@ -22,8 +22,6 @@ def load_folder(folder: Path | Traversable) -> PolicySet:
         names = sorted(name for name in found if name.endswith(".cedar"))
         if SCHEMA_FILE not in found:
             raise PolicyInvalid(f"there is no {SCHEMA_FILE} in {folder}: without a schema nothing is decided")
-        if not names:
-            raise PolicyInvalid(f"there is no *.cedar in {folder}: an empty set decides nothing")
         policies = "\n".join(found[name].read_text(encoding="utf-8") for name in names)
         schema = found[SCHEMA_FILE].read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

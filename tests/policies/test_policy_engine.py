@@ -1,12 +1,14 @@
 """The engine fails closed: each fault refuses, and the same set without the fault decides."""
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_policies import Entity, FactsInvalid, PolicyDenied, PolicyInvalid, PolicySet, Request
+from umec_policies.cases import parse_cases
 
 SCHEMA = """
 entity Node; entity Site;
@@ -16,6 +18,7 @@ action "enter" appliesTo {principal: Node, resource: Site, context: Facts};
 ALLOW = '@id("allow-good") permit (principal, action == Action::"enter", resource) when { context.good };\n'
 FORBID = '@id("forbid-many") forbid (principal, action, resource) when { context.count > 3 };\n'
 OVERFLOW = '@id("forbid-big") forbid (principal, action, resource) when { context.count * 4611686018427387904 > 0 };\n'
+TEMPLATE = '@id("some") permit (principal == ?principal, action, resource) when { context.good };\n'
 FACTS = {"issuer": "gate", "subject": "n1", "good": True, "count": 0, "names": ("a", "b")}
 
 
@@ -75,11 +78,18 @@ def test_nobody_s_permission_is_a_denial():
         (ALLOW[:-5], SCHEMA),
         (ALLOW + "\ud800", SCHEMA),
         ("//" + "x" * 1024 * 1024 + "\n" + ALLOW, SCHEMA),
+        (ALLOW, SCHEMA + "// \ud800"),
+        (ALLOW, SCHEMA + "//" + "x" * 1024 * 1024),
+        (ALLOW, SCHEMA.replace("names:", "unused?: Bool, names:")),
+        (ALLOW + TEMPLATE, SCHEMA),
+        ('@id("anything") permit (principal, action, resource);', ""),
+        ('@id("anything") permit (principal, action, resource);', "// nothing\n"),
     ],
     ids=[
         "empty", "only-a-comment", "no-schema", "broken-schema", "optional-attribute", "optional-quoted-attribute",
         "same-id-twice", "no-id", "bad-id", "unknown-attribute", "wrong-type", "template", "broken-policy",
-        "surrogate", "too-long",
+        "surrogate", "too-long", "surrogate-in-schema", "too-long-schema", "optional-attribute-that-nobody-reads",
+        "template-beside-a-policy", "no-schema-for-any-request", "only-a-comment-for-a-schema",
     ],
 )  # fmt: skip
 def test_a_set_that_could_decide_wrongly_is_refused(policies, schema):
@@ -107,6 +117,23 @@ def test_a_set_that_could_decide_wrongly_is_refused(policies, schema):
 def test_facts_are_flat_typed_and_named(facts):
     with pytest.raises(FactsInvalid) as refusal:
         PolicySet(ALLOW, SCHEMA).decide(ask(**facts))
+    assert refusal.value.code == "facts-invalid"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 4097, "\ud800", 7])
+def test_an_entity_has_a_type_and_an_id(name):
+    for wrong in (("Node", name), (name, "n1")):
+        with pytest.raises(FactsInvalid) as refusal:
+            Entity(*wrong)
+        assert refusal.value.code == "facts-invalid"
+    assert Entity("x" * 4096, "n1")
+
+
+def test_only_so_many_facts_are_judged_at_once():
+    many = {f"fact-{number}": True for number in range(128 - len(FACTS))}
+    assert not PolicySet(ALLOW, SCHEMA).decide(ask(**many)).allowed
+    with pytest.raises(FactsInvalid) as refusal:
+        PolicySet(ALLOW, SCHEMA).decide(ask(**many, more=True))
     assert refusal.value.code == "facts-invalid"
 
 
@@ -171,3 +198,13 @@ def test_any_text_is_a_policy_set_or_refused(policies, schema):
         assert PolicySet(policies, SCHEMA).ids
     with contextlib.suppress(PolicyInvalid):
         assert PolicySet(ALLOW, schema).ids
+
+
+def test_a_file_of_tests_has_a_bound():
+    case = {"name": "n", "principal": {"type": "Node", "id": "n1"}, "action": "enter", "expect": "deny", "policies": []}
+    case |= {"resource": {"type": "Site", "id": "s1"}, "facts": {"issuer": "i", "subject": "s"}}
+    text = json.dumps({"tests": [case]}).encode()
+    assert len(parse_cases(text + b" " * (4 * 1024 * 1024 - len(text)))) == 1
+    with pytest.raises(PolicyInvalid) as refusal:
+        parse_cases(text + b" " * (4 * 1024 * 1024 - len(text) + 1))
+    assert refusal.value.code == "policy-invalid"
