@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from typer.testing import CliRunner
 
-from umec_core.client import Credential, OAuthClient, RemoteRefused, http_client, save_credential
+import umec_policies
+from umec_core.client import AccessToken, Credential, OAuthClient, RemoteRefused, http_client, save_credential
 from umec_core.http import create_app
 from umec_core.jose import KeySet
 from umec_core.server import Listener, serve
@@ -31,7 +33,9 @@ from umec_identity.service import IdentityService, operator_seed, service_seed
 from umec_identity.settings import IdentitySettings
 from umec_platform.composition.servercert import server_certificate
 from umec_platform.instances.adapters import Registrar
+from umec_platform.packages.appd import GRANTABLE
 from umec_platform.service import PlatformService, PlatformSettings
+from umec_policies import PolicySet, load_folder
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "hello"
 
@@ -58,7 +62,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path, world: Any) -> AsyncIterator[Running]:
+async def site(folder: Path, world: Any, *, policies: PolicySet | None = None) -> AsyncIterator[Running]:
     management, mp1 = (f"https://127.0.0.1:{free_port()}" for _ in range(2))
     tls = server_certificate(folder / "tls", names=("127.0.0.1",), now=now())
     ca = tls.ca.read_text()
@@ -74,6 +78,7 @@ async def site(folder: Path, world: Any) -> AsyncIterator[Running]:
             operator_seed(keys["operator"].public_key()),
             service_seed("umec-platform", keys["umec-platform"].public_key()),
         ],
+        policies=policies,
     )
 
     def verifier(audience: str) -> TokenVerifier:
@@ -124,13 +129,15 @@ async def site(folder: Path, world: Any) -> AsyncIterator[Running]:
             await identity.close()
 
 
-async def start_hello(running: Running, world: Any, wait_until: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """Onboard and instantiate the example; returns the instance and its credential."""
+async def start_hello(
+    running: Running, world: Any, wait_until: Callable[..., Any], **members: Any
+) -> tuple[str, dict[str, str]]:
+    """Onboard and instantiate the example, with members of its descriptor changed; returns instance and credential."""
     tenant = {"id": "city", "name": "City", "addresses": ["198.51.100.80"]}
     await running.call("POST", "/platform/v1/tenants", json=tenant)
     await running.call("POST", "/platform/v1/hosts", json={"id": "host-a", "node": "node-a", "netd": "/run/a"})
     made = await running.call("POST", "/app_pkgm/v1/app_packages", params={"tenant": "city"}, json={})
-    appd = json.loads((EXAMPLE / "appd.json").read_bytes())
+    appd = json.loads((EXAMPLE / "appd.json").read_bytes()) | members
     await running.call("PUT", f"/app_pkgm/v1/app_packages/{made.json()['id']}/package_content", json=appd)
     made = await running.call("POST", "/app_lcm/v1/app_instances", json={"appDId": appd["appDId"]})
     instance = str(made.json()["id"])
@@ -201,6 +208,55 @@ def test_the_credential_of_an_instance_ends_with_it(world: Any, wait_until: Call
                     await app.token(f"{credential['mp1']}/", ["mec:app"], fresh=True)
 
     asyncio.run(scenario())
+
+
+def without_traffic(folder: Path) -> PolicySet:
+    """The built-in policies for tokens, but that no application gets traffic rules."""
+    shutil.copytree(Path(umec_policies.__file__).parent / "sets" / "tokens", folder)
+    text = (folder / "tokens.cedar").read_text()
+    assert text.count('"mec:traffic", ') == 1
+    (folder / "tokens.cedar").write_text(text.replace('"mec:traffic", ', ""))
+    return load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "policy", "granted"),
+    [
+        (["mec:app", "mec:traffic"], None, {"mec:app", "mec:traffic"}),
+        (["mec:app", "mec:traffic"], without_traffic, {"mec:app"}),
+        (sorted(GRANTABLE), None, GRANTABLE),
+    ],
+)
+def test_an_instance_gets_what_its_descriptor_asks_for_and_the_policy_permits_and_nothing_else(
+    world: Any, wait_until: Callable[..., Any], asked_for: list[str], policy: Any, granted: set[str]
+) -> None:
+    async def scenario() -> None:
+        policies = None if policy is None else policy(world.folder / "policies")
+        async with site(world.folder, world, policies=policies) as running:
+            _, credential = await start_hello(running, world, wait_until, requestedPermissions=asked_for)
+            mine = Credential(**{name: credential[name] for name in ("issuer", "client_id", "private_jwk", "ca")})
+            async with http_client(mine.ca) as http:
+                app, given = OAuthClient(mine, http), set()
+                for scope in [*sorted(GRANTABLE), "platform:admin", "node:host", "standings:read"]:
+                    with contextlib.suppress(RemoteRefused):
+                        await app.token(f"{credential['mp1']}/", [scope])
+                        given.add(scope)
+                assert given == granted
+                together = peek(await app.token(f"{credential['mp1']}/", sorted(granted)))
+                assert set(together["scope"].split()) == granted
+                if more := sorted(GRANTABLE - granted):
+                    with pytest.raises(RemoteRefused) as refused:
+                        await app.token(f"{credential['mp1']}/", [*granted, more[0]])
+                    assert refused.value.code in {"scope-invalid", "grant-denied"}
+
+    asyncio.run(scenario())
+
+
+def peek(token: AccessToken) -> dict[str, Any]:
+    """What a token says."""
+    part = token.text.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return claims
 
 
 def test_the_command_line_leads_from_the_descriptor_to_a_running_instance(world: Any) -> None:
