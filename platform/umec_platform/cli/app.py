@@ -148,7 +148,7 @@ def list_(credential: CredentialFile, tenant: Tenant = None, as_json: AsJson = F
         f"  {each.get('host', '-')}  {each.get('address', '-')}  {each.get('stopped', {}).get('code', '')}"
         for each in found["instances"]
     ]
-    emit(found, as_json=as_json, human="\n".join([*packages, *instances]))
+    emit(found, as_json=as_json, human="\n".join([*packages, *instances]) or "no packages, no instances")
 
 
 @app.command()

@@ -49,8 +49,15 @@ def verify(
     pieces = _read(folder)
     if structural:
         consistent = check_consistency(pieces)
+        counted = {
+            "pcr_values": sum(len(bank) for bank in consistent.quote.pcrs.values()),
+            "boot_events": consistent.boot_events,
+            "boot_bytes_uncovered": consistent.boot_bytes_uncovered,
+            "ima_entries": consistent.ima_entries,
+        }
         result: dict[str, Any] = {"verdict": STRUCTURAL_VERDICT, "findings": [], "trust_vector": {}}
-        emit(result | {"checked": list(consistent.checked)}, as_json=as_json)
+        result |= {"checked": list(consistent.checked)}
+        emit(result | {name: one for name, one in counted.items() if one is not None}, as_json=as_json)
         return
     expected = {"--ak": ak, "--nonce": nonce, "--reference": reference, "--signer": signer, "--policy": policy}
     missing = [option for option, value in expected.items() if not value]

@@ -49,4 +49,4 @@ def list_(credential: CredentialFile, as_json: AsJson = False) -> None:
 
     hosts = asyncio.run(listed(credential, "/platform/v1/hosts"))
     human = "\n".join(f"{each['id']}  {each['node']}  {each['standing'] or 'unknown'}" for each in hosts)
-    emit({"hosts": hosts}, as_json=as_json, human=human)
+    emit({"hosts": hosts}, as_json=as_json, human=human or "no hosts")

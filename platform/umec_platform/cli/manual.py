@@ -126,7 +126,7 @@ MANUAL: Final[dict[str, Page]] = {
     "image allow": Page(f"umec image allow {IMAGE}@{DIGEST}", CREDENTIAL),
     "image denials": Page("umec image denials --registry https://10.0.0.1:5443", CREDENTIAL),
     "image minimum": Page(f"umec image minimum {IMAGE} 7 --reason 'older ones leak'", CREDENTIAL),
-    "image rotate-authority": Page("umec image rotate-authority /var/lib/umec/images --registry https://10.0.0.1:5443"),
+    "image rotate-authority": Page("umec image rotate-authority /var/lib/umec/images/authority --registry https://10.0.0.1:5443"),
     "nodeimage predict": Page(
         "umec nodeimage predict image --name street-node --version 2 --key signer.key --out street-node.dsse",
         "the folder: firmware.bin, firmware.version, efivars/, uki.efi; --key is made where there is none",

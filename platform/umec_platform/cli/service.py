@@ -30,7 +30,7 @@ def list_(credential: CredentialFile, tenant: Tenant = None, as_json: AsJson = F
         f"{each['serInstanceId']}  {each['tenant']}  {each['serName']} {each['version']}  {each['state']}"
         for each in services
     )
-    emit({"services": services}, as_json=as_json, human=human)
+    emit({"services": services}, as_json=as_json, human=human or "no services")
 
 
 @app.command()
@@ -44,4 +44,4 @@ def rules(credential: CredentialFile, tenant: Tenant = None, as_json: AsJson = F
         f"{each['tenant']}  {each['instance']}  {each['kind']}  {each['rule']['state']}  {each['refusal'] or ''}"
         for each in found
     )
-    emit({"rules": found}, as_json=as_json, human=human)
+    emit({"rules": found}, as_json=as_json, human=human or "no rules")

@@ -58,4 +58,4 @@ def list_(credential: CredentialFile, as_json: AsJson = False) -> None:
     human = "\n".join(
         f"{each['id']}  {each['name']}  {' '.join(each['domains'] + each['addresses'])}" for each in tenants
     )
-    emit({"tenants": tenants}, as_json=as_json, human=human)
+    emit({"tenants": tenants}, as_json=as_json, human=human or "no tenants")

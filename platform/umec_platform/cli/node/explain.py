@@ -106,7 +106,9 @@ def _round_lines(node: Mapping[str, Any], now: datetime) -> Iterator[str]:
     last = node["last_round"]
     if last is None:
         return
-    yield _line("last round", f"number {node['rounds']}, {last['verdict']}, {_since(last['at'], now)}")
+    yield _line(
+        "last round", f"number {node['rounds']}, {last['verdict']}, at {last['at']} ({_age(last['at'], now)} ago)"
+    )
     reference = last["reference"]
     yield _line("judged by", f"reference set {node['image']} version {reference['version']} ({reference['sha256']})")
     yield _line("evidence", last["evidence_sha256"])
@@ -133,9 +135,13 @@ def _next_lines(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _since(text: str, now: datetime) -> str:
+    return f"since {text} ({_age(text, now)})"
+
+
+def _age(text: str, now: datetime) -> str:
     then = datetime.fromisoformat(text)
     then = then if then.tzinfo is not None else then.replace(tzinfo=UTC)
-    return f"since {text} ({duration((now - then).total_seconds())})"
+    return duration((now - then).total_seconds())
 
 
 def _line(name: str, text: str) -> str:
