@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_attest.bootlog import extract_facts, parse_boot_log, replay, verify_boot_log
+from umec_attest.bootlog import claimed_facts, extract_facts, parse_boot_log, replay, verify_boot_log
 from umec_attest.bootlog.efi import parse_variable
 from umec_attest.bootlog.parse import MAX_EVENTS, MAX_LOG_SIZE
 from umec_attest.errors import BootLogInvalid, BootLogRefused
@@ -202,9 +202,18 @@ def test_a_secure_boot_variable_twice_absent_or_empty(kit, boot):
 
 
 def test_a_variable_retyped_to_hide_it(kit, boot):
-    facts = boot(changed(kit.good_events(), 2, kind="IPL"))
+    good = kit.good_events()
+    for events in (changed(good, 2, kind="IPL"), [*good, kit.Event(7, "IPL", b"more")]):
+        facts = boot(events)
+        assert facts.secure_boot is None
+        assert "secure-boot-event-unexpected" in ids(facts)
+
+
+def test_a_log_without_pcr_7_says_nothing_about_secure_boot(kit):
+    events = [event for event in kit.good_events() if event.pcr != 7]
+    facts = claimed_facts(parse_boot_log(kit.write_log(events)), SHA256)
     assert facts.secure_boot is None
-    assert "secure-boot-event-unexpected" in ids(facts)
+    assert ids(facts) == {"secure-boot-unknown"}
 
 
 def test_separators(kit, boot):
