@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from umec_core.errors import UmecError
 from umec_core.standing import Standing
 from umec_platform.hosts import fleet, worker
+from umec_platform.netd.errors import RemoteRefusal
 
 NAME = "hello.harbour.example"
 
@@ -116,3 +118,47 @@ def test_a_deactivation_that_failed_at_first_is_confirmed_by_the_whole_state(
             assert (answer.status_code, answer.json()["state"], world.host.dns) == (200, "INACTIVE", {})
 
     asyncio.run(scenario())
+
+
+class CrossedHost:
+    """A host that has seen up to a statement; `behind` later ones are older to it."""
+
+    def __init__(self, behind: int, code: str = "standing-rollback") -> None:
+        self.behind, self.code = behind, code
+        self.taken: list[str] = []
+
+    async def standing(self, statement: str) -> dict[str, Any]:
+        if self.behind:
+            self.behind -= 1
+            raise RemoteRefusal(self.code, "refused", "it is older than the newest known one")
+        self.taken.append(statement)
+        return {}
+
+
+class Verifier:
+    """Says something newer every time that it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def standings(self, *, after: int, wait: float, node: str | None) -> str:
+        self.asked += 1
+        return f"{node} {after} {wait:g} {self.asked}"
+
+
+def test_two_relays_that_cross_each_other_end_with_the_newest_statement() -> None:
+    for behind, code, taken, refusal in (
+        (0, "standing-rollback", ["node-a 0 0 1"], None),
+        (1, "standing-rollback", ["node-a 0 0 2"], None),
+        (2, "standing-rollback", [], "standing-rollback"),
+        (1, "standing-invalid", [], "standing-invalid"),
+    ):
+        host = CrossedHost(behind, code)
+        if refusal is None:
+            asyncio.run(worker.relay_standing(Verifier(), host, "node-a"))
+        else:
+            with pytest.raises(UmecError) as caught:
+                asyncio.run(worker.relay_standing(Verifier(), host, "node-a"))
+            assert caught.value.code == refusal
+        assert host.taken == taken
+    asyncio.run(worker.relay_standing(None, CrossedHost(9), "node-a"))

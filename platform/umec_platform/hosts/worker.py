@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.errors import Kind, UmecError
+from umec_core.standing import StandingRollback
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostFallen
 from umec_platform.hosts.confines import NOT_YET
@@ -56,16 +57,16 @@ log = structlog.get_logger("umec.host")
 async def relay_standing(source: StandingSource | None, driver: HostDriver, node: str) -> None:
     """Hand the newest signed standing of a node to its host; raises what either side raises.
 
-    A host that has seen a newer one (two relays crossed each other) is content, and so are we.
+    A host that has seen a newer one (two relays crossed each other) is given the newest once more.
     """
     if source is None:
         return
-    statement = await source.standings(after=0, wait=0, node=node)
     try:
-        await driver.standing(statement)
+        await driver.standing(await source.standings(after=0, wait=0, node=node))
     except UmecError as error:
-        if error.code != "statement-old":
+        if error.code != StandingRollback.code:
             raise
+        await driver.standing(await source.standings(after=0, wait=0, node=node))
 
 
 class Waiter:
