@@ -3,16 +3,22 @@
 import base64
 import contextlib
 import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_attest.agent.errors import AnswerInvalid, TicketInvalid
+from umec_attest.agent.errors import AgentStateInvalid, AnswerInvalid, TicketInvalid
 from umec_attest.agent.session import default_resource
-from umec_attest.agent.ticket import parse_ticket
-from umec_attest.agent.wire import Challenge, Enrolment, Result, read_answer
+from umec_attest.agent.state import prepare_directory
+from umec_attest.agent.ticket import MAX_TICKET, parse_ticket
+from umec_attest.agent.tls import NodeCredential, new_key
+from umec_attest.agent.wire import MAX_ANSWER, Challenge, Enrolment, Result, read_answer
+from umec_core.jose import base64url_encode
 
 GOOD = {"asset": "kerb-7", "ca_sha256": "ab" * 32, "url": "https://edge.example:8443", "secret": "s3cret"}
 CHALLENGE = {
@@ -56,6 +62,13 @@ def test_a_ticket_with_a_fault_is_refused_without_its_secret(fault: dict[str, ob
     assert GOOD["secret"] not in repr(read)
 
 
+def test_a_ticket_beyond_the_limit_is_refused() -> None:
+    with pytest.raises(TicketInvalid) as refused:
+        parse_ticket(base64url_encode(json.dumps(GOOD).encode() + b" " * MAX_TICKET))
+    assert refused.value.code == "ticket-invalid"
+    assert parse_ticket(base64url_encode(json.dumps(GOOD).encode() + b" ")).asset == GOOD["asset"]
+
+
 @given(st.text(max_size=300) | st.binary(max_size=200).map(lambda data: base64.urlsafe_b64encode(data).decode()))
 def test_any_text_is_a_ticket_or_its_one_error(text: str) -> None:
     with contextlib.suppress(TicketInvalid):
@@ -85,8 +98,9 @@ def test_a_challenge_with_a_fault_is_refused(fault: dict[str, object]) -> None:
 
 def test_an_answer_without_end_is_refused() -> None:
     with pytest.raises(AnswerInvalid) as refused:
-        read_answer(Result, answer(b" " * 300_000))
+        read_answer(Challenge, answer(json.dumps(CHALLENGE).encode() + b" " * MAX_ANSWER))
     assert refused.value.code == "answer-invalid"
+    assert read_answer(Challenge, answer(json.dumps(CHALLENGE).encode() + b" "))
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(lambda v: json.dumps(v).encode()))
@@ -94,6 +108,32 @@ def test_any_answer_is_a_value_or_its_one_error(body: bytes) -> None:
     for kind in (Enrolment, Challenge, Result):
         with contextlib.suppress(AnswerInvalid):
             read_answer(kind, answer(body))
+
+
+def test_the_life_of_a_credential() -> None:
+    start = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    credential = NodeCredential(new_key(), "", "", start, start + timedelta(seconds=60), 1)
+    told = [
+        (credential.due(now), credential.usable(now)) for now in (start + timedelta(seconds=n) for n in (29, 30, 60))
+    ]
+    assert told == [(False, True), (True, True), (True, False)]
+
+
+def test_a_directory_that_others_look_into_or_own_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    prepare_directory(state)
+    state.chmod(0o750)
+    with pytest.raises(AgentStateInvalid) as refused:
+        prepare_directory(state)
+    assert refused.value.code == "agent-state-invalid"
+    state.chmod(0o700)
+    prepare_directory(state)
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    os.chown(state, 65534, -1)
+    with pytest.raises(AgentStateInvalid) as refused:
+        prepare_directory(state)
+    assert refused.value.code == "agent-state-invalid"
 
 
 @pytest.mark.parametrize(
