@@ -1,5 +1,7 @@
-"""What the pages say can be done: every command and option exists, every linked file is there, every target is made."""
+"""What the pages say: commands, options, modules and paths exist, linked files are there, targets are made."""
 
+import functools
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -19,6 +21,8 @@ SHELL = re.compile(r"^(?: {4}|\t)(.+)$")
 FENCE = re.compile(r"^\s*```")
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+MODULE = re.compile(r"umec_[a-z]+(\.[a-z_]+)*")
+PATH = re.compile(r"(?:GET|POST|PUT|DELETE) (/[a-z0-9_/-]+)")
 ANSWERED_BY_ALL = {"--help"}
 
 
@@ -67,7 +71,8 @@ def faults(words: list[str]) -> list[str]:
         if len(several) > 1:
             return []
     known = {option for parameter in here.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    given = [word.strip("[]").partition("=")[0] for word in rest if word.strip("[").startswith("--")]
+    several = [part for word in rest for part in word.strip("[]").split("|")]
+    given = [word.partition("=")[0] for word in several if word.startswith("--")]
     return [option for option in given if option not in known | ANSWERED_BY_ALL]
 
 
@@ -92,6 +97,51 @@ def test_every_command_on_a_page_exists(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     found = {" ".join(["umec", *words]): faults(words) for words in commands(text, "umec")}
     assert {command: wrong for command, wrong in found.items() if wrong} == {}
+
+
+def missing(name: str) -> bool:
+    """Tell whether there is no such module."""
+    try:
+        return importlib.util.find_spec(name) is None
+    except ModuleNotFoundError:
+        return True
+
+
+@functools.cache
+def source() -> str:
+    return "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("*/umec_*/**/*.py"))
+
+
+def not_served(path: str) -> str | None:
+    """Return the first part of a path that is in no service's code."""
+    first, second, *rest = path.strip("/").split("/")
+    return next((part for part in (f"{first}/{second}", *rest) if f"/{part}" not in source()), None)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_on_a_page_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = {name for words in INLINE.findall(text) if (name := words.partition(":")[0]) and MODULE.fullmatch(name)}
+    assert [name for name in sorted(named) if missing(name)] == []
+
+
+def test_a_module_that_is_not_there_is_noticed():
+    assert missing("umec_core.no_such_module")
+    assert missing("umec_core.audit.no_such_module")
+    assert not missing("umec_core.audit")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_on_a_page_is_served(page):
+    """A request on a page has its path, part by part, in the code of some service."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert {path: part for path in PATH.findall(text) if (part := not_served(path))} == {}
+
+
+def test_a_path_that_nobody_serves_is_noticed():
+    assert not_served("/attest/v1/no-such-thing") == "no-such-thing"
+    assert not_served("/attest/v9/nodes") == "attest/v9"
+    assert not_served("/attest/v1/nodes") is None
 
 
 @pytest.mark.parametrize("page", PAGES)
