@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 from umec_core.audit import verify_export
@@ -20,6 +21,14 @@ def test_two_replicas_on_one_database_agree(reopen: Any, tpms: Any, clock: Any) 
                     (answer.status_code, answer.json().get("code")) for answer in await asyncio.gather(*asked)
                 )
                 assert found == {(200, None): 1, (409, "evidence-replayed"): 7}
+
+                await here.service.look()
+                clock.advance(300)  # both were away
+                await there.service.look()
+                await here.service.look()
+                node = await here.get("nodes/node-1")
+                left = datetime.fromisoformat(node["deadline"]) - clock()
+                assert (node["standing"], left) == ("trusted", timedelta(seconds=90))
 
                 view = StandingView()
                 view.apply(await there.statement())

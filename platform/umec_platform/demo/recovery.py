@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from requests_oauth2client import DPoPToken
 
 from umec_attest.testing.swtpm import power_cycle
 from umec_platform.demo import nodes
@@ -105,9 +106,9 @@ class AgentLog:
 def quarantine(scene: Scene) -> None:
     """Set the node aside: all that it held goes, however good its evidence; readmit it: all comes back."""
     run, node = scene.run, scene.here.node
-    token = scene.token()
+    token, dashboard = scene.token(), scene.holders.outside.token()
     gone = Moment(lambda: call(scene, token) == "standing-fallen")
-    unlisted = Moment(lambda: not _listed(scene))
+    unlisted = Moment(lambda: not _listed(scene, dashboard))
     decided = _decide(run, "quarantine", node)
 
     def effect(name: str, moment: float) -> None:
@@ -123,7 +124,7 @@ def quarantine(scene: Scene) -> None:
     run.timeline.effect("quarantined: new token refused", ok=refused is not None, ms=None, detail=str(refused))
     log_of(run, node).wait("quarantined", times=GOOD_ROUNDS)
     quiet = time.monotonic()
-    kept = not _listed(scene) and scene.here.packets.first(lambda _: True, after=quiet).answer is None
+    kept = not _listed(scene, dashboard) and scene.here.packets.first(lambda _: True, after=quiet).answer is None
     run.timeline.effect(f"quarantined: so it stays after {GOOD_ROUNDS} rounds of good evidence", ok=kept, ms=None)
     readmitted = _decide(run, "readmit", node)
     back = max(served_again(scene.here, after=readmitted), _listed_again(scene))
@@ -140,15 +141,15 @@ def _decide(run: Run, what: str, node: StreetNode) -> float:
     return time.monotonic() - ago.total_seconds()
 
 
-def _listed(scene: Scene) -> bool:
+def _listed(scene: Scene, dashboard: DPoPToken) -> bool:
     """Whether somebody of the tenant, who belongs to no node, finds its service."""
-    dashboard = scene.holders.outside
-    answer = dashboard.call("GET", SERVICES, token=dashboard.token())
+    answer = scene.holders.outside.call("GET", SERVICES, token=dashboard)
     return answer.ok and any(each["state"] == "ACTIVE" for each in answer.json())
 
 
 def _listed_again(scene: Scene) -> float:
-    wait_for("its services", lambda: _listed(scene) or None, seconds=PATIENCE_SECONDS)
+    dashboard = scene.holders.outside.token()
+    wait_for("its services", lambda: _listed(scene, dashboard) or None, seconds=PATIENCE_SECONDS)
     return time.monotonic()
 
 
