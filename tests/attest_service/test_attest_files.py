@@ -1,0 +1,57 @@
+"""What the verifier reads before it serves, and the blobs that bodies hold: each fault by itself."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import TypeAdapter, ValidationError
+
+from umec_attest.service.evidence.challenge import ChallengeSeal
+from umec_attest.service.trust import TrustFileInvalid, load_roots, load_signers
+from umec_attest.service.wire import MAX_BLOB, Blob
+
+
+@pytest.mark.parametrize(
+    "key", [generate_private_key(SECP384R1()), Ed25519PrivateKey.generate()], ids=["P-384", "Ed25519"]
+)
+def test_other_kinds_of_signers_are_refused(tmp_path: Path, key: Any) -> None:
+    file = tmp_path / "signer.pem"
+    for other, code in ((key, "trust-file-invalid"), (generate_private_key(SECP256R1()), None)):
+        file.write_bytes(other.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        if code is None:
+            assert load_signers((file,)) == (other.public_key(),)
+        else:
+            with pytest.raises(TrustFileInvalid) as refused:
+                load_signers((file,))
+            assert refused.value.code == code
+
+
+def test_roots_are_a_folder_of_certificates(tmp_path: Path) -> None:
+    file = tmp_path / "root.pem"
+    assert load_roots(tmp_path) == ()
+    file.write_bytes(b"no certificate")
+    for wrong in (tmp_path, file, tmp_path / "missing"):
+        with pytest.raises(TrustFileInvalid) as refused:
+            load_roots(wrong)
+        assert refused.value.code == "trust-file-invalid"
+
+
+@pytest.mark.parametrize(
+    "value", [5, None, b"AA==", "A", "AA", "é", "AA==\n", base64.b64encode(bytes(MAX_BLOB + 1)).decode()]
+)
+def test_blobs_are_base64_of_so_many_bytes(value: Any) -> None:
+    blob: TypeAdapter[bytes] = TypeAdapter(Blob)
+    with pytest.raises(ValidationError):
+        blob.validate_python(value)
+    assert len(blob.validate_python(base64.b64encode(bytes(MAX_BLOB)).decode())) == MAX_BLOB
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_seal_has_a_whole_key(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        ChallengeSeal(bytes(size))
+    ChallengeSeal(bytes(32))
