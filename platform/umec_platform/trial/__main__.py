@@ -7,8 +7,11 @@ import subprocess
 import sys
 from typing import Final
 
+import typer
 from rich.console import Console
 
+from umec_core.errors import Unavailable
+from umec_platform.cli.output import fail
 from umec_platform.demo.command import Processes
 from umec_platform.demo.run import MANAGEMENT, MP1, REGISTRY, Run
 from umec_platform.demo.sandbox import prepare
@@ -17,6 +20,12 @@ from umec_platform.trial import street
 from umec_platform.trial.shell import environment, shell_line, write_tools
 
 AS_JSON: Final = "--json"
+
+
+class TryOutFailed(Unavailable):
+    """A site to try things out on could not be built."""
+
+    code = "try-out-failed"
 
 
 def main(arguments: list[str]) -> int:
@@ -33,18 +42,21 @@ def main(arguments: list[str]) -> int:
         try:
             street.open_street(run)
         except Broken as broken:
-            refused = {
-                "refused": True,
-                "code": broken.code or "try-out-failed",
-                "detail": broken.detail,
-                "advice": None,
-            }
-            _say(json.dumps(refused) if as_json else f"refused {refused['code']}: {broken.detail}")
-            return 1
+            return _refuse(broken, as_json=as_json)
         tools = write_tools(run)
         _say(json.dumps(_facts(run)) if as_json else _welcome(run, shell=not line))
         signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs in the shell
         return subprocess.run(line or shell_line(run), check=False, env=environment(run, tools)).returncode
+
+
+def _refuse(broken: Broken, *, as_json: bool) -> int:
+    error = TryOutFailed(broken.detail, advice="try again; umec demo shows where it breaks")
+    if broken.code is not None:
+        error.code = broken.code  # type: ignore[misc]  # the reason of the command that failed, known only now
+    try:
+        fail(error, as_json=as_json)
+    except typer.Exit as end:
+        return end.exit_code
 
 
 def _facts(run: Run) -> dict[str, str | bool]:
