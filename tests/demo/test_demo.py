@@ -22,6 +22,16 @@ OF_A_FALL = {
     "its name is gone from the DNS",
 }
 
+ABSENCES = [
+    "reboot with the good image",
+    "quarantine and readmission",
+    "power cut in mid-round",
+    "site stopped, verifier and all",
+    "feed cut off",
+    "site killed, verifier and all",
+]
+"""What comes back by itself, in the order of the story."""
+
 
 def demo(*options, timeout):
     line = [sys.executable, "-m", "umec_platform.cli", "demo", "--json", *options]
@@ -69,6 +79,8 @@ def test_every_link_holds_every_attack_is_refused_and_every_effect_arrives():
     fell = {line["effect"]: line["ms"] for line in effects if line["effect"] in OF_A_FALL}
     assert fell.keys() == OF_A_FALL
     assert max(fell.values()) <= FALL_MS, fell
+    told = [line["effect"] for line in effects if "false alarms" in line["effect"]]
+    assert told == [f"{story}: false alarms: 0" for story in ABSENCES]
     end = lines[-1]
     assert (end["ok"], end["broken"]) == (True, [])
     assert sum(kind["of"] for kind in end["attacks"].values()) == len(ATTACKS)
