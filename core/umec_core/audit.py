@@ -201,13 +201,16 @@ class _Export(BaseModel):
     checkpoint: str
 
 
+_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Mapping[str, Any]) -> str:
     """Return canonical JSON: members sorted, no spaces, no escapes that are not needed.
 
     Raises TypeError for what is not a string, integer, boolean, null, list or object of these: a float has no one form.
     """
     _no_floats(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encoder.encode(value)
 
 
 def verify_export(
@@ -264,7 +267,9 @@ def _same_root(tree: Tree, checkpoint: Checkpoint) -> None:
 
 
 def _no_floats(value: object) -> None:
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, str | int):
+        return
+    if isinstance(value, dict):
         for name, member in value.items():
             if not isinstance(name, str):
                 raise TypeError("a member's name is a string")
@@ -272,5 +277,5 @@ def _no_floats(value: object) -> None:
     elif isinstance(value, list | tuple):
         for member in value:
             _no_floats(member)
-    elif not (value is None or isinstance(value, str | int)):
+    else:
         raise TypeError(f"canonical JSON has no {type(value).__name__}")

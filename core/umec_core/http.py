@@ -15,7 +15,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from umec_core import metrics
 from umec_core.edge import BodyTooLarge, Edge
@@ -49,6 +51,9 @@ MAX_FAULTS: Final = 20
 
 MAX_NAME: Final = 64
 """Characters of a member's name that a problem repeats."""
+
+NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""What goes out is for `umec_core.telemetry` to say, and not for variables of the environment."""
 
 Ready = Callable[[], Awaitable[None]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -92,7 +97,9 @@ def create_app(
     `/metrics` what was counted. Bodies over `max_body` bytes are refused while they are read, and JSON that is not
     I-JSON before anything else looks at it (`umec_core.intake`).
     """
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, telemetry=NO_TELEMETRY
+    )
     app.router.redirect_slashes = False  # to where the client's own Host header says
     app.add_exception_handler(UmecError, _on_umec_error)
     app.add_exception_handler(_Challenge, _on_challenge)
@@ -105,6 +112,8 @@ def create_app(
         app.include_router(_counters())
     for router in routers:
         app.include_router(router, dependencies=[Depends(_known_query)])
+    plain = [route for router in routers for route in router.routes if type(route) is Route]
+    app.router.routes[:0] = plain  # they are asked most, and what is included is matched twice
     return app
 
 

@@ -57,7 +57,7 @@ def _ascii(text: str) -> str:
 
 async def oauth_request(request: Request, *, form: bool = True) -> OAuthRequest:
     """Return a request to an /oauth2 endpoint, its shape checked."""
-    if request.url.query:
+    if request.scope["query_string"]:
         raise RequestInvalid("parameters are not sent in the URI, where logs keep them (RFC 6749, 3.2)")
     return OAuthRequest.build(
         await read_body(request.stream()) if form else b"",

@@ -32,6 +32,7 @@ HEADERS: Final = frozenset({"alg", "typ", "kid"})
 signature is judged, so they are refused."""
 
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _ES256: Final = ECDSA(SHA256())
 
 
@@ -58,7 +59,7 @@ def sign_jwt(
 
 
 def _part(value: Mapping[str, Any]) -> str:
-    return base64url_encode(json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+    return base64url_encode(_encoder.encode(value).encode())
 
 
 def peek_header(token: str) -> Mapping[str, Any]:
