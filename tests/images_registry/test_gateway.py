@@ -235,3 +235,51 @@ def test_a_registry_before_1_1_gets_the_fallback_tag(tmp_path):
 
     attached, found = asyncio.run(attach())
     assert {each.digest for each in found} == attached
+
+
+def test_a_manifest_says_the_true_size_and_kind_of_what_it_names(registry):
+    repository = fresh()
+    digest, _, manifest = registry.run(lambda client: push_image(client, repository))
+    wrong = manifest.replace(b'"size":5', b'"size":6')
+    assert (
+        refusal(registry, lambda client: client.push_manifest(repository, None, wrong, MANIFEST)) == "manifest-invalid"
+    )
+    docker = "application/vnd.docker.distribution.manifest.v2+json"
+
+    def index(kind):
+        entry = Descriptor(kind, digest, len(manifest)).to_json()
+        content = encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
+        return lambda client: client.push_manifest(repository, None, content, INDEX)
+
+    assert refusal(registry, index(docker)) == "manifest-invalid"
+    assert registry.run(index(MANIFEST))
+    push = lambda kind: lambda client: client.push_manifest(repository, None, manifest, kind)  # noqa: E731
+    for kind in ("text/plain", docker, INDEX):
+        assert refusal(registry, push(kind)) == "manifest-invalid"
+    assert registry.run(push(MANIFEST)) == digest
+
+
+def test_a_manifest_is_bounded(registry):
+    repository = fresh()
+    _, _, manifest = registry.run(lambda client: push_image(client, repository))
+    whole = manifest + b" " * (4 * 1024 * 1024 - len(manifest))
+    push = lambda content: lambda client: client.push_manifest(repository, None, content, MANIFEST)  # noqa: E731
+    assert refusal(registry, push(whole + b" ")) == "manifest-invalid"
+    assert registry.run(push(whole)) == digest_of(whole)
+
+
+def test_a_tag_as_long_as_a_reserved_one_is_a_tag(registry):
+    repository, tag = fresh(), "a" * 71
+    registry.run(lambda client: push_image(client, repository, tag=tag))
+    assert registry.send(registry.holder(), "GET", f"/v2/{repository}/tags/list").json()["tags"] == [tag]
+
+
+def test_an_upload_is_named_by_the_store_alone(registry):
+    holder, repository = registry.holder(), fresh()
+    start = registry.send(holder, "POST", f"/v2/{repository}/blobs/uploads/").headers["location"]
+    name, _, state = start.rpartition("/")[2].partition("?")
+    for upload in ("%2e%2e", f"{name}%3Fx", name[:-1], f"{name}%0A"):
+        refused = registry.send(holder, "PATCH", f"/v2/{repository}/blobs/uploads/{upload}?{state}", content=b"x")
+        error = refused.json()["errors"][0]
+        assert (error["detail"]["code"], error["message"]) == ("upload-refused", "this names no upload")
+    assert registry.send(holder, "PATCH", start, content=b"x").status_code == 202

@@ -253,3 +253,21 @@ def test_a_registry_that_dies_is_told_and_started_again(tmp_path):
     assert ended[0]["again_in"] == 0.05
     assert log.read_bytes().startswith(b"what it wrote before\n")
     assert b"no-registry" in log.read_bytes()
+
+
+def test_who_waits_for_room_gets_it_when_it_is_given_back():
+    async def work():
+        large = 8 * 1024 * 1024
+        room = Room(large, patience=20)
+        (await room.take(large)).close()  # something was given back before anybody waited
+        held = await room.take(large)
+        waiting = asyncio.create_task(room.take(large))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        held.close()
+        (await waiting).close()
+        small = [await room.take(4 * 1024 * 1024) for _ in range(3)]  # these lie in memory
+        for blob in small:
+            blob.close()
+
+    asyncio.run(work())

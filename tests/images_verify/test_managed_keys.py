@@ -35,9 +35,9 @@ def spki(key):
 class Owner:
     """Somebody with a key, a log that takes anything, and a time stamp for each signature."""
 
-    def __init__(self, sigstore):
+    def __init__(self, sigstore, curve=ec.SECP256R1):
         self.sigstore = sigstore
-        self.key, self.log = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        self.key, self.log = ec.generate_private_key(curve()), ec.generate_private_key(ec.SECP256R1())
         root = json.loads(sigstore.root)
         root["tlogs"][0]["publicKey"]["rawBytes"] = text(spki(self.log))
         self.verifier = BundleVerifier(json.dumps(root).encode())
@@ -58,16 +58,42 @@ class Owner:
         signature = base64.b64decode(envelope["signatures"][0]["sig"])
         return self._bundle({"dsseEnvelope": envelope}, digest, signature, **log)
 
-    def _bundle(self, signed, digest, signature, *, logged_key=None, logged_digest=None, kind="hashedrekord"):
+    def old_artifact(self, algorithm="sha256"):
+        """Sign bytes, logged as the first Rekor did."""
+        signature, digest = self.key.sign(CONTENT, ec.ECDSA(SHA256())), hashlib.sha256(CONTENT).digest()
+        pem = self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        spec = {
+            "data": {"hash": {"algorithm": algorithm, "value": digest.hex()}},
+            "signature": {"content": text(signature), "publicKey": {"content": text(pem)}},
+        }
+        signed = {"messageDigest": {"algorithm": "SHA2_256", "digest": text(digest)}, "signature": text(signature)}
+        body = {"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": spec}
+        return self._logged({"messageSignature": signed}, signature, body, "hashedrekord", "0.0.1")
+
+    def _bundle(
+        self,
+        signed,
+        digest,
+        signature,
+        *,
+        logged_key=None,
+        logged_digest=None,
+        kind="hashedrekord",
+        algorithm="SHA2_256",
+        said=None,
+    ):
         verifier = {
             "publicKey": {"rawBytes": text(spki(logged_key or self.key))},
             "keyDetails": "PKIX_ECDSA_P256_SHA_256",
         }
         spec = {
-            "data": {"algorithm": "SHA2_256", "digest": text(logged_digest or digest)},
+            "data": {"algorithm": algorithm, "digest": text(logged_digest or digest)},
             "signature": {"content": text(signature), "verifier": verifier},
         }
-        body = {"apiVersion": "0.0.2", "kind": kind, "spec": {"hashedRekordV002": spec}}
+        body = {"apiVersion": "0.0.2", "kind": kind, "spec": {"hashedRekordV002": spec}, **(said or {})}
+        return self._logged(signed, signature, body, kind, "0.0.2")
+
+    def _logged(self, signed, signature, body, kind, version):
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
         tree = Tree()
         for entry in (b"before", canonical, b"after"):
@@ -75,7 +101,7 @@ class Owner:
         entry = {
             "logIndex": "1",
             "logId": {"keyId": text(hashlib.sha256(spki(self.log)).digest())},
-            "kindVersion": {"kind": kind, "version": "0.0.2"},
+            "kindVersion": {"kind": kind, "version": version},
             "inclusionProof": {
                 "logIndex": "1",
                 "rootHash": text(tree.root()),
@@ -167,3 +193,42 @@ def test_a_signature_in_another_log_is_refused(owner, sigstore):
     bundle = json.dumps(owner.artifact()).encode()
     with pytest.raises(SignatureInvalid):
         BundleVerifier(sigstore.root).verify(bundle, digest=DIGEST, identity=owner.key.public_key(), now=system_clock())
+
+
+def test_an_entry_says_of_what_kind_it_is_and_how_it_was_hashed(owner):
+    for said in ({"kind": "dsse"}, {"apiVersion": "0.0.9"}):
+        with pytest.raises(SignatureInvalid, match="of another kind than it says"):
+            owner.check(owner.artifact(said=said))
+    for faulty in (owner.artifact(algorithm="SHA2_512"), owner.old_artifact(algorithm="sha512")):
+        with pytest.raises(SignatureInvalid, match="another hash algorithm"):
+            owner.check(faulty)
+    assert owner.check(owner.artifact())
+    assert owner.check(owner.old_artifact())
+
+
+def test_a_bundle_by_a_key_is_one_by_a_key_with_one_entry_about_one_digest(owner, sigstore):
+    for make in (owner.artifact, owner.envelope):
+        certified = make()
+        chain = json.loads(sigstore.root)["certificateAuthorities"][0]["certChain"]["certificates"]
+        del certified["verificationMaterial"]["publicKey"]
+        certified["verificationMaterial"]["certificate"] = chain[0]
+        with pytest.raises(SignatureInvalid, match="signed with a certificate"):
+            owner.check(certified)
+        twice = make()
+        twice["verificationMaterial"]["tlogEntries"] *= 2
+        with pytest.raises(SignatureInvalid, match="exactly one log entry"):
+            owner.check(twice)
+        assert owner.check(make())
+    again = owner.envelope()
+    again["dsseEnvelope"]["signatures"] *= 2
+    with pytest.raises(SignatureInvalid, match="exactly one signature"):
+        owner.check(again)
+    said = change(owner.artifact(), "messageSignature", "messageDigest", "digest", value=text(bytes(32)))
+    with pytest.raises(SignatureInvalid, match="about another digest"):
+        owner.check(said)
+
+
+def test_a_managed_key_on_another_curve_signs_nothing(sigstore):
+    large = Owner(sigstore, ec.SECP384R1)
+    with pytest.raises(SignatureInvalid, match="P-256"):
+        large.check(large.artifact())

@@ -123,8 +123,8 @@ class Reader:
         first = self._take(1)[0]
         if first < 0x80:
             return first
-        if first in (0x80, 0xFF) or first & 0x7F > 4:
-            raise TimestampRequestInvalid("a length is indefinite or longer than four bytes")
+        if first == 0x80:
+            raise TimestampRequestInvalid("a length is indefinite")
         encoded = self._take(first & 0x7F)
         size = int.from_bytes(encoded, "big")
         if encoded[0] == 0 or size < 0x80:

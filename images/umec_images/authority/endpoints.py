@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from umec_core.clock import Clock
 from umec_core.http import require_json
 from umec_images.authority.certificate import prove_key
-from umec_images.authority.entry import MAX_ENTRY, parse_entry
-from umec_images.authority.errors import CsrInvalid, EntryInvalid, TimestampRequestInvalid
+from umec_images.authority.entry import parse_entry
+from umec_images.authority.errors import CsrInvalid
 from umec_images.authority.identity import IdentityVerifier
 from umec_images.authority.journal import Journal
 from umec_images.authority.log import SigstoreLog
 from umec_images.authority.material import AuthorityMaterial
-from umec_images.authority.timestamp import MAX_REQUEST, parse_request, respond
+from umec_images.authority.timestamp import parse_request, respond
 from umec_images.authority.trust import client_trust_config, trusted_root
 
 __all__ = ["authority_router"]
@@ -91,8 +91,7 @@ def _signing_certificate(
 def _log_entry(material: AuthorityMaterial, log: SigstoreLog, clock: Clock) -> Callable[..., Awaitable[Response]]:
     async def log_entry(request: Request) -> Response:
         require_json(request)
-        body = await _body(request, MAX_ENTRY, EntryInvalid)
-        now = clock()
+        body, now = await request.body(), clock()
         entry = await asyncio.to_thread(parse_entry, body, issuer=material.issuer, now=now)
         return JSONResponse(await log.append(entry, now=now), status_code=201)
 
@@ -101,7 +100,7 @@ def _log_entry(material: AuthorityMaterial, log: SigstoreLog, clock: Clock) -> C
 
 def _timestamp(material: AuthorityMaterial, clock: Clock) -> Callable[..., Awaitable[Response]]:
     async def timestamp(request: Request) -> Response:
-        wanted = parse_request(await _body(request, MAX_REQUEST, TimestampRequestInvalid))
+        wanted = parse_request(await request.body())
         answer = respond(wanted, key=material.tsa_key, certificate=material.tsa_certificate, now=clock())
         return Response(answer, status_code=201, media_type="application/timestamp-reply")
 
@@ -113,15 +112,6 @@ def _document(content: dict[str, Any]) -> Callable[[], Awaitable[Response]]:
         return JSONResponse(content, headers={"Cache-Control": f"max-age={STATIC_SECONDS}"})
 
     return document
-
-
-async def _body(request: Request, limit: int, error: type[EntryInvalid | TimestampRequestInvalid]) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise error(f"the body has more than {limit} bytes")
-    return bytes(body)
 
 
 def _pem(material: AuthorityMaterial) -> str:

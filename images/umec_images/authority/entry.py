@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from umec_images.authority.certificate import Issuer
@@ -90,12 +90,6 @@ class _Request(_Wire):
     hashed_rekord: _HashedRekord | None = Field(default=None, alias="hashedRekordRequestV002")
     dsse: _Dsse | None = Field(default=None, alias="dsseRequestV002")
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> "_Request":
-        if (self.hashed_rekord is None) == (self.dsse is None):
-            raise ValueError("exactly one of hashedRekordRequestV002 and dsseRequestV002")
-        return self
-
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -118,11 +112,12 @@ def parse_entry(data: bytes, *, issuer: Issuer, now: datetime) -> LogEntry:
         request = _Request.model_validate_json(data)
     except ValidationError as error:
         raise EntryInvalid(f"no request of a Rekor v2 log: {error.errors()[0]['msg']}") from error
-    if request.hashed_rekord is not None:
-        return _hashed_rekord(request.hashed_rekord, issuer, now)
-    if request.dsse is not None:
-        return _dsse(request.dsse, issuer, now)
-    raise EntryInvalid("the request is empty")
+    match request.hashed_rekord, request.dsse:
+        case _HashedRekord() as wanted, None:
+            return _hashed_rekord(wanted, issuer, now)
+        case None, _Dsse() as wanted:
+            return _dsse(wanted, issuer, now)
+    raise EntryInvalid("a request is exactly one of hashedRekordRequestV002 and dsseRequestV002")
 
 
 def _hashed_rekord(request: _HashedRekord, issuer: Issuer, now: datetime) -> LogEntry:

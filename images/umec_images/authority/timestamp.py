@@ -17,10 +17,8 @@ from cryptography.x509 import Certificate
 from umec_images.authority import der
 from umec_images.authority.errors import TimestampRequestInvalid
 
-__all__ = ["MAX_REQUEST", "TimestampRequest", "parse_request", "respond"]
+__all__ = ["TimestampRequest", "parse_request", "respond"]
 
-MAX_REQUEST: Final = 512
-"""Bytes. A request for a SHA-256 imprint with a nonce is below 100; extensions are refused."""
 MAX_NONCE: Final = 32
 """Bytes. Clients send 8; nothing asks for more."""
 
@@ -50,8 +48,6 @@ class TimestampRequest:
 
 def parse_request(data: bytes) -> TimestampRequest:
     """Read a TimeStampReq (RFC 3161 §2.4.1). Raises TimestampRequestInvalid for any other bytes."""
-    if len(data) > MAX_REQUEST:
-        raise TimestampRequestInvalid(f"more than {MAX_REQUEST} bytes")
     outer = der.Reader(data)
     request = outer.enter(der.SEQUENCE)
     outer.finish()

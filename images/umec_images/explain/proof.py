@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from umec_images.explain.checks import Check, Status, attempt
-from umec_images.promotion.evidence import Attached, Attachment, Proof, prove, verify_attachment
+from umec_images.promotion.evidence import Attached, Attachment, Proof, Said, prove, verify_attachment
 from umec_images.statements import PROVENANCE
-from umec_images.verify import BundleVerifier, VerifiedStatement
+from umec_images.verify import BundleVerifier
 from umec_images.verify.identity import Expected
 
 __all__ = ["explain_proof", "moment"]
@@ -46,8 +46,6 @@ def _built(proof: Proof) -> str:
     return f"built by {proof.signer.subject}, signed at {moment(proof.signed_at)}"
 
 
-def _said(verified: VerifiedStatement) -> str:
-    kind = verified.statement.predicate_type
-    what = "provenance" if kind == PROVENANCE else kind
-    who = "a managed key" if verified.signer is None else verified.signer.subject
-    return f"{what} by {who}, signed at {moment(verified.signed_at)}"
+def _said(said: Said) -> str:
+    what = "provenance" if said.kind == PROVENANCE else said.kind
+    return f"{what} by {said.signer.subject}, signed at {moment(said.signed_at)}"

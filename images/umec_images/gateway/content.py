@@ -9,8 +9,6 @@ from umec_images.gateway.errors import DigestStated, MemberMissing, ReferrersFul
 from umec_images.oci.errors import ManifestInvalid, ManifestUnknown
 from umec_images.oci.manifest import (
     INDEX,
-    INDEX_TYPES,
-    MANIFEST_TYPES,
     MAX_DESCRIPTORS,
     MAX_MANIFEST,
     Descriptor,
@@ -55,7 +53,7 @@ class Contents:
         Raises ManifestInvalid, DigestStated, MemberMissing, TagImmutable, TagReserved or ReferrersFull; and
         ManifestDamaged or BackendUnavailable where the store does not say what a tag or a list of referrers is now.
         """
-        parsed = _parse(content, media_type)  # 1
+        parsed = parse_manifest_or_index(content, media_type=media_type)  # 1
         digest = digest_of(content)
         await self._check_members(repository, parsed)  # 3
         if reference.startswith("sha256:"):
@@ -128,12 +126,6 @@ class Contents:
 
 def _index(manifests: list[Descriptor]) -> bytes:
     return encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [each.to_json() for each in manifests]})
-
-
-def _parse(content: bytes, media_type: str) -> Manifest | Index:
-    if media_type not in MANIFEST_TYPES | INDEX_TYPES:
-        raise ManifestInvalid("the media type is that of no manifest or index")
-    return parse_manifest_or_index(content, media_type=media_type)
 
 
 def _fallback_tag(digest: str) -> str:

@@ -180,8 +180,6 @@ def _agreed(stated: str | None, transport: str | None, allowed: frozenset[str], 
 
 
 def _validate(model: type[_Document], data: bytes) -> _Document:
-    if len(data) > MAX_MANIFEST:
-        raise ManifestInvalid(f"more than {MAX_MANIFEST} bytes")
     try:
         document = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from umec_images.oci.errors import ManifestInvalid
 from umec_images.oci.manifest import BUNDLE, Descriptor, parse_manifest, parse_manifest_or_index
 from umec_images.oci.version import Version, version_of
 from umec_images.statements import PROVENANCE, parse_provenance
-from umec_images.verify import AnyIdentity, BundleVerifier, Identity, SignerIdentity, VerifiedStatement
+from umec_images.verify import AnyIdentity, BundleVerifier, Identity, SignerIdentity
 from umec_images.verify.bundle import MAX_BUNDLE
 from umec_images.verify.identity import Expected
 
@@ -25,6 +25,7 @@ __all__ = [
     "Builders",
     "Proof",
     "Registry",
+    "Said",
     "fetch_attached",
     "prove",
     "trusted_builders",
@@ -80,6 +81,18 @@ class Attached:
     """As the manifest states it."""
     bundles: tuple[Attachment, ...]
     envelopes: tuple[Attachment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an expected builder said in one bundle: a statement of this kind; made by `verify_attachment` only."""
+
+    kind: str
+    signer: SignerIdentity
+    signed_at: datetime
+    bundle_id: str
+    sha256: str
+    """Of the bundle, hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,52 +160,44 @@ def prove(attached: Attached, verifier: BundleVerifier, expected: Expected, now:
     What does not verify is passed over (whoever may push may attach), unless nothing does: then ImageUnsigned,
     SignatureInvalid or IdentityRefused says why.
     """
-    if not attached.bundles:
-        raise ImageUnsigned(
-            f"nothing signed is attached to {attached.digest}", advice="`umec image sign` attaches a bundle"
-        )
-    verified: dict[str, tuple[VerifiedStatement, Attachment]] = {}
+    said: dict[str, Said] = {}
     refusals: list[UmecError] = []
     for bundle in attached.bundles:
         try:
             statement = verify_attachment(bundle, attached.digest, verifier, expected, now)
-            verified.setdefault(statement.bundle_id, (statement, bundle))
+            said.setdefault(statement.bundle_id, statement)
         except UmecError as refusal:
             refusals.append(refusal)
-    built = [entry for entry in verified.values() if entry[0].statement.predicate_type == PROVENANCE]
+    built = [each for each in said.values() if each.kind == PROVENANCE]
     if not built:
         raise _why(attached, refusals)
-    statement, _ = min(built, key=lambda entry: (entry[0].signed_at, entry[0].bundle_id))
-    if statement.signer is None:
-        raise SignatureInvalid("a managed key is no identity of a builder")
-    others = [entry for entry in verified.values() if entry not in built]
+    first = min(built, key=lambda each: (each.signed_at, each.bundle_id))
+    others = [each for each in said.values() if each.kind != PROVENANCE]
     return Proof(
-        signer=statement.signer,
-        signed_at=statement.signed_at,
-        builders=frozenset(entry.signer.subject for entry, _ in built if entry.signer is not None),
-        bundles=tuple(bundle.sha256 for _, bundle in (*built, *others)),
-        sboms=sum(entry.statement.predicate_type in SBOMS for entry, _ in others),
+        signer=first.signer,
+        signed_at=first.signed_at,
+        builders=frozenset(each.signer.subject for each in built),
+        bundles=tuple(each.sha256 for each in (*built, *others)),
+        sboms=sum(each.kind in SBOMS for each in others),
     )
 
 
 def verify_attachment(
     bundle: Attachment, digest: str, verifier: BundleVerifier, expected: Expected, now: datetime
-) -> VerifiedStatement:
+) -> Said:
     """Return what an expected identity said about a digest in one bundle, provenance only in its own name.
 
     Raises SignatureInvalid, IdentityRefused, StatementInvalid or DigestMismatch.
     """
-    statement = verifier.verify_statement(bundle.content, digest=digest, identity=expected, now=now)
-    if statement.statement.predicate_type == PROVENANCE:
-        _check_builder(statement)
-    return statement
-
-
-def _check_builder(verified: VerifiedStatement) -> None:
-    """Return if provenance names the builder who signed it: a builder may not speak for another."""
-    named = parse_provenance(verified.statement).builder
-    if verified.signer is None or named != verified.signer.subject:
-        raise IdentityRefused(f"the provenance names the builder {named}, who has not signed it")
+    found = verifier.verify_statement(bundle.content, digest=digest, identity=expected, now=now)
+    if found.signer is None:
+        raise SignatureInvalid("a managed key is no identity of a builder")
+    kind = found.statement.predicate_type
+    if kind == PROVENANCE:
+        named = parse_provenance(found.statement).builder
+        if named != found.signer.subject:  # a builder does not speak for another
+            raise IdentityRefused(f"the provenance names the builder {named}, who has not signed it")
+    return Said(kind, found.signer, found.signed_at, found.bundle_id, bundle.sha256)
 
 
 def _why(attached: Attached, refusals: Sequence[UmecError]) -> UmecError:
@@ -201,7 +206,9 @@ def _why(attached: Attached, refusals: Sequence[UmecError]) -> UmecError:
         for refusal in refusals:
             if isinstance(refusal, kind):
                 return refusal
-    return ImageUnsigned(f"what is attached to {attached.digest} is signed, and none of it is provenance")
+    return ImageUnsigned(
+        f"no provenance is attached to {attached.digest}", advice="`umec image sign` signs it and attaches a bundle"
+    )
 
 
 async def _attachment(

@@ -116,27 +116,26 @@ class BundleVerifier:
         self, raw: bytes, wanted: bytes, identity: Expected | EllipticCurvePublicKey, now: datetime
     ) -> VerifiedStatement:
         bundle = _parse(raw)  # 1
-        if bundle.dsse_envelope is None or len(bundle.dsse_envelope.signatures) != 1:
+        envelope = bundle.dsse_envelope
+        if envelope is None or len(envelope.signatures) != 1:
             raise SignatureInvalid("the bundle holds no DSSE envelope with exactly one signature")
-        signature = bundle.dsse_envelope.signatures[0].sig
+        signature = envelope.signatures[0].sig
         times = verified_times(bundle, signature, self.root.time_authorities, now)  # 2
         signer = None
         if isinstance(identity, EllipticCurvePublicKey):
             key = identity
-            self._trusted(lambda root: managed.verify_envelope(bundle, key, root.logs(times)))  # 3, 4, 5
+            self._trusted(lambda root: managed.verify_envelope(bundle, envelope, key, root.logs(times)))  # 3, 4, 5
         else:
             verified = Bundle(bundle)
             if intoto.is_intoto(bundle):
-                self._trusted(lambda root: intoto.verify(bundle, verified, root, times))  # 3, 4
+                self._trusted(lambda root: intoto.verify(envelope, verified, root, times))  # 3, 4
             else:
                 self._trusted(lambda root: root.verifier(times).verify_dsse(verified, IdentityLater()))  # 3, 4
             signer = signer_of(verified.signing_certificate)
             identity.require(signer)  # 5
-        if bundle.dsse_envelope.payload_type != IN_TOTO:  # 6
-            raise StatementInvalid(
-                f"the payload type is {bundle.dsse_envelope.payload_type!r:.100}, expected {IN_TOTO}"
-            )
-        statement = parse_statement(bundle.dsse_envelope.payload)
+        if envelope.payload_type != IN_TOTO:  # 6
+            raise StatementInvalid(f"the payload type is {envelope.payload_type!r:.100}, expected {IN_TOTO}")
+        statement = parse_statement(envelope.payload)
         if wanted.hex() not in {subject.digests.get("sha256") for subject in statement.subjects}:
             raise DigestMismatch(f"the signed statement is not about {PREFIX}{wanted.hex()}")
         return VerifiedStatement(statement, signer, times[-1], bundle_id(bundle, signature))
@@ -145,14 +144,17 @@ class BundleVerifier:
         self, raw: bytes, wanted: bytes, identity: Expected | EllipticCurvePublicKey, now: datetime
     ) -> VerifiedArtifact:
         bundle = _parse(raw)  # 1
-        if bundle.message_signature is None:
+        signed = bundle.message_signature
+        if signed is None:
             raise SignatureInvalid("the bundle holds no signature of an artifact")
-        signature = bundle.message_signature.signature
+        signature = signed.signature
         times = verified_times(bundle, signature, self.root.time_authorities, now)  # 2
         signer = None
         if isinstance(identity, EllipticCurvePublicKey):
             key = identity
-            self._trusted(lambda root: managed.verify_artifact(bundle, wanted, key, root.logs(times)))  # 3, 4, 5, 6
+            self._trusted(
+                lambda root: managed.verify_artifact(bundle, signed, wanted, key, root.logs(times))
+            )  # 3, 4, 5, 6
         else:
             verified = Bundle(bundle)
             hashed = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=wanted)

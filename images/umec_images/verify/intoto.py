@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from sigstore.models import Bundle
 from sigstore_models.bundle import v1
+from sigstore_models.intoto import Envelope
 
 from umec_core.dsse import pre_authentication_encoding
 from umec_images.errors import SignatureInvalid
@@ -33,11 +34,8 @@ def is_intoto(bundle: v1.Bundle) -> bool:
     return len(entries) == 1 and (entries[0].kind_version.kind, entries[0].kind_version.version) == KIND
 
 
-def verify(bundle: v1.Bundle, verified: Bundle, root: TrustRoot, times: tuple[datetime, ...]) -> None:
+def verify(envelope: Envelope, verified: Bundle, root: TrustRoot, times: tuple[datetime, ...]) -> None:
     """Return if the bundle's certificate signed its envelope; raises SignatureInvalid, or what the library does."""
-    envelope = bundle.dsse_envelope
-    if envelope is None:
-        raise SignatureInvalid("the bundle holds no DSSE envelope")
     root.verifier(times).verify_certificate(verified)  # 1
     key = verified.signing_certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):

@@ -14,6 +14,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -24,6 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from sigstore.models import TransparencyLogEntry, TrustedRoot
 from sigstore_models.bundle.v1 import Bundle
+from sigstore_models.common.v1 import MessageSignature
+from sigstore_models.intoto import Envelope
 
 from umec_core.dsse import pre_authentication_encoding
 from umec_images.errors import SignatureInvalid
@@ -43,21 +46,17 @@ def load_key(pem: bytes) -> EllipticCurvePublicKey:
     return key
 
 
-def verify_artifact(bundle: Bundle, digest: bytes, key: EllipticCurvePublicKey, root: TrustedRoot) -> None:
+def verify_artifact(
+    bundle: Bundle, signed: MessageSignature, digest: bytes, key: EllipticCurvePublicKey, root: TrustedRoot
+) -> None:
     """Return if `key` signed what has this SHA-256 digest; raises SignatureInvalid, or what the library does."""
-    signed = bundle.message_signature
-    if signed is None:
-        raise SignatureInvalid("the bundle holds no signature of an artifact")
     if signed.message_digest is not None and signed.message_digest.digest != digest:
         raise SignatureInvalid("the bundle is about another digest")
     _verify(bundle, digest, signed.signature, key, root)
 
 
-def verify_envelope(bundle: Bundle, key: EllipticCurvePublicKey, root: TrustedRoot) -> None:
-    """Return if `key` signed the DSSE envelope; raises SignatureInvalid, or what the library does."""
-    envelope = bundle.dsse_envelope
-    if envelope is None or len(envelope.signatures) != 1:
-        raise SignatureInvalid("the bundle holds no DSSE envelope with exactly one signature")
+def verify_envelope(bundle: Bundle, envelope: Envelope, key: EllipticCurvePublicKey, root: TrustedRoot) -> None:
+    """Return if `key` made the envelope's first signature; raises SignatureInvalid, or what the library does."""
     signed = pre_authentication_encoding(envelope.payload_type, envelope.payload)
     _verify(bundle, hashlib.sha256(signed).digest(), envelope.signatures[0].sig, key, root)
 
@@ -100,8 +99,6 @@ def _logged(kind: str, version: str, body: dict[str, Any]) -> tuple[bytes, bytes
             digest = _decode(spec["data"]["digest"])
         case _:
             raise SignatureInvalid(f"a log entry of the kind {kind} {version} is not read for managed keys")
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise SignatureInvalid("the key in the log entry is of another kind")
     return digest, _decode(spec["signature"]["content"]), _spki(key)
 
 
@@ -109,5 +106,5 @@ def _decode(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def _spki(key: EllipticCurvePublicKey) -> bytes:
+def _spki(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
