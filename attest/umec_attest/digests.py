@@ -49,8 +49,8 @@ def _parse_digest(text: object, algorithm: HashAlgorithm) -> bytes:
         value = bytes.fromhex(text)
     except ValueError:
         raise PcrValuesInvalid("a PCR value must be hex") from None
-    if len(value) != algorithm.digest_size:  # fromhex skips white space
-        raise PcrValuesInvalid("a PCR value must be hex without spaces")
+    if value.hex() != text:  # fromhex skips white space and takes capitals
+        raise PcrValuesInvalid("a PCR value must be hex in lower case, without spaces")
     return value
 
 

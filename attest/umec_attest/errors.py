@@ -18,6 +18,7 @@ from umec_core.errors import Kind, UmecError
 __all__ = [
     "AkAttributes",
     "AttestError",
+    "BootLogDataMismatch",
     "BootLogEmpty",
     "BootLogInvalid",
     "BootLogRefused",
@@ -255,6 +256,12 @@ class BootLogReplayMismatch(BootLogRefused):
     """A log whose replay does not give the quoted PCR values."""
 
     code = "bootlog-replay-mismatch"
+
+
+class BootLogDataMismatch(BootLogRefused):
+    """An event whose digest is not of its data, though events of its kind always hash it."""
+
+    code = "bootlog-data-mismatch"
 
 
 # --- runtime measurements -------------------------------------------------------------------------------------------

@@ -188,6 +188,8 @@ def _cut(offset: int, size: int, end: int) -> ImaInvalid:
 
 
 def _hex(text: bytes) -> bytes:
+    if text != text.lower():
+        raise ImaInvalid("hex in lower case expected, as the kernel writes it")
     try:
         return a2b_hex(text)
     except ValueError:

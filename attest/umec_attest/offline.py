@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from umec_attest.appraisal import Appraisal, appraise
+from umec_attest.bootlog.coverage import check_coverage
 from umec_attest.bootlog.parse import parse_boot_log
 from umec_attest.bootlog.replay import ReplayedLog, verify_boot_log
 from umec_attest.digests import PcrValues, parse_pcr_values
@@ -58,11 +59,18 @@ class EvidencePieces:
 
 @dataclass(frozen=True, slots=True)
 class ConsistentEvidence:
-    """Pieces that fit each other. Only `check_consistency` makes one."""
+    """Pieces that fit each other. Only `check_consistency` makes one.
+
+    `boot_events` and `ima_entries` are how many there are, None without a list. `boot_bytes_uncovered` are those of
+    the events' data that no digest covers: what they say is proven by nothing.
+    """
 
     quote: UnanchoredQuote
     log: ReplayedLog | None
     checked: tuple[str, ...]
+    boot_events: int | None = None
+    boot_bytes_uncovered: int | None = None
+    ima_entries: int | None = None
 
 
 def parse_key(data: bytes) -> Public:
@@ -75,7 +83,8 @@ def parse_key(data: bytes) -> Public:
 def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     """Check that quote, signature, PCR values and logs fit each other, under the folder's own key and nonce.
 
-    Errors: those of `verify_quote` and `verify_boot_log`; `EvidenceIncomplete` without `ak.pub` or `nonce.bin`.
+    Errors: those of `verify_quote`, `verify_boot_log`, `check_coverage` and `verify_ima`; `EvidenceIncomplete` without
+    `ak.pub` or `nonce.bin`.
     """
     if pieces.ak is None or pieces.nonce is None:
         raise EvidenceIncomplete("ak.pub and nonce.bin are needed")
@@ -87,14 +96,16 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     if pieces.ak_parent is not None:
         _check_parent(quote, ak, parse_key(pieces.ak_parent))
         checked.append("signer")
-    log = None
+    log, events, uncovered, entries = None, None, None, None
     if pieces.boot_log is not None:
-        log = verify_boot_log(parse_boot_log(pieces.boot_log), quote)
+        raw = parse_boot_log(pieces.boot_log)
+        log, events = verify_boot_log(raw, quote), len(raw.events)
+        uncovered = sum(len(event.data) for event in raw.events) - check_coverage(log)
         checked.append("boot-log")
     if pieces.ima is not None:
-        verify_ima(parse_ima(pieces.ima), quote)
+        entries = len(verify_ima(parse_ima(pieces.ima), quote))
         checked.append("ima")
-    return ConsistentEvidence(quote, log, tuple(checked))
+    return ConsistentEvidence(quote, log, tuple(checked), events, uncovered, entries)
 
 
 def judge_evidence(
