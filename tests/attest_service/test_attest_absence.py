@@ -14,7 +14,16 @@ import pytest
 from umec_attest.testing.swtpm import SoftwareTpm
 from umec_core.client import RemoteUnavailable
 from umec_core.jose import KeySet
-from umec_core.standing import MAX_AGE, Standing, StandingFallen, StandingFollower, StandingStale, StandingView
+from umec_core.standing import (
+    MAX_AGE,
+    Standing,
+    StandingEntry,
+    StandingFallen,
+    StandingFollower,
+    StandingStale,
+    StandingStatement,
+    StandingView,
+)
 from umec_core.tokens import StaticKeys
 
 Run = Callable[..., None]
@@ -221,12 +230,31 @@ def test_here_a_fallen_node_s_token_ends_before_the_feed_tells(run: Run, tpms: A
                 asked += [("GET", "reference-sets", others[0]), ("POST", "tickets", others[1])]
                 return [await world.http.request(how, f"/attest/v1/{path}", headers=who) for how, path, who in asked]
 
+            async def all_refused() -> None:
+                world.view.check("node-1", 2, world.clock())  # the feed has not told yet
+                told = {(answer.status_code, answer.json().get("code")) for answer in await answers()}
+                assert told == {(403, "standing-fallen")}
+                assert len((await world.get("nodes"))["nodes"]) == 1  # who is no node goes on
+
             assert {answer.status_code for answer in await answers()} == {200, 400}
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            await all_refused()
+            await world.post("nodes/node-1/readmit", {}, headers=world.admin)
+            assert (await world.round(booted))["generation"] == 5
+            await all_refused()  # it stands again, and the token is of before
             await world.post("nodes/node-1/revoke", {}, headers=world.admin)
-            world.view.check("node-1", 2, world.clock())  # the feed has not told yet
-            told = await answers()
-            assert [(answer.status_code, answer.json()["code"]) for answer in told] == [(403, "standing-fallen")] * 5
-            assert len((await world.get("nodes"))["nodes"]) == 1  # who is no node goes on
+            await all_refused()
+
+    run(body)
+
+
+def test_here_a_node_that_the_rows_do_not_know_is_nobody(run: Run) -> None:
+    async def body(world: Any) -> None:
+        now = world.clock()
+        entry = StandingEntry(1, "node-1", "acme", Standing.TRUSTED, 2, now)
+        world.view.apply(StandingStatement(now, 0, 1, None, (entry,)))  # as before an older database was restored
+        own = world.token("node:host", node="node-1", generation=2)
+        assert (await world.get("standings/own", headers=own, status=403))["code"] == "standing-fallen"
 
     run(body)
 

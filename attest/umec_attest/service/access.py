@@ -42,9 +42,6 @@ class Access:
     async def _check(self, node_id: str, generation: int | None) -> None:
         async with self._store.read() as session:
             node = await session.get(NodeRow, node_id)
-        if node is None:
-            raise StandingFallen(f"node {node_id} is not known to the verifier")
-        if not Standing(node.standing).stands or node.generation != generation:
-            raise StandingFallen(
-                f"node {node_id} is {node.standing} in generation {node.generation}, this is of {generation}"
-            )
+        if node is None or not Standing(node.standing).stands or node.generation != generation:
+            found = "unknown" if node is None else f"{node.standing} in generation {node.generation}"
+            raise StandingFallen(f"node {node_id} is {found}, the token is of generation {generation}")
