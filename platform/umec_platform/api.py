@@ -61,7 +61,7 @@ def same_tenant(principal: Principal) -> str:
 
 def own_instance(principal: Principal, instance: str) -> None:
     """Raise `InstanceForeign` unless the caller is this application instance."""
-    if principal.instance is None or principal.instance != instance:
+    if principal.instance != instance:
         raise InstanceForeign("the token is of another application instance")
 
 

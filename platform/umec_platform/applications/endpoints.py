@@ -17,7 +17,7 @@ from umec_platform.applications.schemas import (
 )
 from umec_platform.applications.service import Applications
 from umec_platform.effects import RuleKey
-from umec_platform.errors import InstanceForeign, RuleFixed
+from umec_platform.errors import InstanceForeign
 from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.service import DNS, TRAFFIC, Rules
 from umec_platform.services.service import Subscriptions
@@ -94,10 +94,8 @@ def _rules(verifier: TokenVerifier, rules: Rules, scope: str, kind: str, path: s
         row = await rules.get(RuleKey(instance, kind, rule))
         return entity(row.document, version=row.version)
 
-    async def put(request: Request, who: Principal, key: RuleKey, named: str, wish: TrafficRule | DnsRule) -> Response:
+    async def put(request: Request, who: Principal, key: RuleKey, wish: TrafficRule | DnsRule) -> Response:
         own_instance(who, key.instance)
-        if named != key.rule:
-            raise RuleFixed("the body names another rule than the path")
         row = await rules.put(who.subject, key, wish, expected=if_match(request))
         return entity(row.document, version=row.version)
 
@@ -105,12 +103,12 @@ def _rules(verifier: TokenVerifier, rules: Rules, scope: str, kind: str, path: s
 
         @router.put("/{rule}")
         async def put_traffic(request: Request, instance: str, rule: str, wish: TrafficRule, who: caller) -> Response:
-            return await put(request, who, RuleKey(instance, kind, rule), wish.traffic_rule_id, wish)
+            return await put(request, who, RuleKey(instance, kind, rule), wish)
     else:
 
         @router.put("/{rule}")
         async def put_dns(request: Request, instance: str, rule: str, wish: DnsRule, who: caller) -> Response:
-            return await put(request, who, RuleKey(instance, kind, rule), wish.dns_rule_id, wish)
+            return await put(request, who, RuleKey(instance, kind, rule), wish)
 
     return router
 

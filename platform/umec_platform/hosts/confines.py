@@ -7,7 +7,6 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from umec_platform.errors import HostFallen
 from umec_platform.rules.confine import Confines
 from umec_platform.tables.hosts import NetworkRow
 from umec_platform.tables.instances import InstanceRow
@@ -19,17 +18,14 @@ NOT_YET: Final = "the rule takes effect when its node stands and its instance ru
 
 
 async def confines_of(session: AsyncSession, row: InstanceRow) -> Confines:
-    """Return what the rules of an instance may touch; raises `HostFallen` while it has no address."""
+    """Return what the rules of an instance may touch; KeyError for one that has no address."""
     networks = await session.scalars(
         select(NetworkRow).where(NetworkRow.host == row.host, NetworkRow.tenant == row.tenant)
     )
     instances = await session.scalars(
         select(InstanceRow).where(InstanceRow.host == row.host, InstanceRow.tenant == row.tenant)
     )
-    confines = (await all_confines(session, list(networks), list(instances))).get(row.id)
-    if confines is None:
-        raise HostFallen(NOT_YET)
-    return confines
+    return (await all_confines(session, list(networks), list(instances)))[row.id]
 
 
 async def all_confines(

@@ -167,8 +167,7 @@ class Recovery:
 
 
 async def _admits(session: AsyncSession, host: str) -> bool:
-    row = await session.get(HostRow, host)
-    return row is not None and consequence(row.standing).admits
+    return consequence((await session.get_one(HostRow, host)).standing).admits
 
 
 async def _last_operation(session: AsyncSession, instance: str) -> OperationRow | None:

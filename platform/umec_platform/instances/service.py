@@ -225,8 +225,6 @@ async def _package_of(session: AsyncSession, app_d_id: str, tenant: str | None) 
         raise NoPackage("no onboarded package has this appDId", advice="`umec app onboard` makes one.")
     if len(found) > 1:
         raise PackageState("packages of several tenants have this appDId", advice="Name the tenant.")
-    if not found[0].enabled:
-        raise PackageState("the package is disabled")
     return found[0]
 
 

@@ -14,7 +14,7 @@ from umec_platform.rules.schemas import DnsRule, RuleState, TrafficRule
 from umec_platform.rules.translate import settle_dns_rule, settle_traffic_rule
 from umec_platform.standing import consequence
 from umec_platform.tables.hosts import HostRow
-from umec_platform.tables.instances import INSTANTIATED, InstanceRow
+from umec_platform.tables.instances import InstanceRow
 from umec_platform.tables.rules import RuleRow
 
 __all__ = ["DNS", "TRAFFIC", "Rules"]
@@ -73,8 +73,8 @@ class Rules:
         if expected is not None and expected not in {"*", f'"{row.version}"'}:
             raise EtagDiffers("the rule has changed since it was read", advice="Read it again.")
         instance = await session.get_one(InstanceRow, key.instance)
-        if instance.state != INSTANTIATED:
-            raise InstanceState("the instance is not instantiated")
+        if instance.address is None:
+            raise InstanceState("the instance does not run")
         document = _same_but_state(row, wish, instance)
         active = wish.state is RuleState.ACTIVE
         host = await session.get_one(HostRow, row.host)
