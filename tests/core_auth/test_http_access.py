@@ -20,7 +20,7 @@ def ask(world, url, *, proof_url=None, headers=(), scopes=("mec:app",), either=F
     may = require(world.verifier, *scopes, either=either)
 
     @router.get("/platform/v1/{name}")
-    async def show(name: str, who: Annotated[Principal, Depends(may)]) -> dict[str, str]:  # noqa: ARG001
+    async def show(name: str, who: Annotated[Principal, Depends(may)], x: int = 0) -> dict[str, str]:  # noqa: ARG001
         return {"client": who.client_id}
 
     async def asking():
