@@ -80,6 +80,8 @@ COMMANDS: Final = {
     "nodeimage publish": ("nodeimage", "publish", "GOOD/object.json", "--credential", FILE),
     "policy check": ("policy", "check", FILE),
     "policy explain": ("policy", "explain", "--default", "tokens", "--request", FILE),
+    "policy explain --decision": ("policy", "explain", "--default", "tokens", "--decision", FILE),
+    "policy show": ("policy", "show", FILE),
     "policy test": ("policy", "test", FILE),
     "service list": ("service", "list", "--credential", FILE),
     "tenant list": ("tenant", "list", "--credential", FILE),
