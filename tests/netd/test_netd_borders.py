@@ -23,7 +23,7 @@ from umec_platform.netd import image as image_module
 from umec_platform.netd import names, unpack
 from umec_platform.netd.boxes import Box, CompiledRule, Confinement, Direction, compile_rule
 from umec_platform.netd.decisions import verify_decision
-from umec_platform.netd.errors import ResolverFailed
+from umec_platform.netd.errors import ImageInvalid, ResolverFailed
 from umec_platform.netd.image import Layer, open_layer, read_image
 from umec_platform.netd.leases import Lease, LeaseTerms
 from umec_platform.netd.messages import DnsRule, InstanceSpec, TrafficFilter, TrafficRule
@@ -465,6 +465,7 @@ def test_as_many_layers_as_the_configuration_says_and_128_at_most(tmp_path, tool
     made = tools.Image(tmp_path / "c", [layer] * 2)
     digest = made.put(json.dumps({**made.manifest, "layers": made.manifest["layers"][:1]}).encode())
     assert code_of(read_image, made.folder, digest) == "image-invalid"
+    assert code_of(read_image, *_folder(tools.Image(tmp_path / "d", []))) == "image-invalid"
 
 
 def _folder(made):
@@ -476,6 +477,7 @@ def _folder(made):
     [
         {"Entrypoint": ["/a", 7]},
         {"Entrypoint": ["/a\x00"]},
+        {"Entrypoint": [["/a"]]},
         {"Env": [7]},
         {"Env": ["A=\x00"]},
         {"Env": ["1A=b"]},
@@ -490,7 +492,10 @@ def _folder(made):
 )
 def test_configurations_that_differ_in_one_thing(tmp_path, tools, config):
     layer = tools.tar_of(("file", b"content"))
-    assert code_of(read_image, *_folder(tools.Image(tmp_path / "a", [layer], config=config))) == "image-invalid"
+    made = tools.Image(tmp_path / "a", [layer], config=config)
+    with pytest.raises(ImageInvalid) as refused:
+        read_image(*_folder(made))
+    assert ("not a number" in refused.value.detail) is ("User" in config and "65536" not in str(config))
     good = {"Entrypoint": ["/a"], "Cmd": ["b"], "Env": ["A=b"], "WorkingDir": "/w", "User": "65535:1"}
     found = read_image(*_folder(tools.Image(tmp_path / "b", [layer], config=good))).config
     assert (found.args, found.env, found.cwd, found.user) == (("/a", "b"), ("A=b",), "/w", (65535, 1))

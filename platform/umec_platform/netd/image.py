@@ -167,9 +167,10 @@ def _document(blobs: Path, digest: str) -> dict[str, Any]:
 
 
 def _digest(value: object) -> str:
-    if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
+    match = _DIGEST.fullmatch(str(value))
+    if match is None:
         raise ImageInvalid("a digest is not sha256 in lower-case hexadecimal")
-    return value
+    return match[0]
 
 
 def _layer(descriptor: dict[str, Any], diff_id: str) -> Layer:
