@@ -54,7 +54,9 @@ MATCHES: Final[tuple[Path, ...]] = (
     (*NAME, "domainName"),
 )
 """Fields whose text is read when their rule is translated for the host."""
-REFUSALS: Final = frozenset({"appd-invalid", "rule-invalid", "rule-unsupported", "permission-not-grantable"})
+REFUSALS: Final = frozenset(
+    {"appd-invalid", "json-malformed", "rule-invalid", "rule-unsupported", "permission-not-grantable"}
+)
 """How a descriptor with a wrong text may be refused."""
 OTHER_NAME: Final = "other.city.mec.internal"
 
