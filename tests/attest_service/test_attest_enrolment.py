@@ -34,10 +34,37 @@ def test_without_a_ticket_an_operator_approves(run: Run, tpms: Any) -> None:
             assert not (await world.enrol(booted.node))["approved"]
             assert (await world.round(booted, status=409))["code"] == "node-assignment-missing"
             path, who = "nodes/node-1/approve", world.admin
-            assert (await world.post(path, {}, status=409, headers=who))["code"] == "node-assignment-missing"
+            for half in ({}, {"tenant": "acme"}, {"image": "edge-node"}):
+                assert (await world.post(path, half, status=409, headers=who))["code"] == "node-assignment-missing"
             await world.post(path, {"tenant": "acme", "image": "edge-node"}, headers=who)
             assert (await world.post(path, {}, status=409, headers=who))["code"] == "standing-conflict"
             assert (await world.round(booted))["standing"] == "trusted"
+
+    run(body)
+
+
+def test_only_what_waits_is_approved(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.enrol(booted.node)
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            whole = {"tenant": "acme", "image": "edge-node"}
+            refused = await world.post("nodes/node-1/approve", whole, status=409, headers=world.admin)
+            assert refused["code"] == "standing-conflict"
+
+    run(body)
+
+
+def test_a_ticket_that_ends_before_the_activation_is_none(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            for wait, status in ((60, 403), (59, 200)):
+                ticket = await world.ticket(booted.node, lifetime_seconds=60)
+                begun = await world.post("enrolments", booted.node.enrolment(ticket=ticket), status=201)
+                proof = await asyncio.to_thread(booted.node.activation, begun)
+                world.clock.advance(wait)
+                answer = await world.post(f"enrolments/{begun['enrolment']}/activation", proof, status=status)
+                assert answer.get("code") == ("ticket-expired" if status == 403 else None)
 
     run(body)
 

@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import TypeAdapter, ValidationError
 
+from umec_attest.errors import NodeKeyAttributes
 from umec_attest.service.evidence.challenge import ChallengeSeal
+from umec_attest.service.evidence.keys import known_keys
+from umec_attest.service.tables import NodeRow
 from umec_attest.service.trust import TrustFileInvalid, load_roots, load_signers
 from umec_attest.service.wire import MAX_BLOB, Blob
+from umec_attest.tpm.algorithms import HashAlgorithm
+from umec_attest.tpm.public import Attributes, EccParameters, Public, RsaParameters
 
 
 @pytest.mark.parametrize(
@@ -48,6 +54,19 @@ def test_blobs_are_base64_of_so_many_bytes(value: Any) -> None:
     with pytest.raises(ValidationError):
         blob.validate_python(value)
     assert len(blob.validate_python(base64.b64encode(bytes(MAX_BLOB)).decode())) == MAX_BLOB
+
+
+def test_a_row_without_a_node_key_on_p256_has_no_keys() -> None:
+    number = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+    signs = Attributes.SIGN | Attributes.FIXED_TPM
+    other = Public(HashAlgorithm.SHA256, signs, b"", RsaParameters(None, None, 2048, 0, number.to_bytes(256, "big")))
+    point = generate_private_key(SECP256R1()).public_key().public_numbers()
+    x, y = point.x.to_bytes(32, "big"), point.y.to_bytes(32, "big")
+    good = Public(HashAlgorithm.SHA256, signs, b"", EccParameters(None, None, 3, None, x, y)).to_bytes()
+    with pytest.raises(NodeKeyAttributes) as refused:
+        known_keys(NodeRow(ak_public=good, ek_public=good, node_key_public=other.to_bytes()))
+    assert refused.value.code == "node-key-attributes"
+    assert known_keys(NodeRow(ak_public=good, ek_public=good, node_key_public=good)).node_key["kty"] == "EC"
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

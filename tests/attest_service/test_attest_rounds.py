@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from sqlalchemy import delete
 
 from umec_attest.ear import EAR_TYPE
+from umec_attest.service.tables import BootLogRow
 from umec_attest.testing.adversary import drop_event, extend_pcr, flip_byte
 from umec_attest.testing.image import Tamper
 from umec_core.jose import KeySet, verify_jwt
@@ -124,6 +126,48 @@ def test_another_boot_log_than_before_is_wanted_whole(run: Run, tpms: Any) -> No
             assert (await world.challenge())["boot_log"] == "digest"
 
     run(body)
+
+
+def test_a_boot_log_and_its_hash_do_not_contradict_each_other(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.enrol(booted.node, ticket=await world.ticket(booted.node))
+            await world.reference()
+            evidence = booted.evidence(await world.challenge())
+            other = {**evidence, "boot_log_sha256": "00" * 32}
+            assert (await world.post("evidence", other, status=422))["code"] == "boot-log-required"
+            assert (await world.post("evidence", evidence))["standing"] == "trusted"
+
+    run(body)
+
+
+def test_after_a_log_that_did_not_hold_no_hash_will_do(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            good, booted.log = booted.log, booted.log[:-1]
+            challenge = {**await world.challenge(), "boot_log": "full"}
+            assert (await world.post("evidence", booted.evidence(challenge)))["standing"] == "untrusted"
+            booted.log = good
+            by_hash = booted.evidence({**await world.challenge(), "boot_log": "digest"})
+            refused = await world.post("evidence", by_hash, status=422)
+            assert (refused["code"], refused["detail"][:24]) == ("boot-log-required", "the node booted since it")
+            assert (await world.round(booted))["verdict"] == "affirming"
+
+    run(body)
+
+
+def test_a_boot_log_that_is_not_kept_any_more_is_wanted_again(reopen: Any, tpms: Any, clock: Any) -> None:
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as world:
+                await world.ready_node(booted)
+                await world.service._store.write(lambda session: session.execute(delete(BootLogRow)))
+            async with reopen(clock) as world:
+                assert (await world.round(booted, status=422))["code"] == "boot-log-required"
+                assert (await world.round(booted))["verdict"] == "affirming"
+
+    asyncio.run(body())
 
 
 def test_a_late_answer_and_one_for_another_node_are_refused(run: Run, tpms: Any) -> None:

@@ -81,6 +81,22 @@ def test_a_silent_node_lapses_unasked_and_comes_back_by_good_evidence(run: Run, 
     run(body)
 
 
+def test_a_deadline_is_kept_between_two_marks_of_presence(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            await world.pass_time(2)
+            await world.pass_time(85)  # marks every five seconds from here on
+            world.clock.advance(2)
+            await world.service.look()
+            assert (await world.get("nodes/node-1"))["standing"] == "trusted"
+            world.clock.advance(1)
+            await world.service.look()
+            assert (await world.get("nodes/node-1"))["standing"] == "lapsed"
+
+    run(body)
+
+
 def test_an_untrusted_node_does_not_lapse_into_something_better(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:

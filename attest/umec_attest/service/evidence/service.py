@@ -229,13 +229,12 @@ class RoundService:
         return self._references.verified(node.image, filed, now)
 
     async def _check_same(self, session: AsyncSession, node: NodeRow, judged: _Judged) -> None:
-        """Refuse what was judged by an image, a reference set or a policy that do not count any more (4)."""
+        """Refuse what was judged by the reference set of another image, or one that does not count any more (4)."""
         newest = None if node.image is None else await self._references.identity(session, node.image)
         held = (judged.reference.version, judged.reference.sha256)
-        policy = judged.appraisal.policy_digest == judged.challenge.policy == self._policies.digest
-        if node.image != judged.node.image or newest != held or not policy:
+        if newest != held:
             raise EvidenceStale(
-                "meanwhile the node was given another image, reference set or policy", advice="ask for a new challenge"
+                "meanwhile the node was given another image or reference set", advice="ask for a new challenge"
             )
 
     async def _ask_for_log(self, node_id: str) -> None:
@@ -250,8 +249,8 @@ class RoundService:
 
     async def _apply(self, session: AsyncSession, judged: _Judged, now: datetime) -> _Effect:
         """Give evidence its effect (6). Of two answers to one challenge, the transaction lets exactly one through."""
-        node = await session.get(NodeRow, judged.node.id, with_for_update=True)
-        if node is None or node.ak_public != judged.node.ak_public:
+        node = await session.get_one(NodeRow, judged.node.id, with_for_update=True)  # no node is ever deleted
+        if node.ak_public != judged.node.ak_public:
             raise NonceSuperseded("the node was enrolled anew meanwhile", advice="ask for a new challenge")
         if node.standing == Standing.REVOKED.value:
             raise NodeRevoked(f"node {node.id} is revoked")
@@ -270,7 +269,7 @@ class RoundService:
 
     def _result_lives(self, node: NodeRow, judged: _Judged, now: datetime) -> bool:
         """Tell whether the last result says what a new one would, for half of a life and two rounds to come."""
-        if node.result is None or node.result_expires_at is None:
+        if node.result_expires_at is None:
             return False
         least = max(self._rules.result / 2, 2 * self._rules.round)
         return node.result_expires_at - now >= least and node.result_basis == self._basis(node, judged)

@@ -25,10 +25,10 @@ class StandingLedger:
 
     async def change(
         self, session: AsyncSession, node: NodeRow, standing: Standing, *, actor: str, reason: str, now: datetime
-    ) -> bool:
-        """Give a node a standing; returns whether that is a change. A change takes the node to its next generation."""
+    ) -> None:
+        """Give a node a standing. A change takes the node to its next generation; what is no change does nothing."""
         if node.standing == standing.value:
-            return False
+            return
         before = node.standing
         node.standing, node.generation = standing.value, node.generation + 1
         node.reason, node.changed_at = reason, now
@@ -42,7 +42,6 @@ class StandingLedger:
             facts={"from": before, "to": standing.value, "generation": node.generation, "reason": reason},
             now=now,
         )
-        return True
 
     async def record(self, session: AsyncSession, node: NodeRow) -> None:
         """Write the present standing of a node into the feed. Numbers become visible in their order."""
