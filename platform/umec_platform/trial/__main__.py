@@ -10,8 +10,8 @@ from typing import Final
 import typer
 from rich.console import Console
 
-from umec_core.errors import Unavailable
-from umec_platform.cli.output import fail
+from umec_core.errors import UmecError, Unavailable
+from umec_platform.cli.output import SystemRefused, fail
 from umec_platform.demo.command import Processes
 from umec_platform.demo.run import MANAGEMENT, MP1, REGISTRY, Run
 from umec_platform.demo.sandbox import prepare
@@ -42,17 +42,20 @@ def main(arguments: list[str]) -> int:
         try:
             street.open_street(run)
         except Broken as broken:
-            return _refuse(broken, as_json=as_json)
+            error = TryOutFailed(broken.detail, advice="try again; umec demo shows where it breaks")
+            if broken.code is not None:
+                error.code = broken.code  # type: ignore[misc]  # of the command that failed, known only now
+            return _refuse(error, as_json=as_json)
         tools = write_tools(run)
         _say(json.dumps(_facts(run)) if as_json else _welcome(run, shell=not line))
         signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs in the shell
-        return subprocess.run(line or shell_line(run), check=False, env=environment(run, tools)).returncode
+        try:
+            return subprocess.run(line or shell_line(run), check=False, env=environment(run, tools)).returncode
+        except OSError as error:
+            return _refuse(SystemRefused(f"{line[0] if line else 'bash'}: {error.strerror}"), as_json=as_json)
 
 
-def _refuse(broken: Broken, *, as_json: bool) -> int:
-    error = TryOutFailed(broken.detail, advice="try again; umec demo shows where it breaks")
-    if broken.code is not None:
-        error.code = broken.code  # type: ignore[misc]  # the reason of the command that failed, known only now
+def _refuse(error: UmecError, *, as_json: bool) -> int:
     try:
         fail(error, as_json=as_json)
     except typer.Exit as end:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ exec nsenter --net=/run/netns/{camera} -- unshare --mount -- sh -c '
 START_FILE: Final = """\
 [ -f ~/.bashrc ] && . ~/.bashrc
 PS1="(umec try) $PS1"
-PATH={tools}:$PATH
+PATH={path}
 """
 
 
@@ -35,7 +36,7 @@ def write_tools(run: Run) -> Path:
     camera = tools / "camera"
     camera.write_text(CAMERA.format(camera=NODE.camera, resolver=shlex.quote(str(resolver))))
     camera.chmod(0o755)
-    _start_file(run).write_text(START_FILE.format(tools=shlex.quote(str(tools))))
+    _start_file(run).write_text(START_FILE.format(path=shlex.quote(_path(tools))))
     return tools
 
 
@@ -43,7 +44,7 @@ def environment(run: Run, tools: Path) -> dict[str, str]:
     """Return the environment of the shell: the operator's credential is the one that commands find by themselves."""
     return {
         **os.environ,
-        "PATH": f"{tools}:{os.environ.get('PATH', '')}",
+        "PATH": _path(tools),
         "UMEC_CREDENTIAL": run.credential,
         "UMEC_REGISTRY": REGISTRY,
         "UMEC_TRY": str(run.folder),
@@ -53,6 +54,11 @@ def environment(run: Run, tools: Path) -> dict[str, str]:
 def shell_line(run: Run) -> list[str]:
     """Return the command line of the shell."""
     return ["bash", "--rcfile", str(_start_file(run))]
+
+
+def _path(tools: Path) -> str:
+    """Return where commands are found: `camera`, this very `umec`, and what was there before."""
+    return f"{tools}:{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
 
 
 def _start_file(run: Run) -> Path:
