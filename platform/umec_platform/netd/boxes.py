@@ -5,12 +5,11 @@ one box for each combination of its filters' members. Boxes of one priority neve
 never do: so what a rule does cannot depend on the order in which rules arrived, and no tenant takes another's packets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from itertools import product
-from math import prod
 from typing import Final
 
 from umec_platform.netd.errors import AddressNotOfTenant, RuleOverlaps, RuleTooBroad
@@ -121,38 +120,37 @@ def compile_rule(rule: TrafficRule, confinement: Confinement) -> CompiledRule:
     """
     if rule.to is not None and rule.to not in confinement.own:  # 1
         raise AddressNotOfTenant(f"{rule.to} is not the address of an instance of tenant {rule.tenant}")
-    boxes: list[Box] = []
+    found: dict[Box, None] = {}
     for one in rule.filters:
         for box in _boxes(one, confinement):  # 2
             if rule.action in {"FORWARD", "DUPLICATE"} and box.direction is Direction.OUT:
                 raise RuleTooBroad(f"{rule.action} is for flows that begin outside the tenant's network")
-            if box not in boxes:
-                boxes.append(box)
-        if len(boxes) > MAX_BOXES:
-            raise RuleTooBroad(f"the filters have more than {MAX_BOXES} combinations")
+            found[box] = None
+            if len(found) > MAX_BOXES:
+                raise RuleTooBroad(f"the filters have more than {MAX_BOXES} combinations")
+    boxes = tuple(found)
     for index, box in enumerate(boxes):  # 3
         if any(box.overlaps(other) for other in boxes[:index]):
             raise RuleOverlaps("the filters of the rule overlap each other")
-    return CompiledRule(rule.tenant, rule.id, rule.priority, rule.action, rule.to, rule.instance, tuple(boxes))
+    return CompiledRule(rule.tenant, rule.id, rule.priority, rule.action, rule.to, rule.instance, boxes)
 
 
-def _boxes(one: TrafficFilter, confinement: Confinement) -> list[Box]:
+def _boxes(one: TrafficFilter, confinement: Confinement) -> Iterator[Box]:
     sources, destinations = _networks(one.src), _networks(one.dst)
     if sources and all(source.subnet_of(confinement.subnet) for source in sources):
         direction = Direction.OUT
     else:
         direction = Direction.IN
         _check_destinations(one, destinations, confinement)
-    ranges = (
+    protocol = _PROTOCOLS[one.protocol]
+    combinations = product(
         [_span(network) for network in sources] or [_ALL_ADDRESSES],
         [_span(network) for network in destinations] or [_ALL_ADDRESSES],
         [(first, last) for first, last in one.src_ports] or [_ALL_PORTS],
         [(first, last) for first, last in one.dst_ports] or [_ALL_PORTS],
     )
-    if prod(len(members) for members in ranges) > MAX_BOXES:
-        raise RuleTooBroad(f"a filter has more than {MAX_BOXES} combinations")
-    protocol = _PROTOCOLS[one.protocol]
-    return [Box(direction, src, dst, protocol, sport, dport) for src, dst, sport, dport in product(*ranges)]
+    for src, dst, sport, dport in combinations:
+        yield Box(direction, src, dst, protocol, sport, dport)
 
 
 def _check_destinations(one: TrafficFilter, destinations: Sequence[IPv4Network], confinement: Confinement) -> None:
