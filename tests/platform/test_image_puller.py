@@ -142,7 +142,9 @@ def test_a_manifest_that_is_spoilt_protects_itself_alone(tmp_path: Path) -> None
         assert file.exists()
 
 
-def test_an_image_that_is_pulled_again_counts_as_used(registry: str, tmp_path: Path) -> None:
+def test_an_image_that_is_pulled_again_counts_as_used(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         async with httpx.AsyncClient() as http:
             client = RegistryClient(registry, http)
@@ -155,6 +157,8 @@ def test_an_image_that_is_pulled_again_counts_as_used(registry: str, tmp_path: P
             for file in blobs.iterdir():
                 os.utime(file, (1_000_000.0, 1_000_000.0))
             other = _image(blobs, b"a" * 1000, used=1_000_000.0)
+            # What is here and whole is not fetched again.
+            monkeypatch.setattr(client, "blob_to_file", None)
             await puller.pull("harbour/hello", digest)
             await puller.keep(set())
             assert (blobs / digest.removeprefix("sha256:")).exists()
