@@ -9,14 +9,20 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
 
+from umec_core import dsse
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
 from umec_core.note import sign_checkpoint
 from umec_core.tree import Tree
+from umec_images.authority.certificate import ProvenKey, SigningIdentity
+from umec_images.authority.material import load_or_create
+from umec_images.authority.timestamp import parse_request, respond
+from umec_images.authority.trust import trusted_root
 from umec_images.errors import DigestMismatch, SignatureInvalid, StatementInvalid, TrustedRootInvalid
 from umec_images.statements import PROVENANCE, SUMMARY, parse_statement, parse_summary
 from umec_images.statements.intoto import MAX_STATEMENT
@@ -207,6 +213,41 @@ def test_what_the_first_rekor_logged_is_signed_by_a_certificate_that_holds(archi
     root["certificateAuthorities"][0]["certChain"]["certificates"][0]["rawBytes"] = text(foreign)
     with pytest.raises(SignatureInvalid):
         check(BundleVerifier(json.dumps(root).encode()), archive.bundle(statement))
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "rsa"])
+def test_what_the_first_rekor_logged_is_signed_with_p256(archive, tmp_path, kind):
+    now = system_clock()
+    material = load_or_create(tmp_path, now=now)
+    key = {
+        "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+        "rsa": lambda: rsa.generate_private_key(65537, 2048),
+    }[kind]()
+    how = (padding.PKCS1v15(), hashes.SHA256()) if kind == "rsa" else (ec.ECDSA(hashes.SHA256()),)
+    payload, subject = json.dumps(STATEMENT).encode(), SigningIdentity(BUILDER.subject, ISSUER)
+    signature = key.sign(dsse.pre_authentication_encoding(dsse.IN_TOTO, payload), *how)
+    certificate = material.issuer.issue(ProvenKey(key.public_key()), subject, now=now)
+    asked = TimestampRequestBuilder(data=signature, hash_algorithm=HashAlgorithm.SHA256).build().as_bytes()
+    stamp = respond(parse_request(asked), key=material.tsa_key, certificate=material.tsa_certificate, now=now)
+    envelope = {"payload": text(payload), "payloadType": dsse.IN_TOTO, "signatures": [{"sig": text(signature)}]}
+    bundle = {
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {
+            "certificate": {"rawBytes": text(certificate.public_bytes(Encoding.DER))},
+            "tlogEntries": [],
+            "timestampVerificationData": {"rfc3161Timestamps": [{"signedTimestamp": text(stamp)}]},
+        },
+        "dsseEnvelope": envelope,
+    }
+    root = trusted_root(material, url="https://registry.test") | {"tlogs": archive.root["tlogs"]}
+    logged = archive.bundle(json.dumps(bundle).encode())
+    checked = BundleVerifier(json.dumps(root).encode())
+    if kind == "p256":
+        assert check(checked, logged, digest=f"sha256:{HEX}").signer.subject == BUILDER.subject
+    else:
+        with pytest.raises(SignatureInvalid, match="not P-256"):
+            check(checked, logged, digest=f"sha256:{HEX}")
 
 
 def _authority(key):

@@ -31,7 +31,7 @@ KIND: Final = ("intoto", "0.0.2")
 def is_intoto(bundle: v1.Bundle) -> bool:
     """Say whether the log entry of a bundle is of this kind."""
     entries = bundle.verification_material.tlog_entries
-    return len(entries) == 1 and (entries[0].kind_version.kind, entries[0].kind_version.version) == KIND
+    return any((entry.kind_version.kind, entry.kind_version.version) == KIND for entry in entries)
 
 
 def verify(envelope: Envelope, verified: Bundle, root: TrustRoot, times: tuple[datetime, ...]) -> None:

@@ -54,7 +54,6 @@ class TrustRoot:
         self.digest = hashlib.sha256(trusted_root_json).hexdigest()
         try:
             self._root = v1.TrustedRoot.from_json(trusted_root_json)
-            TrustedRoot(self._root)
             self.time_authorities = tuple(_time_authority(each) for each in self._root.timestamp_authorities)
         except TrustedRootInvalid:
             raise
