@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -104,7 +105,8 @@ def load_credential(path: Path) -> Credential:
     try:
         credential = Credential.model_validate_json(read_private(path))
         credential.key()
-    except (ValidationError, UmecError, OSError) as error:
+        x509.load_pem_x509_certificates(credential.ca.encode())
+    except (ValidationError, UmecError, OSError, ValueError) as error:
         if isinstance(error, UmecError) and error.code == "key-file-exposed":
             raise
         raise CredentialInvalid(

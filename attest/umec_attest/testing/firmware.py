@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tpm2_pytss import ESAPI
+from tpm2_pytss import ESAPI, TSS2_Exception
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG
 from tpm2_pytss.types import TPML_DIGEST_VALUES, TPML_PCR_SELECTION, TPMT_HA, TPMU_HA
 
@@ -46,7 +46,7 @@ def boot(tpm: SoftwareTpm | str, image: Path, *, log: Path | None = None, tamper
     if tamper is not None:
         contents = tampered(contents, tamper)
     made = list(measurements(contents))
-    with ESAPI(tpm if isinstance(tpm, str) else tpm.tcti) as esys:
+    with _opened(tpm if isinstance(tpm, str) else tpm.tcti) as esys:
         _check_reset(esys)
         for measurement in made:
             extend(esys, measurement.pcr, measurement.digest)
@@ -126,6 +126,13 @@ def _first_signature(db: bytes) -> bytes:
         return db
     start = LIST_HEADER + header_size
     return db[start : start + signature_size]
+
+
+def _opened(tcti: str) -> ESAPI:
+    try:
+        return ESAPI(tcti)
+    except (TSS2_Exception, ValueError) as error:
+        raise HarnessFailed(f"there is no TPM at this TCTI: {error}") from None
 
 
 def _check_reset(esys: ESAPI) -> None:

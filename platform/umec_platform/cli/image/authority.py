@@ -1,10 +1,12 @@
 """`umec image rotate-authority`: new keys for the signing authority of a site."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from umec_core.errors import Invalid
 from umec_platform.cli.image.common import AsJson
 from umec_platform.cli.output import emit, refusals
 
@@ -21,6 +23,10 @@ def rotate_authority(
 
     What the old keys signed until now stays good; what anybody signs with them from now on is refused.
     """
+    if not (state / "ca.pem").is_file():
+        raise Invalid(f"{state} holds no signing authority", advice="It is images/authority in the site's state.")
+    if re.fullmatch(r"https?://[^/?#\s]+", registry.rstrip("/")) is None:
+        raise Invalid("the registry is named by its URL, https://HOST:PORT")
     from umec_core.clock import system_clock
     from umec_images.authority.rotation import rotate
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,10 +25,14 @@ from umec_platform.cli.node.parameters import (
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from umec_attest.agent.loop import Agent
     from umec_attest.agent.wire import Result
 
 __all__ = ["attest", "call", "ek", "enroll", "run", "token"]
+
+R = TypeVar("R", bound="BaseModel")
 
 
 class NodeNotTrusted(Refused):
@@ -143,7 +147,7 @@ def token(
     """Print a token that is bound to the certificate of the running agent (without one: of a round of its own)."""
     from umec_attest.agent.control import Token
 
-    said = asked(state, tcti, boot_log, Token(resource=resource, scope=scope))
+    said = asked(state, tcti, boot_log, _request(Token, {"resource": resource, "scope": scope}))
     emit({"token": said["token"], "expires_at": said["expires_at"]}, as_json=as_json, human=said["token"])
 
 
@@ -160,8 +164,6 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Send one request in the node's name: its in-memory TLS key, a token bound to it. Exit status 1 unless 2xx."""
-    from pydantic import ValidationError
-
     from umec_attest.agent.control import Call
     from umec_attest.agent.session import default_resource
     from umec_attest.agent.state import load_state
@@ -174,16 +176,21 @@ def call(
         "content": None if data is None else _content(data),
         "headers": {} if data is None else {"Content-Type": "application/json"},
     }
-    try:
-        request = Call.model_validate(wanted)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
-        raise Invalid("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in faults)) from None
-    said = asked(state, tcti, boot_log, request)
+    said = asked(state, tcti, boot_log, _request(Call, wanted))
     body = base64.b64decode(said["content"]).decode(errors="replace")
     emit({"status": said["status"], "body": body}, as_json=as_json, human=f"{said['status']}\n{body}")
     if not 200 <= int(said["status"]) < 300:
         raise typer.Exit(1)
+
+
+def _request(kind: type[R], wanted: dict[str, Any]) -> R:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(wanted)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        raise Invalid("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in faults)) from None
 
 
 def _check_verdict(result: "Result") -> None:
