@@ -69,14 +69,14 @@ def _area(name: str, area: dict[str, list[str]], chosen: argparse.Namespace) -> 
         return sum(_say(_line(mutant, files)) for mutant in wanted)
     if not wanted:
         return 0
-    told = _Told(len(wanted), as_json=chosen.json)
+    told = _Told(len(wanted), files, as_json=chosen.json)
     judge = Judge(wanted, key=_key(area, files), cache=_kept() / f"{name}.json", jobs=chosen.jobs, tell=told)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     os.chdir(ROOT)
     install(list(files))
-    options = ["-qq", "--no-header", "--no-summary", "--capture=no", "-p", "no:cacheprovider"]
+    options = ["-qq", "--no-header", "--capture=no", "-p", "no:cacheprovider"]
     status = int(pytest.main([*options, "-m", "not vectors and not system", *area["tests"]], plugins=[judge]))
-    told.end(name, files, judge.unfit)
+    told.end(name, judge.unfit)
     return status or int(bool(told.survivors or judge.unfit))
 
 
@@ -102,7 +102,8 @@ def _equivalent() -> list[dict[str, str]]:
 def _key(area: dict[str, list[str]], files: dict[str, Path]) -> str:
     """Return the SHA-256 (hex) of all that the first run stands on: the code that it runs, its tests and this tool."""
     code = {ROOT / file.relative_to(ROOT).parts[0] for file in files.values()}
-    places = sorted({*code, *(ROOT / tests for tests in area["tests"]), HERE})
+    tool = (HERE / "mutants.py", HERE / "switch.py")
+    places = sorted({*code, *(ROOT / tests for tests in area["tests"]), *tool})
     found = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
     texts = [file for file in found if file.suffix in {".py", ".cedar", ".toml"}]
     return hashlib.sha256(b"".join(hashlib.sha256(text.read_bytes()).digest() for text in texts)).hexdigest()
@@ -126,8 +127,9 @@ def _say(text: str) -> int:
 class _Told:
     """Tells of outcomes as they come, and of all at the end."""
 
-    def __init__(self, total: int, *, as_json: bool) -> None:
+    def __init__(self, total: int, files: dict[str, Path], *, as_json: bool) -> None:
         self._total = total
+        self._files = files
         self._json = as_json
         self._started = time.monotonic()
         self._counts: Counter[str] = Counter()
@@ -135,23 +137,23 @@ class _Told:
 
     def __call__(self, outcome: Outcome) -> None:
         self._counts[outcome.verdict] += 1
-        if outcome.verdict == "survived":
-            self.survivors.append(outcome.mutant)
         if self._json:
             _say(json.dumps(outcome.to_json()))
+        if outcome.verdict == "survived":
+            self.survivors.append(outcome.mutant)
+            if not self._json:
+                _say(f"survived: {_line(outcome.mutant, self._files)}")
         done, seconds = self._counts.total(), time.monotonic() - self._started
         if sys.stderr.isatty():
             left = seconds / done * (self._total - done)
             sys.stderr.write(f"\r{done}/{self._total}, {len(self.survivors)} survived, {left:.0f} s left \x1b[K")
 
-    def end(self, area: str, files: dict[str, Path], unfit: list[str]) -> None:
+    def end(self, area: str, unfit: list[str]) -> None:
         counts: dict[str, Any] = {"mutants": self._counts.total(), **self._counts}
         seconds = round(time.monotonic() - self._started)
         if self._json:
             _say(json.dumps({"area": area, **counts, "unfit": unfit, "seconds": seconds}))
             return
-        for mutant in sorted(self.survivors, key=lambda one: (one.module, one.line)):
-            _say(f"survived: {_line(mutant, files)}")
         for test in unfit:
             _say(f"fails with every check in place: {test}")
         told = ", ".join(f"{count} {what}" for what, count in counts.items())
