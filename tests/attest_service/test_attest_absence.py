@@ -165,6 +165,21 @@ def test_a_verifier_whose_clock_is_set_lapses_nobody_and_forgives_nobody(run: Ru
     run(body)
 
 
+def test_a_node_that_is_heard_before_a_clock_is_noticed_that_was_set_back_does_not_lapse(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            await world.service.look()
+            world.clock.advance(-3600)
+            await world.round(booted)
+            await world.pass_time(85)
+            assert await standings_of(world) == ["pending", "trusted"]
+            await world.pass_time(5)
+            assert await standings_of(world) == ["pending", "trusted", "lapsed"]
+
+    run(body)
+
+
 def test_one_replica_that_was_away_forgives_nothing_while_another_was_there(reopen: Any, tpms: Any, clock: Any) -> None:
     async def body() -> None:
         with tpms.booted() as booted:
@@ -248,13 +263,18 @@ def test_here_a_fallen_node_s_token_ends_before_the_feed_tells(run: Run, tpms: A
     run(body)
 
 
-def test_here_a_node_that_the_rows_do_not_know_is_nobody(run: Run) -> None:
+def test_here_the_rows_decide_where_the_feed_says_otherwise(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         now = world.clock()
-        entry = StandingEntry(1, "node-1", "acme", Standing.TRUSTED, 2, now)
+        entry = StandingEntry(1, "node-1", "acme", Standing.TRUSTED, 3, now)
         world.view.apply(StandingStatement(now, 0, 1, None, (entry,)))  # as before an older database was restored
-        own = world.token("node:host", node="node-1", generation=2)
+        own = world.token("node:host", node="node-1", generation=3)
         assert (await world.get("standings/own", headers=own, status=403))["code"] == "standing-fallen"
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            assert (await world.get("nodes/node-1"))["generation"] == 3
+            assert (await world.get("standings/own", headers=own, status=403))["code"] == "standing-fallen"
 
     run(body)
 
