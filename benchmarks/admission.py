@@ -35,6 +35,7 @@ from umec_images.build.signing import sign_statement
 from umec_images.gateway.service import ImagesService, ImagesSettings, site_builders
 from umec_images.oci.client import Authorize, RegistryClient
 from umec_images.oci.manifest import MANIFEST, Descriptor, encode
+from umec_images.promotion.evidence import fetch_attached, prove
 from umec_images.statements import Statement, Subject, encode_statement
 from umec_images.statements.summary import STAGES
 from umec_images.verify import BundleVerifier
@@ -160,6 +161,15 @@ async def timed(admitter: Admitter, digest: str) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
+async def halves(site: Site, verifier: BundleVerifier, digest: str) -> tuple[float, float]:
+    """Return the milliseconds for fetching what is attached to an image, and for verifying it."""
+    began = time.perf_counter()
+    attached = await fetch_attached(site.registry("images:pull"), REPOSITORY, digest)
+    fetched = time.perf_counter()
+    prove(attached, verifier, site_builders(ISSUER, {})(TENANT), system_clock())
+    return 1000 * (fetched - began), 1000 * (time.perf_counter() - fetched)
+
+
 async def admissions(site: Site, promoter: EllipticCurvePublicKey, images: int, repeats: int) -> list[Row]:
     """Publish images, and admit each of them several times by an admitter that knows nothing yet."""
     digests = [await site.publish(number) for number in range(images)]
@@ -180,7 +190,10 @@ async def admissions(site: Site, promoter: EllipticCurvePublicKey, images: int, 
             if turn > 0:  # the first turn warms everything up
                 cold.append(first)
                 warm += again
+    parts = [await halves(site, verifier, digest) for digest in digests * repeats]
     return [
+        Row("fetching what is attached, median", statistics.median(one for one, _ in parts), "ms"),
+        Row("verifying it, median", statistics.median(two for _, two in parts), "ms"),
         Row(f"admission, {len(STATEMENTS)} attestations, cold, median", statistics.median(cold), "ms"),
         at_most(f"admission, {len(STATEMENTS)} attestations, cold, p95", percentile(cold, 95), "ms", 50),
         at_most(f"admission, {len(STATEMENTS)} attestations, warm, p95", percentile(warm, 95), "ms", 2),
