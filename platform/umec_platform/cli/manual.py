@@ -125,8 +125,10 @@ MANUAL: Final[dict[str, Page]] = {
     "image deny": Page(f"umec image deny {IMAGE}@{DIGEST} --reason 'CVE-2026-1234'", CREDENTIAL),
     "image allow": Page(f"umec image allow {IMAGE}@{DIGEST}", CREDENTIAL),
     "image denials": Page("umec image denials --registry https://10.0.0.1:5443", CREDENTIAL),
-    "image minimum": Page(f"umec image minimum {IMAGE} 7 --reason 'older ones leak'", CREDENTIAL),
-    "image rotate-authority": Page("umec image rotate-authority /var/lib/umec/images/authority --registry https://10.0.0.1:5443"),
+    "image minimum": Page(f"umec image minimum {IMAGE} 1.4.0 --reason 'older ones leak'", CREDENTIAL),
+    "image rotate-authority": Page(
+        "umec image rotate-authority /var/lib/umec/images/authority --registry https://10.0.0.1:5443"
+    ),
     "nodeimage predict": Page(
         "umec nodeimage predict image --name street-node --version 2 --key signer.key --out street-node.dsse",
         "the folder: firmware.bin, firmware.version, efivars/, uki.efi; --key is made where there is none",
