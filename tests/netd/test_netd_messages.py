@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from umec_platform.netd import names
 from umec_platform.netd.errors import ResolverFailed
-from umec_platform.netd.messages import TrafficPut, parse_request
+from umec_platform.netd.messages import MAX_LINE, TrafficPut, parse_request
 from umec_platform.netd.resolver import Record
 
 RULE = {
@@ -198,3 +198,34 @@ def test_requests_survive_their_own_spelling():
     assert isinstance(request, TrafficPut)
     assert parse_request(request.model_dump_json().encode()) == request
     assert request.rule.filters[0].dst == ["198.51.100.7/32"]
+
+
+def test_a_whole_synchronisation_fits_into_a_line():
+    """10,000 rules of each kind, with names of full length: what the budgets are measured with."""
+    filters = [{"dst": ["203.0.113.255/32"], "dst_ports": [[10000, 65535]], "protocol": "tcp"}]
+    name = ".".join(["n" * 60, "t" * 60, "example"])
+    body = {
+        "tenants": [{"tenant": f"{'t' * 60}{n:03}"} for n in range(256)],
+        "traffic": [{**RULE, "id": f"{'r' * 57}{n:05}", "tenant": "t" * 63, "filters": filters} for n in range(10_000)],
+        "dns": [{**DNS, "id": f"{'d' * 57}{n:05}", "tenant": "t" * 63, "name": f"n{n}.{name}"} for n in range(10_000)],
+        "instances": [f"{'i' * 57}{n:05}" for n in range(1000)],
+    }
+    whole = line("sync", body)
+    assert len(whole) < MAX_LINE // 2
+    request = parse_request(whole)
+    assert (len(request.traffic), len(request.dns)) == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("op", GOOD)
+def test_a_request_that_is_not_written_as_it_should_be_is_refused(op):
+    good = line(op, GOOD[op])
+    more = json.dumps({"id": "1", "op": op, **GOOD[op], "more": 1}).encode()
+    for bad in (
+        b"", b" ", b"null", b"[]", b"7", b'"a"', b"{}", good[:-1], good[: len(good) // 2], good + b"x", good + good,
+        b"[" * 5000,        good.decode().encode("utf-16"), b"\xef\xbb\xbf" + good, good.replace(b"{", b"{NaN,", 1), more,
+        good.replace(b'"1"', b"1"), good.replace(b'"1"', b'"\xff"'), good.replace(b'"1"', b'"\\ud800"'),
+        good.replace(op.encode(), b"shell"), good.replace(b'"op"', b'"oq"'),
+    ):  # fmt: skip
+        with pytest.raises(ValidationError):
+            parse_request(bad)
+    assert parse_request(good).op == op
