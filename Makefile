@@ -34,7 +34,7 @@ fmt: bootstrap
 
 BENCHMARKS = tokens services rules names admission memory fall attest
 
-bench: bootstrap  ## every figure of docs/benchmarks.md, in about ten minutes on an idle machine
+bench: bootstrap  ## every figure of docs/benchmarks.md
 	@failed=; for name in $(BENCHMARKS); do \
 	  echo "== $$name"; .venv/bin/python benchmarks/$$name.py || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "could not be measured:$$failed"; exit 1; }
