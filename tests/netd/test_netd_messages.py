@@ -222,7 +222,8 @@ def test_a_request_that_is_not_written_as_it_should_be_is_refused(op):
     more = json.dumps({"id": "1", "op": op, **GOOD[op], "more": 1}).encode()
     for bad in (
         b"", b" ", b"null", b"[]", b"7", b'"a"', b"{}", good[:-1], good[: len(good) // 2], good + b"x", good + good,
-        b"[" * 5000,        good.decode().encode("utf-16"), b"\xef\xbb\xbf" + good, good.replace(b"{", b"{NaN,", 1), more,
+        b"[" * 5000,
+        good.decode().encode("utf-16"), b"\xef\xbb\xbf" + good, good.replace(b"{", b"{NaN,", 1), more,
         good.replace(b'"1"', b"1"), good.replace(b'"1"', b'"\xff"'), good.replace(b'"1"', b'"\\ud800"'),
         good.replace(op.encode(), b"shell"), good.replace(b'"op"', b'"oq"'),
     ):  # fmt: skip
