@@ -217,6 +217,14 @@ class StandingView:
         """The newest entry of each known node."""
         return dict(self._entries)
 
+    def clock_fell(self, now: datetime) -> bool:
+        """Tell whether the newest statement is of a time to come: the clock here, or the verifier's, was set back."""
+        return self._issued_at is not None and self._issued_at > now + SKEW
+
+    def forget_time(self) -> None:
+        """Be stale until the next statement, which may be of any time but still may not end before what is known."""
+        self._issued_at = None
+
     def apply(self, statement: StandingStatement) -> tuple[StandingEntry, ...]:
         """Take over a statement and return the entries that were news.
 
@@ -265,7 +273,7 @@ class StandingView:
 
     def current(self, node: str, now: datetime) -> StandingEntry:
         """Return the entry of a node that stands; raises `StandingStale` or `StandingFallen`."""
-        if self._issued_at is None or now - self._issued_at > self._max_age:
+        if self._issued_at is None or self.clock_fell(now) or now - self._issued_at > self._max_age:
             raise StandingStale(
                 f"the standing of nodes is not known since {self._issued_at}",
                 advice="check that the attestation service answers and that the clocks agree",
@@ -345,6 +353,9 @@ class StandingFollower:
         seconds = 0.0 if self._untold else self._wait if wait is None else wait
         token = await self._feed.standings(after=self._view.last, wait=seconds, node=self._view.node)
         statement = await self._verify(token)
+        if self._view.clock_fell(self._clock()):
+            _log.warning("the clock was set back; the standing feed begins anew", issued_at=str(self._view.issued_at))
+            self._view.forget_time()
         self._untold.extend(self._view.apply(statement))
         self.statement = token
         told = tuple(self._untold)

@@ -218,6 +218,34 @@ def test_a_follower_outlives_bad_statements(world):
     assert world.view.check("lamp-7", 3, world.now)
 
 
+def test_a_clock_that_is_set_back_makes_a_view_stale_and_does_not_keep_it_so(world):
+    """What is known of a time to come is not known; no older state than the known one comes in by it."""
+    feed = Feed()
+    feed.statements.append(signed(world))
+    following = follower(world, feed)
+
+    async def scenario():
+        await following.step()
+        view, past = world.view, world.now - timedelta(hours=1)
+        assert view.check("lamp-7", 3, world.now).node == "lamp-7"
+        with pytest.raises(UmecError) as raised:
+            view.check("lamp-7", 3, past)
+        assert raised.value.code == "standing-stale"
+        world.now = past
+        feed.statements[:] = [signed(world, after=0, last=0, standings=[])]
+        with pytest.raises(UmecError) as raised:
+            await following.step()
+        assert raised.value.code == "standing-rollback"
+        with pytest.raises(UmecError) as raised:
+            view.check("lamp-7", 3, past)
+        assert raised.value.code == "standing-stale"
+        feed.statements[:] = [signed(world, after=1, last=1, standings=[])]
+        await following.step()
+        assert view.check("lamp-7", 3, past).node == "lamp-7"
+
+    asyncio.run(scenario())
+
+
 def test_a_follower_pauses_once_after_an_unforeseen_error(world, monkeypatch):
     feed, faults, pauses, sleep = Feed(), [RuntimeError("busy")] * 4, [], asyncio.sleep
     feed.statements = [signed(world) for _ in range(5)]
