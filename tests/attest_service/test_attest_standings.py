@@ -249,7 +249,8 @@ def test_a_node_reads_its_own_standing_and_no_other(run: Run, tpms: Any) -> None
             old = world.token("node:host", node="node-1", generation=1)
             assert (await world.get(path, headers=old, status=403))["code"] == "standing-fallen"
             own = world.token("node:host", node="node-1", generation=2)
-            answer = await world.get(path, headers=own, node="node-2")
+            assert (await world.get(path, headers=own, status=400, node="node-2"))["code"] == "query-invalid"
+            answer = await world.get(path, headers=own)
             keys = KeySet.from_jwks((await world.http.get("/attest/v1/jwks")).json())
             said = verify_statement(answer["statement"], keys, issuer=world.settings.issuer, now=world.clock())
             assert (said.node, [entry.node for entry in said.entries]) == ("node-1", ["node-1"])
