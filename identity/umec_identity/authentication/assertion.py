@@ -98,8 +98,11 @@ async def verify_assertion(peeked: PeekedAssertion, clients: Clients) -> ClientA
     An unknown client, an unknown key and a bad signature give one answer, after one verification each.
     """
     client = await clients.find(peeked.client_id)
+    if client is None:
+        _spend(peeked.text)
+        raise ClientInvalid
     try:
-        claims = verify_jwt(peeked.text, _nobody if client is None else client.keys, typ=TYPES)
+        claims = verify_jwt(peeked.text, client.keys, typ=TYPES)
     except JwtKeyUnknown:
         _spend(peeked.text)
         raise ClientInvalid from None
@@ -107,8 +110,6 @@ async def verify_assertion(peeked: PeekedAssertion, clients: Clients) -> ClientA
         raise ClientInvalid from None
     except JwtInvalid as error:
         raise AssertionInvalid(f"the assertion is not valid: {error.detail}") from error
-    if client is None:
-        raise ClientInvalid
     until = datetime.fromtimestamp(claims["exp"], UTC)
     return ClientAssertion(client=client, used=Used("assertion", client.client_id, claims["jti"], until=until))
 

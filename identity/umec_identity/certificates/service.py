@@ -87,7 +87,7 @@ class Certificates:
         thumbprint = certificate_thumbprint(certificate.public_bytes(Encoding.DER))
         async with self._store.read() as session:
             row = await session.get(CertificateRow, thumbprint)
-        if row is None or row.node != node.node:
+        if row is None:
             raise CertificateInvalid("the certificate is not in the register of those that were issued")
         if row.generation != node.generation:
             raise CertificateFallen(
