@@ -213,16 +213,14 @@ def _ports(texts: list[str] | None) -> list[tuple[int, int]]:
 
 
 def _port_range(text: str) -> tuple[int, int]:
+    """Return first and last port; whether they are ports, in order and of tcp or udp, netd's own type judges."""
     first, dash, last = text.partition("-")
-    low, high = _port(first), _port(last if dash else first)
-    if low > high:
-        raise RuleInvalid("a port range ends before it begins")
-    return low, high
+    return _port(first), _port(last if dash else first)
 
 
 def _port(text: str) -> int:
     digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 65535):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5):
         raise RuleInvalid("a port is a number from 0 to 65535")
     return int(digits)
 
@@ -236,8 +234,6 @@ def _protocols(texts: list[str] | None, *, ports: bool) -> list[Protocol]:
         if protocol is None:
             raise RuleUnsupported("this data plane matches the protocols tcp, udp, icmp and any")
         found[protocol] = None
-    if ports and not found.keys() <= {"tcp", "udp"}:
-        raise RuleInvalid("ports are meaningful for tcp and udp only")
     return list(found)
 
 
@@ -253,10 +249,11 @@ def _target(rule: TrafficRuleDescriptor, confines: Confines) -> IPv4Address | IP
         raise RuleUnsupported(
             "the original of a duplicate goes its way: the second dstInterface is IP, without address"
         )
-    if target.interface_type is not InterfaceType.IP or target.tunnel_info or target.dst_ip_address is None:
+    if target.interface_type is not InterfaceType.IP or target.tunnel_info:
         raise RuleUnsupported("this data plane forwards to IP interfaces only")
-    confines.check_target(target.dst_ip_address)
-    return target.dst_ip_address
+    address = target.dst_ip_address or confines.own
+    confines.check_target(address)
+    return address
 
 
 def _confined(item: messages.TrafficFilter, confines: Confines) -> None:
