@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,8 +114,3 @@ def resident_mb(pid: int, *, peak: bool = False) -> float:
 def percentile(values: Sequence[float], part: int) -> float:
     """Return the value below which `part` of a hundred lie."""
     return statistics.quantiles(values, n=100, method="inclusive")[part - 1]
-
-
-def median_of(work: Callable[[], float], repeats: int) -> float:
-    """Return the median of several measurements."""
-    return statistics.median(work() for _ in range(repeats))

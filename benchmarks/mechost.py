@@ -1,7 +1,7 @@
 """A MEC platform with one tenant, one host and one instance in its rows, as a benchmark finds it."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -90,6 +90,9 @@ class _Nobody:
 
     async def pull(self, repository: str, digest: str) -> Path:
         raise NotImplementedError
+
+    async def keep(self, digests: Collection[str]) -> None:
+        """There are no images here."""
 
     async def register(self, client: NewClient) -> None:
         raise NotImplementedError

@@ -106,7 +106,8 @@ async def measure(folder: Path, repeats: int, names: int, seconds: int) -> list[
     """Measure in turn, so that whatever else the machine does falls on all of them."""
     queries = folder / "queries"
     queries.write_text("".join(f"{record(number).name} A\n" for number in range(names)))
-    resolver, rates, spent = Resolver(folder / "unbound", OURS), {"ours": [], "alone": [], "changing": []}, []
+    resolver, spent = Resolver(folder / "unbound", OURS), list[float]()
+    rates: dict[str, list[float]] = {"ours": [], "alone": [], "changing": []}
     await resolver.start()
     try:
         await resolver.replace(map(record, range(names)))
