@@ -173,7 +173,15 @@ def test_a_foreign_certificate_is_not_logged(authority, issuer, served, tmp_path
 
 
 def test_malformed_requests_are_refused(authority):
-    entries = httpx.post(f"{authority}/sigstore/rekor/api/v2/log/entries", content=b'{"dsseRequestV002": {}}')
+    entries = httpx.post(f"{authority}/sigstore/rekor/api/v2/log/entries", json={"dsseRequestV002": {}})
     assert (entries.status_code, entries.json()["code"]) == (400, "log-entry-invalid")
     stamp = httpx.post(f"{authority}/sigstore/tsa/api/v1/timestamp", content=b"0\x03\x02\x01\x01")
     assert (stamp.status_code, stamp.json()["code"]) == (400, "timestamp-request-invalid")
+
+
+def test_an_entry_is_announced_as_json(authority, trust, issuer):
+    request, _ = log_request(sign_statement(trust, issuer.identity()))
+    url, content = f"{authority}/sigstore/rekor/api/v2/log/entries", json.dumps(request).encode()
+    refused = httpx.post(url, content=content, headers={"Content-Type": "text/plain"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "content-type-wrong")
+    assert httpx.post(url, content=content, headers={"Content-Type": "application/json"}).status_code == 201

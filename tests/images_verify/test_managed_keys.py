@@ -16,6 +16,7 @@ from umec_core.clock import system_clock
 from umec_core.note import sign_checkpoint
 from umec_core.tree import Tree
 from umec_images.errors import DigestMismatch, SignatureInvalid, StatementInvalid
+from umec_images.promotion.evidence import Attachment, verify_attachment
 from umec_images.statements import Statement, Subject, encode_statement
 from umec_images.verify import BundleVerifier
 
@@ -232,3 +233,11 @@ def test_a_managed_key_on_another_curve_signs_nothing(sigstore):
     large = Owner(sigstore, ec.SECP384R1)
     with pytest.raises(SignatureInvalid, match="P-256"):
         large.check(large.artifact())
+
+
+def test_a_managed_key_is_no_identity_of_a_builder(owner):
+    bundle, now = Attachment(json.dumps(owner.envelope()).encode(), "00"), system_clock()
+    key = owner.key.public_key()
+    assert owner.verifier.verify_statement(bundle.content, digest=DIGEST, identity=key, now=now).signer is None
+    with pytest.raises(SignatureInvalid, match="no identity of a builder"):
+        verify_attachment(bundle, DIGEST, owner.verifier, key, now)
