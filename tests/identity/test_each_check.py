@@ -239,6 +239,9 @@ def test_certificates_are_for_nodes_that_attest_and_do_nothing_besides(shared, m
         more = {**headers, "Authorization": "Basic YTpi"}
         answer = await world.http.post("/identity/v1/certificates", json={"csr": csr}, headers=more)
         await refusal(answer, 401, "client-authentication-unsupported")
+        plain = {**headers, "Content-Type": "text/plain"}
+        answer = await world.http.post("/identity/v1/certificates", json={"csr": csr}, headers=plain)
+        await refusal(answer, 400, "content-type-wrong")
         answer = await world.http.post("/identity/v1/certificates", json={"csr": csr}, headers=headers)
         assert answer.status_code == 201, answer.text
         client = Authenticated(client=await world.service.clients.find("app"), node=None, used=())
