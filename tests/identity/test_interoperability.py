@@ -119,8 +119,10 @@ def api(verifier: TokenVerifier) -> APIRouter:
     router = APIRouter()
 
     @router.get("/mec_app_support/v1/hello")
-    async def hello(who: Annotated[Principal, Depends(require(verifier, "mec:app"))]) -> dict[str, str]:
-        return {"client": who.client_id, "tenant": str(who.tenant), "binding": who.binding}
+    async def hello(
+        who: Annotated[Principal, Depends(require(verifier, "mec:app"))], verbose: bool = False
+    ) -> dict[str, str]:
+        return {"client": who.client_id, "tenant": str(who.tenant), "binding": who.binding, "verbose": str(verbose)}
 
     return router
 
@@ -156,7 +158,7 @@ def test_a_client_of_others_is_served(site, session):
     token = client(site, session).client_credentials(scope="mec:app", resource=f"{site.url}/")
     assert isinstance(token, DPoPToken)
     answer = session.get(f"{site.url}/mec_app_support/v1/hello?verbose=1", auth=token)
-    assert answer.json() == {"client": "cam-1", "tenant": "transit", "binding": "dpop"}
+    assert answer.json() == {"client": "cam-1", "tenant": "transit", "binding": "dpop", "verbose": "True"}
 
 
 def test_the_same_without_its_key_is_refused(site, session):
