@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy import select
 
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock, system_clock
@@ -31,6 +32,7 @@ from umec_identity.certificates.authority import CertificateAuthority
 from umec_identity.certificates.endpoints import router as certificates_router
 from umec_identity.certificates.service import Certificates
 from umec_identity.clients.endpoints import router as clients_router
+from umec_identity.clients.rows import ClientRow
 from umec_identity.clients.schemas import ClientIn
 from umec_identity.clients.service import Clients
 from umec_identity.keys.endpoints import router as keys_router
@@ -176,7 +178,8 @@ class IdentityService:
 
     async def ready(self) -> None:
         """Return if the database answers; raises otherwise."""
-        await self.clients.find("operator")
+        async with self._store.read() as session:
+            await session.execute(select(ClientRow.client_id).limit(1))
 
     async def export_audit(self, *, after: int = 0) -> Mapping[str, Any]:
         """Return the audit log behind its first `after` entries, with a signed checkpoint."""

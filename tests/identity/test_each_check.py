@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from umec_core.errors import UmecError
 from umec_core.jose import public_jwk
@@ -48,11 +50,11 @@ async def refusal(answer, status, code):
 def test_a_long_assertion_is_not_looked_at(shared):
     async def scenario(world):
         for size, good in ((100, True), (MAX_ASSERTION, False)):
-            text = world.assertion("app", more="x" * size)
+            assertion = world.assertion("app", more="x" * size)
             if good:
-                assert peek_assertion(text, issuer=ISSUER, now=world.now).client_id == "app"
+                assert peek_assertion(assertion, issuer=ISSUER, now=world.now).client_id == "app"
             else:
-                assert code_of(peek_assertion, text, issuer=ISSUER, now=world.now) == "assertion-invalid"
+                assert code_of(peek_assertion, assertion, issuer=ISSUER, now=world.now) == "assertion-invalid"
 
     shared(scenario)
 
@@ -119,7 +121,8 @@ def test_a_client_of_one_resource_has_no_other(play):
 def test_only_builders_have_signing_identities(shared):
     async def scenario(world):
         answer = await world.ask(world.form("app", resource="sigstore"))
-        await refusal(answer, 400, "grant-denied")
+        said = await refusal(answer, 400, "grant-denied")
+        assert "for builders only" in said["error_description"]  # whatever the policies say
         assert (await world.ask(world.form("builder", resource="sigstore"), client="builder")).status_code == 200
 
     shared(scenario)
@@ -248,5 +251,26 @@ def test_certificates_are_for_nodes_that_attest_and_do_nothing_besides(shared, m
         with pytest.raises(UmecError) as refused:
             await world.service._certificates.issue(client, read_csr(csr))
         assert refused.value.code == "attestation-invalid"
+
+    shared(scenario)
+
+
+def test_a_server_whose_database_does_not_answer_is_not_ready(play):
+    async def scenario(world):
+        await world.service.ready()
+        await world.service._store.write(lambda session: session.execute(text(f"DROP TABLE {ClientRow.__tablename__}")))
+        with pytest.raises(SQLAlchemyError):
+            await world.service.ready()
+
+    play(scenario)
+
+
+def test_parameters_are_not_sent_in_the_address(shared):
+    async def scenario(world):
+        headers = {"DPoP": world.proof()}
+        answer = await world.http.post("/oauth2/token?scope=mec:app", data=world.form(), headers=headers)
+        said = await refusal(answer, 400, "request-invalid")
+        assert said["error"] == "invalid_request"
+        assert (await world.ask()).status_code == 200
 
     shared(scenario)
