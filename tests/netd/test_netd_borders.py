@@ -585,6 +585,24 @@ def test_a_sparse_file_is_refused(tmp_path, tools):
     assert (refused.value.code, "device" in refused.value.detail) == ("image-invalid", True)
 
 
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_a_device_or_a_pipe_is_refused_as_what_it_is(tmp_path, tools, kind):
+    with pytest.raises(ImageInvalid, match="a device, a pipe"):
+        unpacked(tools, tmp_path / "bad", ("file", {"type": kind, "devmajor": 1, "devminor": 3}))
+    assert (unpacked(tools, tmp_path / "good", ("file", b"x")) / "file").read_bytes() == b"x"
+
+
+def test_a_name_that_ends_in_the_middle_is_refused(tmp_path):
+    file = BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as made:
+        info = tarfile.TarInfo("file")
+        info.pax_headers = {"path": "fi\x00le"}
+        made.addfile(info)
+    file.seek(0)
+    assert code_of(unpack.unpack_layer, file, tmp_path, owners=False) == "image-invalid"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_and_links_that_lead_nowhere(tmp_path, tools):
     hard, link = tarfile.LNKTYPE, tarfile.SYMTYPE
     refused = [

@@ -13,7 +13,7 @@ import stat
 import struct
 import tarfile
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from umec_platform.netd.errors import ImageInvalid
 
@@ -69,7 +69,7 @@ def _members(archive: tarfile.TarFile) -> list[tuple[tarfile.TarInfo, list[str]]
 
 def _parts(name: str) -> list[str]:
     """Return the parts of a path within the root; raises `ImageInvalid` if it goes up or is absolute."""
-    if name.startswith("/") or "\x00" in name or len(os.fsencode(name)) > MAX_PATH:
+    if name.startswith("/") or len(os.fsencode(name)) > MAX_PATH:
         raise ImageInvalid("a layer holds an absolute, over-long or odd path")
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
@@ -113,9 +113,7 @@ def _make_directory(parent: int, name: str) -> None:
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, parent: int, name: str) -> None:
-    source = archive.extractfile(member)
-    if source is None:
-        raise ImageInvalid("a layer holds a file without content")
+    source = cast("IO[bytes]", archive.extractfile(member))  # a regular file has one
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with source, os.fdopen(os.open(name, flags, 0o600, dir_fd=parent), "wb") as target:
         shutil.copyfileobj(source, target, _COPY_CHUNK)
