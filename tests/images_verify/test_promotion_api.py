@@ -298,6 +298,9 @@ def test_what_is_promoted_as_the_minimum_ends_what_came_before_also_after_a_rest
         assert site.post(wanted(older), manager).json()["code"] == "promotion-rollback"
         assert site.post(wanted(older) | {"rollback": "two\nlines"}, manager).status_code == 400
         assert site.post(wanted(older) | {"rollback": "1.1.0 is slow"}, manager).status_code == 201
+        own = site.holder("images:promote", tenant="harbour")
+        refused = site.post(wanted(newer, "production") | {"minimum": True}, own)
+        assert (refused.status_code, refused.json()["code"]) == (403, "promotion-denied")
         assert site.service.denials.current() == DenyList()
         assert site.post(wanted(newer, "production") | {"minimum": True}, manager).status_code == 201
         assert site.service.denials.current() == DenyList(1, minimums={REPOSITORY: parse_version("1.1.0")})

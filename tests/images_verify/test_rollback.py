@@ -146,6 +146,13 @@ def test_a_minimum_needs_a_version_and_production(site, signed, version):
     assert site.promote(newer, "production", minimum=True)[0].version == parse_version("1.0.0")
 
 
+def test_only_an_operator_raises_a_minimum_with_a_promotion(site, version):
+    newer = version("1.0.0")
+    site.promote(newer, "staging", approver=TENANT)
+    assert refusal(site.promote, newer, "production", approver=TENANT, minimum=True) == "promotion-denied"
+    assert site.promote(newer, "production", approver=OPERATOR, minimum=True)
+
+
 def test_a_kept_admission_ends_when_a_minimum_rises(site, version, admitter):
     digest = version("1.0.0")
     site.promote(digest, "staging", "production")

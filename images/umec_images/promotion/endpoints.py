@@ -32,7 +32,7 @@ class PromotionWanted(BaseModel):
     rollback: Reason | None = None
     """Why an operator goes back to an earlier version than was promoted there before."""
     minimum: bool = False
-    """Whether no earlier version may start any more, from now on."""
+    """Whether no earlier version may start any more, from now on: a wish for operators only."""
 
 
 class PromotionMade(BaseModel):

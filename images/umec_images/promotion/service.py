@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from umec_core.clock import Clock
-from umec_images.errors import PromotionExists, PromotionStage, VersionMissing
+from umec_images.errors import PromotionDenied, PromotionExists, PromotionStage, VersionMissing
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
 from umec_images.oci.version import Version
 from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
@@ -89,6 +89,8 @@ class Promoter:
         check_digest(wish.digest)
         if wish.stage not in STAGES:
             raise PromotionStage(f"there is no stage {wish.stage!r}; a digest passes {' and '.join(STAGES)}")
+        if wish.minimum and approver.tenant is not None:
+            raise PromotionDenied("only an operator raises a minimum", policies=(), advice="Promote without it.")
         if wish.minimum and wish.stage != STAGES[-1]:
             raise PromotionStage(
                 f"a minimum is raised with the promotion to {STAGES[-1]}: what runs there must not stop"
