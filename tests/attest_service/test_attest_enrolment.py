@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from umec_attest.testing.image import Tamper
+
 Run = Callable[..., None]
 
 
@@ -191,6 +193,50 @@ def test_revocation_ends_with_a_ticket_made_after_it(run: Run, tpms: Any) -> Non
             await world.enrol(booted.node, ticket=await world.ticket(booted.node))
             assert (await world.round(booted))["standing"] == "trusted"
             assert (await world.get("nodes/node-1"))["generation"] == 5
+
+    run(body)
+
+
+def test_a_ticket_from_before_a_quarantine_does_not_lift_it(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            old = await world.ticket(booted.node)
+            begun = await world.post("enrolments", booted.node.enrolment(ticket=old), status=201)
+            proof = await asyncio.to_thread(booted.node.activation, begun)
+            world.clock.advance(1)
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            late = await world.post(f"enrolments/{begun['enrolment']}/activation", proof, status=403)
+            assert late["code"] == "ticket-outdated"
+            again = booted.node.enrolment(ticket=old)
+            assert (await world.post("enrolments", again, status=403))["code"] == "ticket-outdated"
+            assert (await world.get("nodes/node-1"))["standing"] == "quarantined"
+            world.clock.advance(1)
+            await world.enrol(booted.node, ticket=await world.ticket(booted.node))
+            assert (await world.round(booted))["standing"] == "trusted"
+
+    run(body)
+
+
+def test_other_keys_do_not_bring_an_untrusted_node_back_within_one_boot(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            old = await world.ticket(booted.node)
+            booted.reboot(Tamper.CMDLINE)
+            assert (await world.round(booted, status=422))["code"] == "boot-log-required"
+            world.clock.advance(1)
+            assert (await world.round(booted))["standing"] == "untrusted"
+            again = booted.node.enrolment(ticket=old)
+            assert (await world.post("enrolments", again, status=403))["code"] == "ticket-outdated"
+            world.clock.advance(1)
+            await world.enrol(booted.node, ticket=await world.ticket(booted.node))
+            await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
+            refused = await world.post("nodes/node-1/readmit", {}, headers=world.admin)
+            assert refused["standing"] == "untrusted"  # it is remembered that it fell
+            assert (await world.round(booted))["standing"] == "untrusted"
+            booted.reboot()
+            assert (await world.round(booted))["standing"] == "trusted"
 
     run(body)
 

@@ -38,6 +38,7 @@ __all__ = [
     "TicketEkMismatch",
     "TicketExpired",
     "TicketNodeMismatch",
+    "TicketOutdated",
     "TicketRefused",
     "TicketUnknown",
     "TicketUsed",
@@ -129,6 +130,12 @@ class TicketUsed(TicketRefused):
     """The ticket was used already."""
 
     code = "ticket-used"
+
+
+class TicketOutdated(TicketRefused):
+    """The ticket was made before the node fell; who made it did not know."""
+
+    code = "ticket-outdated"
 
 
 class TicketNodeMismatch(TicketRefused):

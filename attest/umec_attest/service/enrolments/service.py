@@ -1,7 +1,7 @@
 """Enrolment in two steps: the verifier seals a secret for a TPM and an AK; who opens it has both.
 
 1. keys      EK by its certificate, its ticket or the allow-list; AK and node key by their attributes
-2. identity  one EK is one node; a known node gets other keys only by a new ticket
+2. identity  one EK is one node; a known node gets other keys only by a new ticket, a fallen one by one made since
 3. secret    MakeCredential for this EK and the Name of this AK; single use, with a deadline
 4. residency TPM2_Certify of the node key by the AK, over the SHA-256 of the secret
 5. result    the node is pending; it is approved if a ticket was good, and an operator approves it otherwise
@@ -31,6 +31,7 @@ from umec_attest.service.errors import (
     NodeEnrolled,
     NodeOtherEk,
     NodeRevoked,
+    TicketOutdated,
 )
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
@@ -53,6 +54,9 @@ MAX_OPEN_PER_ADDRESS: Final = 64
 """Enrolments without a ticket that are under way at once from one address: a room full of nodes behind one router."""
 MAX_OPEN: Final = 10_000
 """The same from all addresses: some 20 MB, which is what strangers can make us keep."""
+
+FALLEN: Final = frozenset({Standing.UNTRUSTED.value, Standing.QUARANTINED.value, Standing.REVOKED.value})
+"""Standings that a ticket from before them does not lift."""
 
 
 class EnrolmentService:
@@ -251,8 +255,10 @@ async def _check_identity(
         raise NodeOtherEk(f"node {node} is enrolled with another TPM")
     if ticket is None:
         raise NodeEnrolled(f"node {node} is enrolled already", advice="an operator makes a new ticket for new keys")
-    if known.standing == Standing.REVOKED.value and ticket.created_at <= known.changed_at:
-        raise NodeRevoked(f"node {node} was revoked after the ticket was made", advice="make a new ticket")
+    if known.standing in FALLEN and ticket.created_at <= known.changed_at:
+        detail = f"node {node} was {known.standing} after the ticket was made"
+        refusal = NodeRevoked if known.standing == Standing.REVOKED.value else TicketOutdated
+        raise refusal(detail, advice="an operator who knows that makes a new ticket")
     return known
 
 
@@ -303,11 +309,15 @@ def _new_node(row: EnrolmentRow, now: datetime) -> NodeRow:
 
 
 def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: datetime) -> None:
-    """Set keys, and forget what the former keys said: a new AK is a new base line."""
-    node.ek_sha256 = row.ek_sha256
+    """Set keys, and forget what the former keys said: a new AK is a new base line.
+
+    At which boot the TPM's machine was found untrusted is not forgotten: other keys do not mend what runs there.
+    """
+    if node.ek_sha256 != row.ek_sha256:
+        node.ek_sha256, node.fell_at_reset = row.ek_sha256, None
     node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public
     node.enrolled_at, node.deadline, node.rounds = now, None, 0
-    node.clock_state = node.fell_at_reset = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
+    node.clock_state = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
     node.result = node.result_basis = node.result_expires_at = None
     if ticket is not None:
         node.tenant, node.image, node.approved = ticket.tenant, ticket.image, True

@@ -9,7 +9,8 @@
 | untrusted           | trusted, new boot   | degraded, new boot  | untrusted       |
 | quarantined         | quarantined         | quarantined         | quarantined     |
 
-"New boot" is a resetCount above the one at which the node fell: what a running system did cannot be undone in it.
+"New boot" is a resetCount above the one at which the node fell: what a running system did cannot be undone in it. It is
+asked of a pending node, too, that fell and was enrolled anew.
 A revoked node has no rounds at all.
 """
 
