@@ -1,5 +1,6 @@
 """DPoP proofs (RFC 9449, section 4.3): each reason for refusing one, and the good one beside it."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +25,8 @@ from umec_core.jose import base64url_encode, peek_claims, private_jwk, public_jw
 KEY = generate_private_key(SECP256R1())
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 URL = "https://mp1.test:8444/mec_app_support/v1/x"
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Of the group of P-256 (FIPS 186-5)."""
 
 
 def check(proof: str, *, method: str = "GET", url: str = URL, now: datetime = NOW, access: str | None = "t") -> str:
@@ -116,8 +119,16 @@ def test_a_proof_is_good_once():
 def test_a_replay_of_a_proof_whose_signature_is_spelt_differently():
     replay, text = ReplayCache(), proof()
     verify_proof(text, method="GET", url=URL, now=NOW, replay=replay, access_token="t")
-    with pytest.raises(DpopInvalid):
-        verify_proof(text + "=", method="GET", url=URL, now=NOW, replay=replay, access_token="t")
+    signed, _, signature = text.rpartition(".")
+    octets = base64.urlsafe_b64decode(signature + "==")
+    r, s = octets[:32], int.from_bytes(octets[32:], "big")
+    twin = f"{signed}.{base64url_encode(r + (ORDER - s).to_bytes(32, 'big'))}"  # ECDSA: (r, n-s) is as good as (r, s)
+    assert twin != text
+    assert check(twin) == thumbprint(KEY)
+    with pytest.raises(DpopReplayed) as caught:
+        verify_proof(twin, method="GET", url=URL, now=NOW, replay=replay, access_token="t")
+    assert caught.value.code == "dpop-replayed"
+    refused(text + "=")
 
 
 def test_the_cache_forgets_what_is_over_and_closes_when_full():
