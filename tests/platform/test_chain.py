@@ -12,6 +12,7 @@ import pytest
 from umec_core.audit import verify_export
 from umec_core.jose import KeySet, verify_jwt
 from umec_core.standing import Standing
+from umec_platform.hosts import worker
 
 RULES = "/mec_app_support/v1/applications"
 SERVICES = "/mec_service_mgmt/v1/applications"
@@ -162,7 +163,9 @@ def test_an_operation_that_a_crash_cut_off_is_run_again(world: Any, wait_until: 
     asyncio.run(scenario())
 
 
-def test_a_silent_host_delays_its_rules_only(world: Any, wait_until: Callable[..., Any]) -> None:
+def test_a_silent_host_delays_its_rules_only_and_nobody_says_that_they_are_taken(
+    world: Any, wait_until: Callable[..., Any]
+) -> None:
     async def scenario() -> None:
         async with world.open():
             await world.furnish()
@@ -171,11 +174,17 @@ def test_a_silent_host_delays_its_rules_only(world: Any, wait_until: Callable[..
             path = f"{RULES}/{instance}/dns_rules/Name"
             rule = (await world.apply(instance, "GET", path)).json()
             world.host.silent = True
+            # Nobody has judged the rule, so nobody says that it is taken: with the patience that is shipped.
             answer = await world.apply(instance, "PUT", path, json={**rule, "state": "ACTIVE"})
-            assert (answer.status_code, answer.json()["state"]) == (200, "ACTIVE")
+            assert (answer.status_code, answer.json()["code"]) == (503, "host-silent")
+            assert int(answer.headers["Retry-After"]) >= worker.LONGEST_PAUSE
             assert not world.host.dns
             world.host.silent = False
-            await wait_until(lambda: world.host.dns)
+            await wait_until(lambda: world.host.dns)  # the wish was kept
+            version = (await world.apply(instance, "GET", path)).headers["ETag"]
+            answer = await world.apply(instance, "PUT", path, json={**rule, "state": "ACTIVE"})
+            assert (answer.status_code, answer.json()["state"]) == (200, "ACTIVE")
+            assert answer.headers["ETag"] == version
 
     asyncio.run(scenario())
 

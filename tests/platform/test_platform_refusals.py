@@ -334,7 +334,7 @@ def test_a_rule_is_switched_on_where_its_node_stands_and_its_instance_runs(world
             await change(world, InstanceRow, address=None)
             assert await said(world.apply(app, "PUT", path, json=wish)) == (409, "instance-state")
             await change(world, InstanceRow, address="10.64.1.10")
-            assert await said(world.apply(app, "PUT", path, json=wish)) == 200
+            assert await said(world.apply(app, "PUT", path, json=wish)) == (503, "host-silent")
             assert await audited(world, "rule.activate") == ["done"]
 
     asyncio.run(scenario())

@@ -1,12 +1,12 @@
 """`/mec_app_support/v1` on Mp1 (MEC 011 clause 7): rules, readiness, termination, time, subscriptions, registration."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from umec_core.clock import Clock
-from umec_core.http import require
+from umec_core.http import problem_response, require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
 from umec_platform.api import entity, if_match, own_instance, seconds
@@ -17,13 +17,16 @@ from umec_platform.applications.schemas import (
 )
 from umec_platform.applications.service import Applications
 from umec_platform.effects import RuleKey
-from umec_platform.errors import InstanceForeign
+from umec_platform.errors import HostSilent, InstanceForeign
 from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.service import DNS, TRAFFIC, Rules
 from umec_platform.services.service import Subscriptions
 from umec_platform.tables.services import SubscriptionRow
 
 __all__ = ["support_router"]
+
+RETRY_AFTER: Final = "5"
+"""Seconds until a silent host has surely been asked again: `LONGEST_PAUSE` of its worker."""
 
 
 def support_router(
@@ -96,7 +99,10 @@ def _rules(verifier: TokenVerifier, rules: Rules, scope: str, kind: str, path: s
 
     async def put(request: Request, who: Principal, key: RuleKey, wish: TrafficRule | DnsRule) -> Response:
         own_instance(who, key.instance)
-        row = await rules.put(who.subject, key, wish, expected=if_match(request))
+        try:
+            row = await rules.put(who.subject, key, wish, expected=if_match(request))
+        except HostSilent as error:
+            return problem_response(error, {"Retry-After": RETRY_AFTER})
         return entity(row.document, version=row.version)
 
     if kind == TRAFFIC:

@@ -17,7 +17,7 @@ from umec_platform.tables.hosts import HostRow
 __all__ = ["Fleet"]
 
 PATIENCE: Final = 2.0
-"""Seconds that a caller waits for a rule to take effect; after that it is told what is desired, and it follows."""
+"""Seconds that a caller waits for a host to judge a rule; after that it is told that nobody has."""
 
 
 class Fleet:
@@ -63,10 +63,15 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def settled(self, host: str, rule: RuleKey) -> AsyncIterator[Waiter]:
-        """Leave the block when the host has taken the rule that was written in it; raises the host's refusal."""
+        """Leave the block when the host has taken the rule that was written in it.
+
+        Raises the host's refusal, and `HostSilent` if it has not judged the rule in time; what was written stays.
+        """
         worker = self._workers.get(host)
         if worker is None:
-            yield Waiter()
+            waiter = Waiter()
+            yield waiter
+            await waiter.wait(0)
             return
         async with worker.settled(rule, seconds=PATIENCE) as waiter:
             yield waiter

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_core.errors import Kind, UmecError
 from umec_core.standing import StandingRollback
 from umec_platform.effects import Ledger, RuleKey
-from umec_platform.errors import HostFallen
+from umec_platform.errors import HostFallen, HostSilent
 from umec_platform.hosts.confines import NOT_YET
 from umec_platform.hosts.desired import Desired, desired_rule, desired_state
 from umec_platform.hosts.ports import HostDriver, Recoverer, StandingSource
@@ -89,10 +89,15 @@ class Waiter:
             self._settle()
 
     async def wait(self, seconds: float) -> None:
-        """Return when the host has taken the change, or after `seconds`; raises its refusal."""
+        """Return when the host has taken the change; raises its refusal, and `HostSilent` after `seconds`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._done.wait(), seconds)
-        if self._done.is_set() and self._told is not None and self._told[1] is not None:
+        if not self._done.is_set() or self._told is None:
+            raise HostSilent(
+                "the host has not judged the rule in time; it does when it answers",
+                advice="Send the same again, without If-Match: the wish is kept, and waited for once more.",
+            )
+        if self._told[1] is not None:
             raise self._told[1]
 
     def _settle(self) -> None:
@@ -134,7 +139,7 @@ class HostWorker:
 
     @contextlib.asynccontextmanager
     async def settled(self, rule: RuleKey, *, seconds: float) -> AsyncIterator[Waiter]:
-        """Leave the block when the host has taken what was written in it, or after `seconds`; raises its refusal.
+        """Leave the block when the host has taken what was written in it; raises as `Waiter.wait`.
 
         The block tells the waiter which version of the rule's row it wrote.
         """

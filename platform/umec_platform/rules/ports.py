@@ -20,5 +20,5 @@ class Settler(Protocol):
     """Who knows what a host made of a rule: `hosts.fleet.Fleet` is one."""
 
     def settled(self, host: str, rule: RuleKey) -> AbstractAsyncContextManager[Awaited]:
-        """Leave the block when the host has taken the rule that was written in it; raises the host's refusal."""
+        """Leave the block when the host has taken what was written in it; raises its refusal, or `HostSilent`."""
         ...

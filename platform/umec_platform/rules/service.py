@@ -55,9 +55,9 @@ class Rules:
         """Switch a rule to the state that the wish names, wait for its host to take it, and return the rule.
 
         `expected` is an entity tag that the rule must still have. Raises `NoRule`, `EtagDiffers`, `RuleFixed` if
-        anything but the state differs, `HostFallen` if a fallen node's rule is to become active, or what the host
-        says. If the host does not answer in time, the rule is returned as desired; it takes effect when the host is
-        back.
+        anything but the state differs, `HostFallen` if a fallen node's rule is to become active, what the host says,
+        or `HostSilent` if it does not answer in time. In that case the wish is kept, and takes effect when the host is
+        back: to wish the same again changes nothing, and waits for the host once more.
         """
         before = await self.get(key)
         async with self._hosts.settled(before.host, key) as waiter:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import tempfile
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ CREDENTIAL = Path(os.environ.get("HELLO_CREDENTIAL", "/run/umec/client.json"))
 PORT = int(os.environ.get("HELLO_PORT", "8080"))
 log = logging.getLogger("hello")
 TIMEOUT = 10
+TRIES = 5
 
 
 def connect(me: dict) -> requests.Session:
@@ -45,8 +47,12 @@ def connect(me: dict) -> requests.Session:
 
 
 def call(api: requests.Session, method: str, url: str, body: dict | None = None) -> requests.Response:
-    """Call Mp1 and return its answer, or stop with what it says."""
-    answer = api.request(method, url, json=body, timeout=TIMEOUT)
+    """Call Mp1 and return its answer, or stop with what it says. Whoever is not there now is asked a few times."""
+    for _ in range(TRIES):
+        answer = api.request(method, url, json=body, timeout=TIMEOUT)
+        if answer.status_code != requests.codes.unavailable:
+            break
+        time.sleep(int(answer.headers.get("Retry-After", 1)))
     if not answer.ok:
         raise SystemExit(f"{method} {url}: {answer.status_code} {answer.text}")
     return answer
