@@ -97,7 +97,17 @@ def compiled(**filter_fields):
             {"dst": ["192.0.2.1"], "protocol": "tcp", "dst_ports": [[8000, 8001], [8444, 8444]]},
             "rule-too-broad",
         ),
-        ({"src": ["10.64.0.7"]}, {"src": ["10.64.0.7", "198.51.100.7"]}, "rule-too-broad"),
+        ({"action": "DROP", "src": ["10.64.0.7"]}, {"src": ["10.64.0.7"]}, "rule-too-broad"),
+        (
+            {"action": "DROP", "src": ["10.64.0.7"]},
+            {"action": "DROP", "src": ["10.64.0.7", "198.51.100.7"]},
+            "rule-too-broad",
+        ),
+        (
+            {"src": ["10.64.0.7"], "dst": ["198.51.100.0/24"]},
+            {"src": ["10.64.0.7"], "dst": ["198.51.100.0/23"]},
+            "rule-too-broad",
+        ),
         (
             {"action": "DROP", "src": ["10.64.0.7"]},
             {"action": "DUPLICATE", "to": "10.64.0.2", "src": ["10.64.0.7"]},
@@ -108,7 +118,11 @@ def compiled(**filter_fields):
             {"action": "DUPLICATE", "to": "10.64.0.3", "dst": ["198.51.100.7"]},
             "address-not-of-tenant",
         ),
-        ({"src": ["10.64.0.0/24"], "dst": ["0.0.0.0/0"]}, {"src": ["10.64.0.0/23"]}, "rule-too-broad"),
+        (
+            {"action": "DROP", "src": ["10.64.0.0/24"], "dst": ["0.0.0.0/0"]},
+            {"action": "DROP", "src": ["10.64.0.0/23"]},
+            "rule-too-broad",
+        ),
         ({"dst": ["198.51.100.7"]}, {"dst": ["198.51.100.7"], "src": ["2001:db8::/64"]}, "rule-too-broad"),
     ],
 )

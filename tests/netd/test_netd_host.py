@@ -189,6 +189,60 @@ def test_what_an_instance_reaches(clean_lab, image, tools):
             server.stdout.close()
 
 
+@pytest.fixture
+def management(clean_lab):
+    """A machine at an uplink of the host, which knows the way back; it listens at port 22."""
+    listener = (
+        "import socket,time\nprint('there',flush=True); input()\n"
+        "made=socket.create_server(('0.0.0.0',22)); print('listens',flush=True); time.sleep(60)"
+    )
+    machine = subprocess.Popen(
+        ["unshare", "--net", "/usr/bin/python3", "-c", listener],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert machine.stdout.readline() == "there\n"
+        inside = ["nsenter", "-t", str(machine.pid), "-n"]
+        link = f"link add uplink type veth peer name eth0 netns {machine.pid}"
+        for words in (link, "address add 203.0.113.1/24 dev uplink", "link set uplink up"):
+            clean_lab.on_host("ip", *words.split())
+        for words in ("address add 203.0.113.2/24 dev eth0", "link set eth0 up", "route add default via 203.0.113.1"):
+            subprocess.run([*inside, "ip", *words.split()], check=True)
+        machine.stdin.write("go\n")
+        machine.stdin.flush()
+        assert machine.stdout.readline() == "listens\n"
+        yield "203.0.113.2"
+    finally:
+        machine.kill()
+        machine.communicate()
+
+
+def test_no_rule_opens_the_way_to_the_hosts_uplink(clean_lab, image, tools, management):
+    run, client = clean_lab.run, clean_lab.client
+    one = clean_lab.start(image)["address"]
+    run(client.put_traffic(tools.forward(one)))
+
+    def out(**members):
+        wanted = tools.forward(None, rule="out", action="PASSTHROUGH")
+        return wanted.model_copy(update={"filters": [TrafficFilter(src=["10.64.0.0/24"], **members)]})
+
+    def call():
+        return clean_lab.ask("198.51.100.7", f"call {management} 22", timeout=2)
+
+    assert code_of(run, client.put_traffic(out())) == "rule-too-broad"
+    run(client.put_traffic(out(dst=[management])))
+    assert call() == "no: Connection timed out\n"
+    # The same rule, were this an interface towards the users.
+    clean_lab.on_host("nft", "add element inet umec access { uplink }")
+    try:
+        assert call() == "connected\n"
+    finally:
+        clean_lab.on_host("nft", "delete element inet umec access { uplink }")
+    assert call() == "no: Connection timed out\n"
+
+
 def test_flow_ends_with_its_rule(clean_lab, image, tools):
     one = clean_lab.start(image)
     clean_lab.run(clean_lab.client.put_traffic(tools.forward(one["address"])))

@@ -150,8 +150,12 @@ MANY = [f"203.0.113.{8 + number % 8}" for number in range(17)]
         (within(), within(dSCP=0), "rule-unsupported"),
         (within(), within(dstTunnelPort=["1"]), "rule-unsupported"),
         (
+            {
+                **within(srcAddress=["10.64.1.10"], dstAddress=["198.51.100.7"]),
+                "action": "DROP",
+                "dstInterface": None,
+            },
             within(srcAddress=["10.64.1.10"], dstAddress=["198.51.100.7"]),
-            within(dstAddress=["198.51.100.7"]),
             "foreign",
         ),
         (

@@ -61,6 +61,18 @@ def dns(**members: object) -> DnsRule:
         ({"trafficFilter": [{"dstAddress": ["203.0.113.8-203.0.113.16"]}]}, AddressForeign),
         ({"trafficFilter": [GOOD_FILTER, {"dstPort": ["80"]}]}, AddressForeign),
         ({"trafficFilter": [{}]}, AddressForeign),
+        (
+            {"action": "PASSTHROUGH", "dstInterface": None, "trafficFilter": [{"srcAddress": ["10.64.1.0/24"]}]},
+            AddressForeign,
+        ),
+        (
+            {
+                "action": "PASSTHROUGH",
+                "dstInterface": None,
+                "trafficFilter": [{"srcAddress": ["203.0.113.9"], "dstAddress": ["10.99.0.1"]}],
+            },
+            AddressForeign,
+        ),
         ({"trafficFilter": [{"dstAddress": ["0.0.0.0/0"]}]}, AddressForeign),
         ({"dstInterface": [{"interfaceType": "IP", "dstIpAddress": "10.64.2.10"}]}, AddressForeign),
         ({"dstInterface": [{"interfaceType": "IP", "dstIpAddress": "10.64.1.99"}]}, AddressForeign),
@@ -129,9 +141,12 @@ def test_ports_without_a_protocol_are_those_of_tcp_and_udp() -> None:
     ]
 
 
-def test_traffic_from_the_tenant_may_go_anywhere() -> None:
-    rule = traffic(action="DROP", dstInterface=None, trafficFilter=[{"srcAddress": ["10.64.1.0/24"]}])
-    assert to_netd_traffic(rule, CONFINES).filters[0].src == ["10.64.1.0/24"]
+def test_traffic_from_the_tenant_is_dropped_wherever_it_goes_and_passes_to_granted_addresses() -> None:
+    own = {"srcAddress": ["10.64.1.0/24"]}
+    dropped = traffic(action="DROP", dstInterface=None, trafficFilter=[own])
+    assert to_netd_traffic(dropped, CONFINES).filters[0].src == ["10.64.1.0/24"]
+    granted = traffic(action="PASSTHROUGH", dstInterface=None, trafficFilter=[{**own, "dstAddress": ["203.0.113.9"]}])
+    assert to_netd_traffic(granted, CONFINES).filters[0].dst == ["203.0.113.9/32"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +216,8 @@ def test_any_filter_is_enforced_within_the_tenant_or_refused(items: list[object]
     except (RuleInvalid, RuleUnsupported, AddressForeign):
         return
     for item in made.filters:
-        sides = [side for side in (item.src, item.dst) if side]
+        sides = [side for side in (item.src, item.dst) if side] if action == "DROP" else [item.dst]
+        assert all(sides)
         assert any(_within(side) for side in sides)
 
 

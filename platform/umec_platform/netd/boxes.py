@@ -115,14 +115,15 @@ class Confinement:
 def compile_rule(rule: TrafficRule, confinement: Confinement) -> CompiledRule:
     """Return the boxes of a rule; raises `AddressNotOfTenant`, `RuleTooBroad` or `RuleOverlaps`.
 
-    1. The target is an instance of the tenant. 2. Each filter is about flows that begin in the tenant's subnet, or
-    about destinations that no other tenant and no service of the host has. 3. Its boxes do not overlap.
+    1. The target is an instance of the tenant. 2. Each filter is about destinations that no other tenant and no service
+    of the host has; one that drops flows that begin in the tenant's subnet may be about all of them. 3. Its boxes do
+    not overlap.
     """
     if rule.to is not None and rule.to not in confinement.own:  # 1
         raise AddressNotOfTenant(f"{rule.to} is not the address of an instance of tenant {rule.tenant}")
     found: dict[Box, None] = {}
     for one in rule.filters:
-        for box in _boxes(one, confinement):  # 2
+        for box in _boxes(one, rule.action, confinement):  # 2
             if rule.action in {"FORWARD", "DUPLICATE"} and box.direction is Direction.OUT:
                 raise RuleTooBroad(f"{rule.action} is for flows that begin outside the tenant's network")
             found[box] = None
@@ -135,12 +136,13 @@ def compile_rule(rule: TrafficRule, confinement: Confinement) -> CompiledRule:
     return CompiledRule(rule.tenant, rule.id, rule.priority, rule.action, rule.to, rule.instance, boxes)
 
 
-def _boxes(one: TrafficFilter, confinement: Confinement) -> Iterator[Box]:
+def _boxes(one: TrafficFilter, action: Action, confinement: Confinement) -> Iterator[Box]:
     sources, destinations = _networks(one.src), _networks(one.dst)
     if sources and all(source.subnet_of(confinement.subnet) for source in sources):
         direction = Direction.OUT
     else:
         direction = Direction.IN
+    if direction is Direction.IN or action != "DROP":
         _check_destinations(one, destinations, confinement)
     protocol = _PROTOCOLS[one.protocol]
     combinations = product(
@@ -155,7 +157,7 @@ def _boxes(one: TrafficFilter, confinement: Confinement) -> Iterator[Box]:
 
 def _check_destinations(one: TrafficFilter, destinations: Sequence[IPv4Network], confinement: Confinement) -> None:
     if not destinations:
-        raise RuleTooBroad("a filter names its destinations, or only sources in the tenant's own subnet")
+        raise RuleTooBroad("a filter names its destinations, unless it drops what the tenant's own subnet sends")
     for network in destinations:
         if network.subnet_of(confinement.subnet):
             continue

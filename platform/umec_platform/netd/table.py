@@ -97,6 +97,8 @@ _IN_BRIDGE: Final = _match(_meta("iifname"), "@bridges")
 _OUT_BRIDGE: Final = _match(_meta("oifname"), "@bridges")
 _SRC_NOT_LIVE: Final = _match({"concat": [_meta("iifname"), _field("ip", "saddr")]}, "@live", "!=")
 _DST_NOT_LIVE: Final = _match({"concat": [_meta("oifname"), _field("ip", "daddr")]}, "@live", "!=")
+_TO_USERS: Final = _match(_meta("oifname"), "@access")
+_FROM_USERS: Final = _match(_meta("iifname"), "@access")
 _IPV6: Final = _match(_meta("nfproto"), "ipv6")
 _INVALID: Final = _match({"ct": {"key": "state"}}, ["invalid"], "in")
 _ESTABLISHED: Final = _match({"ct": {"key": "state"}}, ["established", "related"], "in")
@@ -155,11 +157,11 @@ def base(plan: Plan) -> list[Command]:
         asked = [_IN_BRIDGE, _match(_field("ip", "daddr"), pool), _match(_field(transport, "dport"), DNS_PORT)]
         commands.append(_rule("prerouting", *asked, {"dnat": {"family": "ip", "addr": str(plan.resolver)}}))
     commands += [
-        _rule("prerouting", _match(_meta("iifname"), "@access"), {"jump": {"target": "translate"}}),
+        _rule("prerouting", _FROM_USERS, {"jump": {"target": "translate"}}),
         _rule(
             "postrouting",
             _match(_field("ip", "saddr"), pool),
-            _match(_meta("oifname"), "@access"),
+            _TO_USERS,
             {"masquerade": None},
         ),
         # The platform may run elsewhere and knows the way to this host, not to the instances on it.
@@ -174,7 +176,7 @@ def base(plan: Plan) -> list[Command]:
         # Where the kernel shows bridged packets here (br_netfilter), those within one bridge are its tenant's own.
         _rule("forward", _match({"concat": [_meta("iifname"), _meta("oifname")]}, "@same"), _ACCEPT),
         _rule("forward", _IN_BRIDGE, _OUT_BRIDGE, _DROP),
-        _rule("forward", _match(_meta("iifname"), "@access"), _match(_field("ip", "saddr"), pool), _DROP),
+        _rule("forward", _FROM_USERS, _match(_field("ip", "saddr"), pool), _DROP),
         _rule("forward", _ORIGINAL, _IN_BRIDGE, _match(to_service, "@services"), _ACCEPT),
         _rule("forward", _REPLY, _OUT_BRIDGE, _match(from_service, "@services"), _ACCEPT),
         _rule(
@@ -187,7 +189,9 @@ def base(plan: Plan) -> list[Command]:
     for way, op in (("out", "=="), ("in", "!=")):
         for side, of in (("original", _ORIGINAL), ("reply", _REPLY)):
             jump = {"jump": {"target": f"{way}_{side}"}}
-            commands.append(_rule("forward", of, _match(_original("ip saddr"), pool, op), jump))
+            # No rule opens the way to what lies beside the users' networks: the uplink, the site, its management.
+            where = [] if way == "in" else [_TO_USERS if side == "original" else _FROM_USERS]
+            commands.append(_rule("forward", of, *where, _match(_original("ip saddr"), pool, op), jump))
     # What an instance may reach on its host: names, the platform's services, answers to what the host began.
     commands += [
         _rule("input", _IN_BRIDGE, _IPV6, _DROP),

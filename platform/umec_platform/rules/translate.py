@@ -4,7 +4,8 @@
 2. Filters: addresses, prefixes and ranges become prefixes; ports become ranges; each protocol a filter of its own.
    Members that this data plane cannot match (tunnels, QCI, DSCP, traffic class, tags) are refused.
 3. Action and target: an IP interface that is an instance of the tenant.
-4. Confinement: every filter has all its sources or all its destinations in what the tenant holds.
+4. Confinement: every filter has all its destinations in what the tenant holds; for one that drops packets it is enough
+   that all its sources are.
 """
 
 import hashlib
@@ -115,7 +116,7 @@ def to_netd_traffic(rule: TrafficRule | TrafficRuleDescriptor, confines: Confine
         raise RuleUnsupported(f"the rule needs {len(filters)} filters; at most {_PREFIXES} are enforced")
     target = _target(settled, confines)  # 3
     for item in filters:  # 4
-        _confined(item, confines)
+        _confined(item, confines, drops=settled.action is Action.DROP)
     try:
         return messages.TrafficRule(
             id=rule_id(confines.instance, "traffic", settled.traffic_rule_id),
@@ -256,9 +257,9 @@ def _target(rule: TrafficRuleDescriptor, confines: Confines) -> IPv4Address | IP
     return address
 
 
-def _confined(item: messages.TrafficFilter, confines: Confines) -> None:
+def _confined(item: messages.TrafficFilter, confines: Confines, *, drops: bool) -> None:
     last: AddressForeign | None = None
-    for side in (item.dst, item.src):
+    for side in (item.dst, item.src) if drops else (item.dst,):
         try:
             for text in side:
                 confines.check_network(parse_network(text))
@@ -267,6 +268,4 @@ def _confined(item: messages.TrafficFilter, confines: Confines) -> None:
             continue
         if side:
             return
-    raise last or AddressForeign(
-        "a filter matches every source and every destination", advice="Name an address of the tenant."
-    )
+    raise last or AddressForeign("a filter matches every destination", advice="Name an address of the tenant.")
