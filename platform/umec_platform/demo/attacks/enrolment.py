@@ -84,5 +84,10 @@ ATTACKS: Final[tuple[Attack[Stranger], ...]] = (
     Attack("another-tpm-under-the-nodes-id", "node-other-ek", TPM, another_tpm),
     Attack("ak-without-restriction", "ak-attributes", TPM, unrestricted_ak),
     Attack("ek-of-unknown-maker", "ek-certificate-path", "TPMs made at home", unknown_maker),
-    Attack("secret-guessed", "activation-secret-mismatch", "another's EK certificate", wrong_secret),
+    Attack(
+        "secret-guessed",
+        "activation-secret-mismatch",
+        "another's EK certificate, AK and ticket, and not the TPM",
+        wrong_secret,
+    ),
 )

@@ -1,5 +1,6 @@
 """Standing feed: somebody who reached the socket of a node's `netd`, as the platform's user, brings it the news."""
 
+import base64
 import json
 import socket
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Final
 from joserfc.jwk import ECKey
 
 from umec_platform.demo.attacks.table import Attack
-from umec_platform.demo.hand import ATTEST, Hand, seconds, signed
+from umec_platform.demo.hand import ATTEST, Hand, signed
 from umec_platform.demo.run import Run
 from umec_platform.demo.timeline import Broken
 from umec_platform.demo.topology import NODES
@@ -49,12 +50,17 @@ class Courier:
 
 
 def forged(courier: Courier) -> str | None:
-    """Say of a node what one likes, under a key of one's own."""
+    """Say of a node what one likes: a genuine statement with another standing, under a key that borrows the name."""
     courier.told()
-    entry = {"seq": 1, "node": "node-a", "tenant": "city", "standing": "trusted", "generation": 2}
-    claims = {"iss": ATTEST, "iat": seconds(), "after": 0, "last": 1, "node": "node-a", "standings": [entry]}
-    key = ECKey.generate_key("P-256", auto_kid=True)
-    return courier.tell(signed(claims, key, typ="umec-standings+jwt"))
+    header, claims = (json.loads(_decoded(part)) for part in courier.statement().split(".")[:2])
+    entry = claims["standings"][-1]
+    entry["standing"] = "trusted" if entry["standing"] == "degraded" else "degraded"
+    key = ECKey.generate_key("P-256", {"kid": header["kid"]})
+    return courier.tell(signed(claims, key, typ=header["typ"], kid=header["kid"]))
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def about_another(courier: Courier) -> str | None:
