@@ -8,6 +8,7 @@ ImageError
 ├── IdentityRefused       image-identity            it does, and somebody else made it
 ├── StatementInvalid      statement-invalid         what was signed is no statement that we read
 ├── DigestMismatch        digest-mismatch           bytes or statement are about another digest
+├── AttachmentsTooMany    attachments-too-many      more is attached to a digest than is read
 ├── PromotionMissing      promotion-missing         no summary promotes the digest at all
 ├── PromotionStage        promotion-stage           it was promoted, to another stage
 ├── PromotionSignature    promotion-signature       a summary that the promotion key has not signed
@@ -28,6 +29,7 @@ from umec_core.errors import Conflict, Forbidden, Invalid, NotFound, Refused, Um
 
 __all__ = [
     "AdmissionDenied",
+    "AttachmentsTooMany",
     "AuthorityExpired",
     "DenialExists",
     "DenialUnknown",
@@ -98,6 +100,12 @@ class DigestMismatch(ImageError, Refused):
     """Bytes, or a statement, are about another digest than the one asked for."""
 
     code = "digest-mismatch"
+
+
+class AttachmentsTooMany(ImageError, Refused):
+    """More bundles and summaries are attached to a digest, or would be, than are ever read."""
+
+    code = "attachments-too-many"
 
 
 class PromotionMissing(ImageError, Refused):

@@ -8,13 +8,14 @@ import pytest
 
 from umec_core.errors import UmecError
 from umec_images.gateway.backend import Backend
-from umec_images.gateway.content import Contents
+from umec_images.gateway.content import OWN_PLACES, Contents
 from umec_images.oci.client import MAX_BUNDLE, RegistryClient
 from umec_images.oci.errors import LayoutInvalid
 from umec_images.oci.layout import Layout
-from umec_images.oci.manifest import EMPTY, INDEX, MANIFEST, MAX_DESCRIPTORS, MAX_MANIFEST, Descriptor, encode
+from umec_images.oci.manifest import BUNDLE, EMPTY, INDEX, MANIFEST, MAX_DESCRIPTORS, MAX_MANIFEST, Descriptor, encode
 from umec_images.oci.manifest import parse_manifest as read_manifest
 from umec_images.oci.reference import check_repository, digest_of, parse_reference
+from umec_images.promotion.evidence import ENVELOPE, MAX_ATTACHMENTS
 
 REPOSITORY = "alpha/app"
 BLOB = b"a blob"
@@ -205,7 +206,7 @@ def referrer(**annotations):
     return encode(manifest | {"annotations": annotations})
 
 
-def refer(known, content):
+def refer(known, content, **own):
     """Push a referrer of an image that has referrers already; return the code of the refusal."""
     index = encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [each.to_json() for each in known]})
     answers = {
@@ -213,21 +214,37 @@ def refer(known, content):
         "PUT_manifests": (201, b"", {}),
         "GET_manifests": (200, index, {"content-type": INDEX, "docker-content-digest": digest_of(index)}),
     }
-    push = lambda store: Contents(store).push(REPOSITORY, digest_of(content), content, MANIFEST)  # noqa: E731
+    push = lambda store: Contents(store).push(REPOSITORY, digest_of(content), content, MANIFEST, **own)  # noqa: E731
     return gateway_says(push, **answers)
 
 
-def entries(count):
-    return [Descriptor(MANIFEST, f"sha256:{number:064x}", 2) for number in range(count)]
+def entries(count, kind=None):
+    return [Descriptor(MANIFEST, f"sha256:{number:064x}", 2, kind) for number in range(count)]
 
 
 def test_a_list_of_referrers_is_bounded_in_number_and_size():
-    assert refer(entries(MAX_DESCRIPTORS), referrer()) == "referrers-full"
-    assert refer(entries(MAX_DESCRIPTORS - 1), referrer()).subject == digest_of(IMAGE)
+    assert refer(entries(MAX_DESCRIPTORS), referrer(), own=True) == "referrers-full"
+    assert refer(entries(MAX_DESCRIPTORS - OWN_PLACES), referrer()) == "referrers-full"
+    assert refer(entries(MAX_DESCRIPTORS - OWN_PLACES), referrer(), own=True).subject == digest_of(IMAGE)
+    assert refer(entries(MAX_DESCRIPTORS - OWN_PLACES - 1), referrer()).subject == digest_of(IMAGE)
     long = "x" * (MAX_MANIFEST - 10_000)
     large = [Descriptor(MANIFEST, f"sha256:{1:064x}", 2, annotations={"a": "x" * 20_000})]
     assert refer(large, referrer(a=long)) == "referrers-full"
     assert refer([], referrer(a=long)).subject == digest_of(IMAGE)
+    full = [Descriptor(MANIFEST, f"sha256:{1:064x}", 2, annotations={"a": "x" * (MAX_MANIFEST - 8 * 1024)})]
+    assert refer(full, referrer()) == "referrers-full"
+    assert refer(full, referrer(), own=True).subject == digest_of(IMAGE)
+
+
+@pytest.mark.parametrize("kind", [BUNDLE, ENVELOPE])
+def test_what_clients_attach_leaves_room_for_the_summaries(kind):
+    attachment = encode(json.loads(referrer()) | {"artifactType": kind})
+    theirs = MAX_ATTACHMENTS - OWN_PLACES
+    assert refer(entries(theirs, BUNDLE), attachment) == "attachments-too-many"
+    assert refer(entries(theirs - 1, BUNDLE), attachment).subject == digest_of(IMAGE)
+    assert refer(entries(theirs, BUNDLE), referrer()).subject == digest_of(IMAGE)  # nobody reads that
+    assert refer(entries(theirs, BUNDLE), attachment, own=True).subject == digest_of(IMAGE)
+    assert refer(entries(MAX_ATTACHMENTS, BUNDLE), attachment, own=True) == "attachments-too-many"
 
 
 # --- names, layouts, manifests ---------------------------------------------------------------------------------------

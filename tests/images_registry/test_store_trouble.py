@@ -114,14 +114,14 @@ def test_a_store_that_answers_with_a_fault_is_not_empty(tmp_path, status):
         assert await refusal(store.contents.referrers(REPOSITORY, digest)) == down
         assert await refusal(store.contents._tag(REPOSITORY, "v1", other, other_content, MANIFEST)) == down
         entry = Descriptor(MANIFEST, other, len(other_content))
-        assert await refusal(store.contents._refer(REPOSITORY, digest, entry)) == down
+        assert await refusal(store.contents._refer(REPOSITORY, digest, entry, 0)) == down
         store.transport.status = None
         assert await store.backend.tag(REPOSITORY, "v1") == digest
         assert [each.digest for each in (await store.contents.referrers(REPOSITORY, digest)).manifests] == [first]
         assert await store.backend.tag(REPOSITORY, "v2") is None
         assert await store.backend.tags("alpha/none") == []
         assert await store.backend.blob_size(REPOSITORY, digest_of(b"none")) is None
-        await store.contents._refer(REPOSITORY, digest, entry)
+        await store.contents._refer(REPOSITORY, digest, entry, 0)
         assert len((await store.contents.referrers(REPOSITORY, digest)).manifests) == 2
 
     with_store(tmp_path, work)

@@ -138,7 +138,7 @@ def test_too_much_attached_is_refused(site, signed):
     known = list(site.registry.attached[signed])
     for number in range(65):
         site.attach(signed, str(number).encode())
-    assert refusal(site.admit, signed) == "image-signature-invalid"
+    assert refusal(site.admit, signed) == "attachments-too-many"
     site.registry.attached[signed] = known
     assert site.admit(signed)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import uuid
 from datetime import timedelta
 
@@ -18,6 +19,7 @@ from umec_images.admission import Admitter
 from umec_images.errors import ImageDenied
 from umec_images.gateway import ImagesService, ImagesSettings
 from umec_images.oci.client import RegistryClient
+from umec_images.oci.errors import RegistryRefused
 from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
 from umec_images.oci.version import parse_version
 from umec_images.promotion import DenyList, StoredHistory, trusted_builders
@@ -245,6 +247,25 @@ def test_the_explanation_follows_the_policies_of_the_moment(served, signing, tmp
         said = ask()
         assert (said["code"], said["checks"][-1]["policy_sha256"]) == ("admission-denied", policies[-1].digest)
         assert said["checks"][-1]["policies"] == ["forbid-everything"]
+
+
+def test_junk_that_somebody_attaches_ends_neither_promotion_nor_admission(site, signed):
+    async def junk(client):
+        first = await client.attach(REPOSITORY, signed, b"junk")
+        manifest = json.loads((await client.manifest(REPOSITORY, first))[2])
+        for number in range(100):
+            another = encode(manifest | {"annotations": {"number": str(number)}})
+            await client.push_manifest(REPOSITORY, None, another, MANIFEST)
+
+    with pytest.raises(RegistryRefused) as refused:
+        site.run(junk)
+    assert refused.value.code == "attachments-too-many"
+    for stage in ("staging", "production"):
+        assert site.post(wanted(signed, stage), site.holder("images:promote")).status_code == 201
+    url = f"{site.url}/images/v1/admission"
+    headers = asyncio.run(site.holder("images:pull")("GET", url))
+    question = {"tenant": "harbour", "repository": REPOSITORY, "digest": signed}
+    assert httpx.get(url, params=question, headers=headers, timeout=30).json()["admitted"]
 
 
 def test_an_unsigned_image_is_not_promoted(site):

@@ -4,6 +4,7 @@ import asyncio
 import weakref
 from typing import Final
 
+from umec_images.errors import AttachmentsTooMany
 from umec_images.gateway.backend import Backend
 from umec_images.gateway.errors import DigestStated, MemberMissing, ReferrersFull, TagImmutable, TagReserved
 from umec_images.oci.errors import ManifestInvalid, ManifestUnknown
@@ -19,9 +20,15 @@ from umec_images.oci.manifest import (
     parse_manifest_or_index,
 )
 from umec_images.oci.reference import check_digest, check_tag, digest_of
+from umec_images.promotion.evidence import ATTACHMENTS, MAX_ATTACHMENTS
 
-__all__ = ["Contents", "PushedManifest"]
+__all__ = ["OWN_PLACES", "Contents", "PushedManifest"]
 
+OWN_PLACES: Final = 8
+"""Places in each list of referrers that are kept for the summaries of this service, one for each stage: whatever those
+who push attach to an image, it can be promoted and stays startable."""
+_OWN_ENTRY: Final = 1024
+"""Bytes of an entry of our own, which has no annotations: about 250."""
 _FALLBACK_LENGTH: Final = len("sha256-") + 64
 
 
@@ -45,13 +52,16 @@ class Contents:
         self._backend = backend
         self._turns: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def push(self, repository: str, reference: str, content: bytes, media_type: str) -> PushedManifest:
-        """Store a manifest under its digest or a new tag.
+    async def push(
+        self, repository: str, reference: str, content: bytes, media_type: str, *, own: bool = False
+    ) -> PushedManifest:
+        """Store a manifest under its digest or a new tag; `own` says that this service itself made it.
 
         1. It parses as its media type says. 2. Its digest is the one stated. 3. Everything it names is there.
         4. A tag that exists does not move. 5. What it refers to lists it.
-        Raises ManifestInvalid, DigestStated, MemberMissing, TagImmutable, TagReserved or ReferrersFull; and
-        ManifestDamaged or BackendUnavailable where the store does not say what a tag or a list of referrers is now.
+        Raises ManifestInvalid, DigestStated, MemberMissing, TagImmutable, TagReserved, ReferrersFull or
+        AttachmentsTooMany; and ManifestDamaged or BackendUnavailable where the store does not say what a tag or a list
+        of referrers is now.
         """
         parsed = parse_manifest_or_index(content, media_type=media_type)  # 1
         digest = digest_of(content)
@@ -65,7 +75,7 @@ class Contents:
         if parsed.subject is None:
             return PushedManifest(digest, None)
         entry = Descriptor(media_type, digest, len(content), parsed.kind, parsed.annotations)
-        await self._refer(repository, parsed.subject.digest, entry)  # 5
+        await self._refer(repository, parsed.subject.digest, entry, 0 if own else OWN_PLACES)  # 5
         return PushedManifest(digest, parsed.subject.digest)
 
     async def tags(self, repository: str) -> list[str]:
@@ -109,14 +119,18 @@ class Contents:
                 raise TagImmutable(f"{tag} names {present} already", advice="Push under another tag.")
             await self._backend.put_manifest(repository, tag, content, media_type)
 
-    async def _refer(self, repository: str, subject: str, entry: Descriptor) -> None:
+    async def _refer(self, repository: str, subject: str, entry: Descriptor, kept: int) -> None:
+        """List a referrer, and leave `kept` places."""
         tag = _fallback_tag(subject)
         async with self._turn(repository, tag):
             known = (await self.referrers(repository, subject)).manifests
             if any(each.digest == entry.digest for each in known):
                 return
+            attached = sum(each.artifact_type in ATTACHMENTS for each in known)
+            if entry.artifact_type in ATTACHMENTS and attached >= MAX_ATTACHMENTS - kept:
+                raise AttachmentsTooMany(f"{subject} has {attached} bundles and summaries, and takes no more")
             index = _index([*known, entry])
-            if len(known) >= MAX_DESCRIPTORS or len(index) > MAX_MANIFEST:
+            if len(known) >= MAX_DESCRIPTORS - kept or len(index) > MAX_MANIFEST - kept * _OWN_ENTRY:
                 raise ReferrersFull(f"{subject} has {len(known)} referrers, and the list is full")
             await self._backend.put_manifest(repository, tag, index, INDEX)
 

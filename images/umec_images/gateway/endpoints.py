@@ -51,10 +51,13 @@ _Handler = Callable[[Request, Principal], Awaitable[Response]]
 
 
 def gateway_app(
-    backend: Backend, contents: Contents, gatekeeper: Door, *, journal: Journal, max_blob: int
+    backend: Backend, contents: Contents, gatekeeper: Door, *, journal: Journal, max_blob: int, own: bool = False
 ) -> Starlette:
-    """Return the application; `max_blob` is the size in bytes of the largest blob that it takes or gives."""
-    api = _Gateway(backend, contents, gatekeeper, journal, max_blob, weakref.WeakValueDictionary())
+    """Return the application; `max_blob` is the size in bytes of the largest blob that it takes or gives.
+
+    `own` says that only this service itself uses it.
+    """
+    api = _Gateway(backend, contents, gatekeeper, journal, max_blob, own, weakref.WeakValueDictionary())
     name = "/v2/{tenant}/{repository}"
     routes = [
         api.route("/v2/", {"GET": api.whoami, "HEAD": api.whoami}),
@@ -83,6 +86,7 @@ class _Gateway:
     gatekeeper: Door
     journal: Journal
     max_blob: int
+    own: bool
     turns: weakref.WeakValueDictionary[str, asyncio.Lock]
 
     def route(self, path: str, handlers: dict[str, _Handler]) -> Route:
@@ -140,7 +144,7 @@ class _Gateway:
     async def put_manifest(self, request: Request, principal: Principal) -> Response:
         name, reference = _repository(request, principal, PUSH), _reference(request)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        pushed = await self.contents.push(name, reference, await _manifest_body(request), media_type)
+        pushed = await self.contents.push(name, reference, await _manifest_body(request), media_type, own=self.own)
         facts = {"reference": reference, "subject": pushed.subject}
         await self.journal.done(principal.client_id, "manifest-pushed", f"{name}@{pushed.digest}", facts)
         headers = {**_API, "Docker-Content-Digest": pushed.digest, "Location": f"/v2/{name}/manifests/{pushed.digest}"}

@@ -114,6 +114,7 @@ class RegistryBusy(Unavailable):
 
 
 _NAMES: Final = {
+    "attachments-too-many": "DENIED",
     "blob-digest": "DIGEST_INVALID",
     "blob-too-large": "SIZE_INVALID",
     "blob-unknown": "BLOB_UNKNOWN",

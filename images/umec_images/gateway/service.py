@@ -122,7 +122,9 @@ class ImagesService:
         contents = Contents(backend)
         door = Gatekeeper(verifier, url=settings.url)
         registry = gateway_app(backend, contents, door, journal=authority.journal, max_blob=settings.max_blob)
-        inside = gateway_app(backend, contents, Insider(clock), journal=authority.journal, max_blob=settings.max_blob)
+        inside = gateway_app(
+            backend, contents, Insider(clock), journal=authority.journal, max_blob=settings.max_blob, own=True
+        )
         policies = load_default("promotion") if promotion_policies is None else promotion_policies
         client = _client(inside)
         promoter = _promoter(settings, authority, client, clock, policies, denials)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from umec_core.errors import UmecError
-from umec_images.errors import DigestMismatch, IdentityRefused, ImageUnsigned, SignatureInvalid
+from umec_images.errors import AttachmentsTooMany, DigestMismatch, IdentityRefused, ImageUnsigned, SignatureInvalid
 from umec_images.oci.errors import DigestMismatch as RegistryDigestMismatch
 from umec_images.oci.errors import ManifestInvalid
 from umec_images.oci.manifest import BUNDLE, Descriptor, parse_manifest, parse_manifest_or_index
@@ -19,7 +19,9 @@ from umec_images.verify.bundle import MAX_BUNDLE
 from umec_images.verify.identity import Expected
 
 __all__ = [
+    "ATTACHMENTS",
     "ENVELOPE",
+    "MAX_ATTACHMENTS",
     "Attached",
     "Attachment",
     "Builders",
@@ -34,10 +36,12 @@ __all__ = [
 
 ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
 """Artifact type of a summary: a DSSE envelope under the promotion key."""
+ATTACHMENTS: Final = frozenset({BUNDLE, ENVELOPE})
+"""Artifact types of what is read of a digest."""
 SBOMS: Final = frozenset({"https://spdx.dev/Document", "https://cyclonedx.org/bom"})
 MAX_ATTACHMENTS: Final = 64
 """Bundles and summaries of one digest that are fetched and verified; an image with five statements and two stages has
-seven, and each costs milliseconds."""
+seven, and each costs milliseconds. The gateway takes no more, and keeps some of them for the summaries."""
 
 Builders = Callable[[str], Expected]
 """Tenant -> whose signatures count for its images. A tenant for whom nobody may build is a refusal."""
@@ -129,17 +133,18 @@ def trusted_builders(issuer: str, clients: Mapping[str, Sequence[str]]) -> Build
 async def fetch_attached(registry: Registry, repository: str, digest: str) -> Attached:
     """Return what is attached to `digest` (`sha256:<hex>`).
 
-    Raises DigestMismatch where bytes have another digest, SignatureInvalid where too much is attached, ManifestInvalid,
+    Raises DigestMismatch where bytes have another digest, AttachmentsTooMany where more is attached, ManifestInvalid,
     and what the registry client raises (a manifest that is not there, a registry that does not answer).
     """
     try:
         media_type, raw = await _content(registry, repository, digest)
         version = version_of(parse_manifest_or_index(raw, media_type=media_type).annotations)
         found = await registry.referrers(repository, digest)
-        wanted = [each for each in found if each.artifact_type in {BUNDLE, ENVELOPE}]
+        wanted = [each for each in found if each.artifact_type in ATTACHMENTS]
         if len(wanted) > MAX_ATTACHMENTS:
-            raise SignatureInvalid(
-                f"{len(wanted)} bundles and summaries are attached, at most {MAX_ATTACHMENTS} are read"
+            raise AttachmentsTooMany(
+                f"{len(wanted)} bundles and summaries are attached, at most {MAX_ATTACHMENTS} are read",
+                advice="The gateway lets nobody attach so many: somebody wrote into the store.",
             )
         fetched = await asyncio.gather(*(_attachment(registry, repository, digest, each) for each in wanted))
     except RegistryDigestMismatch as error:
@@ -221,7 +226,7 @@ async def _attachment(
     except ManifestInvalid:
         return None
     about = manifest.subject
-    if about is None or about.digest != subject or len(manifest.layers) != 1 or manifest.kind not in {BUNDLE, ENVELOPE}:
+    if about is None or about.digest != subject or len(manifest.layers) != 1 or manifest.kind not in ATTACHMENTS:
         return None
     layer = manifest.layers[0]
     if layer.media_type != manifest.kind or layer.size > MAX_BUNDLE:
