@@ -1,7 +1,8 @@
 """Refusals in an audit log: all to those who proved who they are, and of strangers so many and no more.
 
-Nobody fills a disk by being refused, and nobody pushes the refusals of others out of the log: each address has its own
-quota. One entry a minute tells how many were not written, so that silence in the log is never an attacker's work.
+Nobody fills a disk by being refused. Each address has its own quota, so that one alone pushes no refusal of another out
+of the log; all have one together, which somebody with twenty addresses can use up. What is not written is counted: one
+entry a minute tells how many, for which actions and reasons, and of how many addresses.
 """
 
 from collections import Counter
@@ -15,13 +16,13 @@ from umec_core.audit import AuditLog
 from umec_core.errors import UmecError
 from umec_core.store import Store
 
-__all__ = ["MOST_OF_ADDRESS", "Refusals"]
+__all__ = ["MOST_OF_ADDRESS", "MOST_OF_ALL", "Refusals"]
 
 PERIOD: Final = timedelta(minutes=1)
 MOST_OF_ADDRESS: Final = 30
 """Refusals a minute of one address that are written, as long as it has not proved who it is."""
 MOST_OF_ALL: Final = 600
-"""Refusals a minute of all strangers that are written: some 200 KB, however many addresses somebody has."""
+"""Refusals a minute of all strangers that are written: the quotas of 20 addresses, some 200 KB."""
 MOST_ADDRESSES: Final = 1000
 """Addresses that the entry about what was not written tells apart."""
 MOST_SUBJECT: Final = 512

@@ -1,4 +1,4 @@
-"""Refusals are written to those who proved themselves, and of strangers so many and no more; the rest is counted."""
+"""Refusals of those who proved themselves are all written, of strangers so many and no more; the rest is counted."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from umec_core import refusals as module
 from umec_core.audit import AuditLog
 from umec_core.errors import Conflict, Forbidden
-from umec_core.refusals import MOST_OF_ADDRESS, Refusals
+from umec_core.refusals import MOST_OF_ADDRESS, MOST_OF_ALL, Refusals
 from umec_core.store import Store
 
 NOW = datetime(2026, 11, 22, 3, 0, 30, tzinfo=UTC)
@@ -94,6 +94,23 @@ def test_many_addresses_have_a_quota_together_and_those_that_are_known_are_not_i
             "addresses": 2,
             "codes": {"door.open conflict": 5},
         }
+
+    play(scenario)
+
+
+def test_of_21_addresses_the_last_is_counted_and_who_is_known_is_written(play):
+    async def scenario(refusals, entries, _):
+        for number in range(MOST_OF_ALL // MOST_OF_ADDRESS):
+            await knock(refusals, f"192.0.2.{number}", MOST_OF_ADDRESS)
+        await knock(refusals, "198.51.100.7", error=Forbidden("no"))
+        await refusals.known("door.open", "door", ERROR, NOW, actor="operator")
+        await refusals.summarise(NEXT)
+        found = await entries()
+        assert len(found) == MOST_OF_ALL + 2
+        assert [one["actor"] for one in found[-2:]] == ["operator", "tester"]
+        assert found[-1]["facts"] == {"count": 1, "addresses": 1, "codes": {"door.open forbidden": 1}}
+        await knock(refusals, "198.51.100.7", now=NEXT)
+        assert (await entries())[-1]["facts"] == {"address": "198.51.100.7"}
 
     play(scenario)
 
