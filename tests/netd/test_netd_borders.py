@@ -377,14 +377,19 @@ def lease(tmp_path):
     )
     made = Lease(terms, tmp_path / "standing.json")
 
-    def say(standing, at=NOW, *, seq=1, now=None):
+    def say(standing, at=NOW, *, seq=1, now=None, to=made):
         entry = {"seq": seq, "node": "pole-7", "tenant": "a", "standing": standing, "generation": seq,
                  "changed_at": "2026-11-22T00:00:00Z"}  # fmt: skip
         claims = {"iss": terms.issuer, "iat": at.timestamp(), "after": 0, "last": seq, "node": "pole-7",
                   "standings": [entry]}  # fmt: skip
-        made.renew(sign_jwt(claims, VERIFIER, typ="umec-standings+jwt"), now or at)
+        to.renew(sign_jwt(claims, VERIFIER, typ="umec-standings+jwt"), now or at)
 
-    made.say, made.terms = say, terms
+    def again():
+        other = Lease(terms, tmp_path / "standing.json")
+        other.recall()
+        return other
+
+    made.say, made.terms, made.again = say, terms, again
     return made
 
 
@@ -414,6 +419,24 @@ def test_what_was_signed_too_long_ago_or_before_something_newer_renews_nothing(l
     claims |= {"iat": NOW.timestamp(), "last": 2, "standings": [{**claims["standings"][0], "seq": 2}]}
     later.renew(sign_jwt(claims, VERIFIER, typ="umec-standings+jwt"), NOW)
     assert later.check(NOW).standing.value == "trusted"
+
+
+def test_a_clock_that_was_set_back_is_no_end_of_statements(lease):
+    lease.say("trusted", seq=3)
+    earlier = NOW - timedelta(hours=1)
+    # Within the clocks' difference an older statement is an older statement.
+    near = NOW - timedelta(seconds=10)
+    assert code_of(lease.say, "trusted", near, seq=3) == "standing-rollback"
+    for one in (lease, lease.again()):
+        # What is known may not be taken back, nor what is old now be said again.
+        assert code_of(lease.say, "trusted", earlier, seq=2, to=one) == "standing-rollback"
+        stale = earlier - timedelta(seconds=10, microseconds=1)
+        assert code_of(lease.say, "trusted", stale, seq=3, now=earlier, to=one) == "standing-stale"
+    for one in (lease, lease.again()):
+        lease.say("trusted", earlier, seq=3, to=one)
+        assert one.check(earlier).generation == 3
+    # From then on time goes on from there.
+    assert code_of(lease.say, "trusted", earlier - timedelta(seconds=1), seq=3, now=earlier) == "standing-rollback"
 
 
 @pytest.mark.parametrize(

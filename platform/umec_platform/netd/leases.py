@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from umec_core.jose import KeySet
+from umec_core.jose import SKEW, KeySet
 from umec_core.keys import read_private, write_private
 from umec_core.standing import (
     Standing,
@@ -51,7 +51,8 @@ class Lease:
     silent) does neither: what is in force stays so until the lease ends, and nothing new is taken.
 
     When the newest statement was signed and where it ended is kept in `file`: after a restart nothing older is taken,
-    and nothing is in force until the verifier has spoken anew.
+    and nothing is in force until the verifier has spoken anew. If the newest was signed at a time that is yet to come,
+    a clock was set back: the next statement may be of any time, but still may not end before what is known.
     """
 
     def __init__(self, terms: LeaseTerms, file: Path) -> None:
@@ -81,6 +82,9 @@ class Lease:
         """
         terms = self._terms
         verified = verify_statement(statement, terms.keys, issuer=terms.issuer, now=now)
+        if self._floor.issued_at > now + SKEW:
+            self._floor = _Floor(issued_at=datetime.fromtimestamp(0, UTC), last=self._floor.last)
+            self._view.forget_time()
         if verified.issued_at < self._floor.issued_at or verified.last < self._floor.last:
             raise StandingRollback("the statement is older than the newest that an earlier netd had seen")
         if now - verified.issued_at > terms.time:
