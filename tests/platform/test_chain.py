@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,6 +229,30 @@ def test_a_refused_start_leaves_nothing_behind(world: Any, fault: str, code: str
             world.host.refuse = {}
             again = await world.order(instance, "instantiate", {})
             assert again["operationState"] == "COMPLETED"
+
+    asyncio.run(scenario())
+
+
+def test_an_image_that_is_refused_while_it_is_pulled_does_not_start(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            await world.furnish()
+            await world.onboard()
+            pull = world.neighbours.pull
+
+            async def pull_while_it_is_denied(repository: str, digest: str) -> Path:
+                world.neighbours.refused = True
+                return await pull(repository, digest)
+
+            world.neighbours.pull = pull_while_it_is_denied
+            made = await world.operate("POST", "/app_lcm/v1/app_instances?tenant=harbour", json={"appDId": "hello-1"})
+            instance = made.json()["id"]
+            ended = await world.order(instance, "instantiate", {})
+            assert (ended["operationState"], ended["error"]["code"]) == ("FAILED", "image-unsigned")
+            assert len(world.neighbours.pulled) == 1
+            assert (world.host.instances, world.neighbours.clients) == ({}, {})
+            world.neighbours.pull, world.neighbours.refused = pull, False
+            assert (await world.order(instance, "instantiate", {}))["operationState"] == "COMPLETED"
 
     asyncio.run(scenario())
 

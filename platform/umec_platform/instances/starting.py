@@ -82,13 +82,11 @@ class Starter:
 
     async def start(self, job: Job) -> None:
         """Start the instance of an operation, or raise why not."""
-        appd, now = job.appd, self._ledger.clock()
-        standing = self._view.current(job.host.node, now)  # 1
+        appd = job.appd
+        standing = self._view.current(job.host.node, self._ledger.clock())  # 1
         if standing.standing is not Standing.TRUSTED:
             raise HostFallen(f"node {job.host.node} is {standing.standing.value}: it starts nothing new")
-        admitted = await self._admitter.admit(  # 2
-            tenant=job.tenant.id, repository=appd.image.repository, digest=appd.image.digest, now=now
-        )
+        admitted = await self._admit(job)  # 2
         blobs = await self._puller.pull(admitted.repository, admitted.digest)  # 3
         await self._place(job)  # 4
         key = self._new_key()
@@ -101,14 +99,22 @@ class Starter:
                 scopes=appd.requested_permissions,
             )
         )
-        spec = self._spec(job, admitted, str(blobs), key)  # 6
         driver = await self._fleet.driver(job.host.id)
         await driver.stop_instance(job.instance.id)
+        admitted = await self._admit(job)  # again: pulling may take long, and somebody may have denied the image
+        spec = self._spec(job, admitted, str(blobs), key)  # 6
         started = await driver.start_instance(spec)  # 7
         await self._ledger.write(  # 8
             lambda session: self._started(session, job, str(started["address"]), admitted)
         )
         await self._tidy()
+
+    async def _admit(self, job: Job) -> Admitted:
+        """Return the admission of a job's image as things are now; what did not change costs nothing twice."""
+        image = job.appd.image
+        return await self._admitter.admit(
+            tenant=job.tenant.id, repository=image.repository, digest=image.digest, now=self._ledger.clock()
+        )
 
     async def _tidy(self) -> None:
         """Have images forgotten that nothing runs, if there are too many of them."""
