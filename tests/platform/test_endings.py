@@ -146,3 +146,70 @@ def test_a_new_tenants_network_is_not_swept_by_older_rows(world: Any, wait_until
             assert len(world.host.instances) == 1
 
     asyncio.run(scenario())
+
+
+def test_no_operation_under_way_keeps_an_instance_from_its_end(world: Any, wait_until: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            instance = await running(world)
+            # Its host lost it, and starts it again: for ever, as it looks.
+            world.neighbours.gate = asyncio.Event()
+            world.host.restart()
+            await wait_until(lambda: begun(world))
+            first = await world.operate("POST", f"{LCM}/{instance}/terminate", json={})
+            again = await world.operate("POST", f"{LCM}/{instance}/terminate", json={})
+            assert (first.status_code, again.status_code) == (202, 202)
+            assert first.headers["Location"] == again.headers["Location"]
+            assert (await world.operate("POST", f"{LCM}/{instance}/instantiate", json={})).status_code == 409
+            assert (await newest(world, "TERMINATE"))["operationState"] != "COMPLETED"
+        # What a crash cuts off comes to the same end, and no step of the start follows it.
+        world.neighbours.gate = None
+        async with world.open():
+            await wait_until(ends(world, "TERMINATE", "COMPLETED"))
+            overtaken = await newest(world, "OPERATE")
+            assert (overtaken["operationState"], overtaken["error"]["code"]) == ("FAILED", "operation-overtaken")
+            assert (world.host.instances, world.neighbours.clients, world.host.starts) == ({}, {}, 1)
+            shown = (await world.operate("GET", f"{LCM}/{instance}")).json()
+            assert shown["instantiationState"] == "NOT_INSTANTIATED"
+            assert (await world.order(instance, "instantiate", {}))["operationState"] == "COMPLETED"
+
+    asyncio.run(scenario())
+
+
+async def begun(world: Any) -> bool:
+    found = (await world.operate("GET", "/app_lcm/v1/app_lcm_op_occs")).json()
+    return any((one["lcmOperation"], one["operationState"]) == ("OPERATE", "PROCESSING") for one in found)
+
+
+def test_a_start_that_cannot_end_delays_the_end_of_its_instance_and_touches_no_later_start(
+    world: Any, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: str) -> None:
+        raise Away("nobody answers")
+
+    async def scenario() -> None:
+        async with world.open():
+            await world.furnish()
+            await world.onboard()
+            made = await world.operate("POST", f"{LCM}?tenant=harbour", json={"appDId": "hello-1"})
+            instance = made.json()["id"]
+            world.host.refuse["start"] = "layer-digest"
+            with monkeypatch.context() as patch:
+                patch.setattr(world.neighbours, "remove", away, raising=False)
+                await world.operate("POST", f"{LCM}/{instance}/instantiate", json={})
+                await wait_until(lambda: world.neighbours.clients != {})
+                await world.operate("POST", f"{LCM}/{instance}/terminate", json={})
+
+                async def waits() -> bool:
+                    return "error" in await newest(world, "TERMINATE")
+
+                await wait_until(waits)
+                order = await newest(world, "TERMINATE")
+                assert (order["operationState"], order["error"]["code"]) == ("PROCESSING", "instance-state")
+            await wait_until(ends(world, "TERMINATE", "COMPLETED"))
+            assert (await newest(world, "INSTANTIATE"))["operationState"] == "FAILED"
+            assert world.neighbours.clients == {}
+            world.host.refuse.clear()
+            assert (await world.order(instance, "instantiate", {}))["operationState"] == "COMPLETED"
+
+    asyncio.run(scenario())

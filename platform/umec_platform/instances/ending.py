@@ -27,16 +27,16 @@ class Ender:
 
     async def terminate(self, job: Job) -> None:
         """Stop the instance of an operation, and whatever it had; raises what has to be tried again."""
-        await self._registrar.remove(job.instance.id)  # 1
+        await self._registrar.remove(job.instance.id)  # 2
 
         async def forget(session: AsyncSession) -> None:
             now = self._ledger.clock()
-            await forget_instance(session, job.instance.id)  # 2
+            await forget_instance(session, job.instance.id)  # 3
             await self._ledger.look_at(session, job.host.id, now)
 
         await self._ledger.write(forget)
         driver = await self._fleet.driver(job.host.id)
-        await driver.stop_instance(job.instance.id)  # 3
+        await driver.stop_instance(job.instance.id)  # 4
 
         async def work(session: AsyncSession) -> None:
             now = self._ledger.clock()
@@ -79,9 +79,11 @@ class Ender:
         async def work(session: AsyncSession) -> None:
             now = self._ledger.clock()
             row = await session.get_one(InstanceRow, job.instance.id)
-            if job.kind == INSTANTIATE:
+            if row.busy != job.operation:
+                pass  # it was overtaken: the instance is the other operation's
+            elif job.kind == INSTANTIATE:
                 await free_instance(session, job)
-            elif row.busy == job.operation:
+            else:
                 row.busy = None
                 row.version += 1
             await end_job(session, job, FAILED, now, known)

@@ -8,8 +8,9 @@ its client is taken back, however long that takes, and the operation says why; i
 run like after any change.
 Operate: an instance that should run and does not (`recovery`) is started again, by the same steps; if one fails, it
 stays instantiated and down, and is tried again later.
-Terminate: 1. its client goes, and its tokens with it; 2. its services, subscriptions and rules go; 3. the host stops
-the instance. Each is tried until it succeeds: to end is no wish that can be refused.
+Terminate: 1. a start that is under way is overtaken, and its end waited for; 2. the client of the instance goes, and
+its tokens with it; 3. its services, subscriptions and rules go; 4. the host stops the instance. Each is tried until it
+succeeds: to end is no wish that can be refused.
 Whatever has not come to an end, because a neighbour is silent or nothing can be written, is run again and again.
 """
 
@@ -24,6 +25,7 @@ from sqlalchemy import select
 from umec_core.errors import UmecError
 from umec_core.standing import StandingView
 from umec_platform.effects import Ledger
+from umec_platform.errors import InstanceState
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.instances.ending import Ender
 from umec_platform.instances.job import load_job
@@ -112,6 +114,26 @@ class LifeCycle:
                 return
             await asyncio.sleep(FEED_LOOK)
 
+    async def _end_starts(self, instance: str) -> None:
+        """Have starts of an instance come to their end: none of their steps may follow the end of the instance.
+
+        Raises `InstanceState` if one cannot end now, because a neighbour is silent.
+        """
+        for start in await self._starts_of(instance):
+            self._begin(start)
+            await asyncio.wait([self._running[start]])
+        if await self._starts_of(instance):
+            raise InstanceState("a start of the instance has not come to its end")
+
+    async def _starts_of(self, instance: str) -> list[str]:
+        async with self._ledger.store.read() as session:
+            query = select(OperationRow.id).where(
+                OperationRow.instance == instance,
+                OperationRow.operation != TERMINATE,
+                OperationRow.state.in_([STARTING, PROCESSING]),
+            )
+            return list(await session.scalars(query))
+
     async def handle(self, payload: dict[str, Any]) -> None:
         """Take a row of the outbox (topic OPERATION): begin, and leave the rest to the operation's own state."""
         self._begin(payload["operation"])
@@ -138,6 +160,7 @@ class LifeCycle:
             return
         try:
             if job.kind == TERMINATE:
+                await self._end_starts(job.instance.id)  # 1
                 await self._ender.terminate(job)
             else:
                 async with self._starts:

@@ -9,7 +9,16 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
-from umec_platform.errors import HostFallen, InstanceState, NoHost, NoInstance, NoOperation, NoPackage, PackageState
+from umec_platform.errors import (
+    HostFallen,
+    InstanceState,
+    NoHost,
+    NoInstance,
+    NoOperation,
+    NoPackage,
+    PackageState,
+    StoppedMeanwhile,
+)
 from umec_platform.packages.service import ONBOARDED
 from umec_platform.standing import consequence
 from umec_platform.tables.hosts import HostRow
@@ -152,11 +161,23 @@ class Instances:
     async def terminate(
         self, actor: str, instance: str, tenant: str | None, parameters: dict[str, Any]
     ) -> OperationRow:
-        """Order an instance to be stopped; returns the operation. Raises `NoInstance` or `InstanceState`."""
+        """Order an instance to be stopped; returns the operation, or the one that stops it already.
+
+        A start under way is overtaken: it comes to nothing. Raises `NoInstance`, and `InstanceState` for one that
+        neither runs nor is being started.
+        """
         now = self._ledger.clock()
 
         async def work(session: AsyncSession) -> OperationRow:
-            row = await _idle(session, instance, tenant, INSTANTIATED)
+            row = await find_instance(session, instance, tenant)
+            if row.busy is not None:
+                under_way = await session.get_one(OperationRow, row.busy)
+                if under_way.operation == TERMINATE:
+                    return under_way
+                if under_way.code is None:
+                    under_way.code, under_way.detail = StoppedMeanwhile.code, "the instance was terminated meanwhile"
+            elif row.state != INSTANTIATED:
+                raise InstanceState("the instance is not instantiated, nor on the way to it")
             return await place_order(
                 self._ledger, session, actor=actor, row=row, operation=TERMINATE, parameters=parameters, now=now
             )
