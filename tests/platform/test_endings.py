@@ -213,3 +213,32 @@ def test_a_start_that_cannot_end_delays_the_end_of_its_instance_and_touches_no_l
             assert (await world.order(instance, "instantiate", {}))["operationState"] == "COMPLETED"
 
     asyncio.run(scenario())
+
+
+def test_an_unforeseen_error_is_called_what_it_is(
+    world: Any, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    async def scenario() -> None:
+        async with world.open():
+            instance = await running(world)
+            with monkeypatch.context() as patch:
+                patch.setattr(world.host, "stop_instance", broken, raising=False)
+                await world.operate("POST", f"{LCM}/{instance}/terminate", json={})
+
+                async def waits() -> bool:
+                    return "error" in await newest(world, "TERMINATE")
+
+                await wait_until(waits)
+                assert (await newest(world, "TERMINATE"))["error"]["code"] == "internal-error"
+            await wait_until(ends(world, "TERMINATE", "COMPLETED"))
+            with monkeypatch.context() as patch:
+                patch.setattr(world.neighbours, "pull", broken, raising=False)
+                order = await world.order(instance, "instantiate", {})
+            assert (order["operationState"], order["error"]["code"]) == ("FAILED", "internal-error")
+            assert "secret" not in order["error"]["detail"]
+            assert (await world.order(instance, "instantiate", {}))["operationState"] == "COMPLETED"
+
+    asyncio.run(scenario())

@@ -5,7 +5,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.errors import UmecError
 from umec_platform.effects import Ledger
-from umec_platform.errors import HostSilent
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.instances.job import Job, end_job, free_instance
 from umec_platform.instances.ports import ClientRegistrar
@@ -97,4 +96,6 @@ class Ender:
 
 
 def _known(error: Exception) -> UmecError:
-    return error if isinstance(error, UmecError) else HostSilent(f"an unforeseen {type(error).__name__}")
+    if isinstance(error, UmecError):
+        return error
+    return UmecError(f"an unforeseen {type(error).__name__}; the platform's log has its trace")  # code: internal-error
