@@ -229,12 +229,17 @@ class Remembered:
 
     def __init__(self):
         self.versions = {}
+        self.full = False
 
     async def highest(self, repository, stage):
         return self.versions.get((repository, stage))
 
-    async def reached(self, repository, stage, version):
-        self.versions[repository, stage] = max(version, self.versions.get((repository, stage), version))
+    async def approved(self, approval):
+        if self.full:
+            raise OSError("the disk is full")
+        if approval.version is not None:
+            place = approval.summary.repository, approval.summary.stage
+            self.versions[place] = max(approval.version, self.versions.get(place, approval.version))
 
 
 class Site:

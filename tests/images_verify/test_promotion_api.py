@@ -333,15 +333,37 @@ def test_what_is_promoted_as_the_minimum_ends_what_came_before_also_after_a_rest
             ("1.0.0", "1.1.0 is slow"),
             ("1.1.0", None),
         ]
+        approved = [entry["facts"] for entry in log["entries"] if entry["action"] == "image-promotion-approved"]
+        assert [(each["stage"], each["version"], each.get("rollback")) for each in approved] == [
+            ("staging", "1.1.0", None),
+            ("staging", "1.0.0", "1.1.0 is slow"),
+            ("production", "1.1.0", None),
+        ]
         raised = [entry for entry in log["entries"] if entry["action"] == "image-minimum-raised"]
         assert [(each["actor"], each["subject"]) for each in raised] == [("release-manager", REPOSITORY)]
         assert site.post(wanted(newest), manager).status_code == 201
     with images_service(served, tmp_path) as site:
-        history = StoredHistory(site.service.authority.store, system_clock)
+        history = StoredHistory(site.service.authority.store, site.service.authority.journal, system_clock)
         assert asyncio.run(history.highest(REPOSITORY, "staging")) == parse_version("1.2.0")
         assert asyncio.run(history.highest(REPOSITORY, "production")) == parse_version("1.1.0")
         assert asyncio.run(history.highest("harbour/other", "staging")) is None
         assert site.service.denials.current() == DenyList(1, minimums={REPOSITORY: parse_version("1.1.0")})
+
+
+def test_a_minimum_that_was_cut_off_is_raised_by_the_same_wish_again(served, signing, tmp_path):
+    with images_service(served, tmp_path) as site:
+        authority, manager, digest = signing(site.url, site.key), site.holder("images:promote"), site.image("1.0.0")
+        site.run(lambda client: client.attach(REPOSITORY, digest, authority.statement(digest)))
+        assert site.post(wanted(digest), manager).status_code == 201
+        made = site.post(wanted(digest, "production"), manager)  # and so far a crash would let it come
+        again = site.post(wanted(digest, "production") | {"minimum": True}, manager)
+        assert (again.status_code, again.json()["vsa_digest"]) == (201, made.json()["vsa_digest"])
+        assert site.service.denials.current().minimums == {REPOSITORY: parse_version("1.0.0")}
+        refused = site.post(wanted(digest, "production") | {"minimum": True}, manager)
+        assert (refused.status_code, refused.json()["code"]) == (409, "promotion-exists")
+        actions = [each["action"] for each in asyncio.run(site.service.authority.journal.export())["entries"]]
+        wanted_actions = ["image-promotion-approved", "image-promoted", "image-minimum-raised"]
+        assert [actions.count(each) for each in wanted_actions] == [2, 2, 1]
 
 
 CLOSED = """

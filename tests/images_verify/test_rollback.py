@@ -153,6 +153,16 @@ def test_only_an_operator_raises_a_minimum_with_a_promotion(site, version):
     assert site.promote(newer, "production", approver=OPERATOR, minimum=True)
 
 
+def test_nothing_is_promoted_that_cannot_be_written_down(site, signed):
+    known, site.history.full = list(site.registry.attached[signed]), True
+    with pytest.raises(OSError, match="disk is full"):
+        site.promote(signed, "staging")
+    assert site.registry.attached[signed] == known
+    site.history.full = False
+    assert site.promote(signed, "staging")
+    assert len(site.registry.attached[signed]) == len(known) + 1
+
+
 def test_a_kept_admission_ends_when_a_minimum_rises(site, version, admitter):
     digest = version("1.0.0")
     site.promote(digest, "staging", "production")

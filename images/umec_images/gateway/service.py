@@ -192,7 +192,7 @@ def _promoter(
         builders=site_builders(settings.issuer, settings.builders),
         key=load_or_create_key(settings.state / "promotion.key"),
         policies=policies,
-        history=StoredHistory(authority.store, clock),
+        history=StoredHistory(authority.store, authority.journal, clock),
         clock=clock,
         deny_list=denials.current,
     )
@@ -212,7 +212,8 @@ def _recorder(journal: Journal, denials: Denials) -> Callable[[Principal, Wish, 
         if made.rolled_back:
             facts["rollback"] = wish.rollback
         subject = f"{summary.repository}@{summary.digest}"
-        await journal.done(principal.client_id, "image-promoted", subject, facts)
+        if not made.before:
+            await journal.done(principal.client_id, "image-promoted", subject, facts)
         if wish.minimum:
             reason = f"raised with the promotion to {summary.stage}"
             await denials.set_minimum(principal.client_id, summary.repository, made.version, reason)

@@ -50,7 +50,7 @@ def promotion_router(
 ) -> APIRouter:
     """Return the routes. `issuer` is the authorization server: its clients are named `{issuer}/identity/v1/clients/ID`.
 
-    `promoted` is called after each promotion: it writes the audit log, and raises the minimum that was wished for.
+    `promoted` is called after each promotion: it logs what was attached, and raises the minimum that was wished for.
     """
     router = APIRouter(prefix="/images/v1")
     approver = require(verifier, "images:promote")

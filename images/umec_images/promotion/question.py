@@ -27,6 +27,11 @@ class Approver:
     identity: str
     tenant: str | None
 
+    @property
+    def client(self) -> str:
+        """The id of the client, as audit logs name it."""
+        return self.identity.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

@@ -4,7 +4,10 @@
 2. a trusted builder's provenance proves the digest
 3. the policies allow it: no builder approves, staging comes before production, the repository is the approver's, no
    later version was promoted there unless an operator goes back on purpose; and no operator denied digest or version
-4. a summary for exactly this digest, repository and stage is signed and attached
+4. the approval is in the audit log, and its version in the history of the stage
+5. a summary for exactly this digest, repository and stage is signed and attached
+
+A minimum that was wished for is raised afterwards. Where that was cut off, the same wish again raises it.
 """
 
 import asyncio
@@ -18,10 +21,10 @@ from umec_images.errors import PromotionDenied, PromotionExists, PromotionStage,
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
 from umec_images.oci.version import Version
 from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
-from umec_images.promotion.evidence import ENVELOPE, Builders, Registry, fetch_attached, prove
-from umec_images.promotion.history import History
+from umec_images.promotion.evidence import ENVELOPE, Attachment, Builders, Registry, fetch_attached, prove
+from umec_images.promotion.history import Approval, History
 from umec_images.promotion.question import Approver, Question, Wish
-from umec_images.promotion.summaries import sign_summary, verified_summaries
+from umec_images.promotion.summaries import sign_summary, verified_envelopes
 from umec_images.statements import Summary
 from umec_images.statements.summary import STAGES
 from umec_images.verify import BundleVerifier
@@ -40,6 +43,8 @@ class Promoted:
     version: Version | None
     rolled_back: bool
     """Whether a later version was promoted there before."""
+    before: bool
+    """Whether it was made before, and only its minimum was missing."""
 
 
 def _nothing_denied() -> DenyList:
@@ -101,18 +106,18 @@ class Promoter:
     async def _promote(self, approver: Approver, wish: Wish) -> Promoted:
         now, repository = self._clock(), wish.repository
         attached = await fetch_attached(self._registry, repository, wish.digest)
-        made, _ = verified_summaries(attached, [self.public_key], now)
+        made, _ = verified_envelopes(attached, [self.public_key], now)
         expected = self.builders(tenant_of(repository))
         proof = await asyncio.to_thread(prove, attached, self.verifier, expected, now)  # 2
         highest = await self._history.highest(repository, wish.stage)
-        question = Question(approver, wish, attached, proof, made, highest, self._deny_list(), now)
+        summaries = [summary for _, summary in made]
+        question = Question(approver, wish, attached, proof, summaries, highest, self._deny_list(), now)
         allowed = self._decide(question)  # 3
-        if any(summary.stage == wish.stage for summary in made):  # 1, after 3: strangers learn nothing
-            raise PromotionExists(f"{wish.digest} was promoted to {wish.stage} before")
-        if attached.version is not None:
-            await self._history.reached(repository, wish.stage, attached.version)
-        elif wish.minimum:
+        if attached.version is None and wish.minimum:
             raise VersionMissing(f"{wish.digest} states no semantic version that could be a minimum")
+        for present, summary in made:
+            if summary.stage == wish.stage:  # 1, after 3: strangers learn nothing
+                return await self._again(present, summary, question, allowed)
         summary = Summary(
             repository=repository,
             digest=wish.digest,
@@ -124,9 +129,22 @@ class Promoter:
             approver=approver.identity,
             builder=proof.signer.subject,
         )
-        envelope = sign_summary(summary, self._key)  # 4
+        why = wish.rollback if question.rollback else None
+        await self._history.approved(Approval(approver.client, summary, attached.version, why))  # 4
+        envelope = sign_summary(summary, self._key)  # 5
         attachment = await self._registry.attach(repository, wish.digest, envelope, ENVELOPE)
-        return Promoted(attachment, summary, allowed, attached.version, question.rollback)
+        return Promoted(attachment, summary, allowed, attached.version, question.rollback, before=False)
+
+    async def _again(
+        self, envelope: Attachment, summary: Summary, question: Question, allowed: tuple[str, ...]
+    ) -> Promoted:
+        """Return a promotion that was made before, if the minimum that is wished for is missing."""
+        wish, version = question.wish, question.attached.version
+        if not wish.minimum or question.denied.minimums.get(wish.repository) == version:
+            raise PromotionExists(f"{wish.digest} was promoted to {wish.stage} before")
+        # What is attached twice is attached once, and this says its name.
+        attachment = await self._registry.attach(wish.repository, wish.digest, envelope.content, ENVELOPE)
+        return Promoted(attachment, summary, allowed, version, question.rollback, before=True)
 
     def _decide(self, question: Question) -> tuple[str, ...]:
         try:

@@ -14,11 +14,11 @@ from umec_images.errors import (
     PromotionStage,
     StatementInvalid,
 )
-from umec_images.promotion.evidence import Attached
+from umec_images.promotion.evidence import Attached, Attachment
 from umec_images.statements import Summary, encode_statement, encode_summary, parse_statement, parse_summary
 from umec_images.verify.times import SKEW
 
-__all__ = ["find_summary", "sign_summary", "verified_summaries", "verify_summary"]
+__all__ = ["find_summary", "sign_summary", "verified_envelopes", "verify_summary"]
 
 
 def sign_summary(summary: Summary, key: EllipticCurvePrivateKey) -> bytes:
@@ -45,19 +45,17 @@ def verify_summary(
     return summary
 
 
-def verified_summaries(
+def verified_envelopes(
     attached: Attached, keys: Sequence[EllipticCurvePublicKey], now: datetime
-) -> tuple[list[Summary], list[ImageError]]:
-    """Return the good summaries among what is attached, and why the others are not."""
-    good: list[Summary] = []
+) -> tuple[list[tuple[Attachment, Summary]], list[ImageError]]:
+    """Return the envelopes with good summaries among what is attached, and why the others are not."""
+    good: list[tuple[Attachment, Summary]] = []
     refusals: list[ImageError] = []
+    repository, digest = attached.repository, attached.digest
     for envelope in attached.envelopes:
         try:
-            good.append(
-                verify_summary(
-                    envelope.content, keys=keys, repository=attached.repository, digest=attached.digest, now=now
-                )
-            )
+            summary = verify_summary(envelope.content, keys=keys, repository=repository, digest=digest, now=now)
+            good.append((envelope, summary))
         except ImageError as refusal:
             refusals.append(refusal)
     return good, refusals
@@ -68,7 +66,8 @@ def find_summary(attached: Attached, stage: str, *, keys: Sequence[EllipticCurve
 
     Raises PromotionMissing, PromotionSignature or PromotionStage.
     """
-    good, refusals = verified_summaries(attached, keys, now)
+    found, refusals = verified_envelopes(attached, keys, now)
+    good = [summary for _, summary in found]
     fitting = [summary for summary in good if summary.stage == stage]
     if fitting:
         return min(fitting, key=lambda summary: summary.verified_at)
