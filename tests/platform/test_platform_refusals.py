@@ -18,6 +18,7 @@ from umec_platform.tables.hosts import HostRow
 from umec_platform.tables.instances import InstanceRow
 from umec_platform.tables.services import SubscriptionRow
 
+MANAGEMENT = "https://authority.test:8443"
 LCM, PKGM = "/app_lcm/v1", "/app_pkgm/v1/app_packages"
 SERVICES, SUPPORT = "/mec_service_mgmt/v1", "/mec_app_support/v1"
 TRANSPORT = {
@@ -116,9 +117,17 @@ def test_what_is_refused_while_no_host_is_trusted_or_there_is_none(world: Any) -
             await world.operate("POST", "/platform/v1/hosts", json=host)
             assert await said(world.operate("POST", here, json={})) == (422, "host-not-trusted")
             await world.stand("node-a", Standing.DEGRADED, 1)
-            assert await said(world.operate("POST", here, json={})) == (422, "host-not-trusted")
+            # What a node is worth is the operator's to know.
+            answer = await world.operate("POST", here, json={})
+            assert (answer.status_code, answer.json()["code"]) == (422, "host-not-trusted")
+            assert "node-a is degraded" in answer.json()["detail"]
+            token = world.token(f"{MANAGEMENT}/platform/v1", "platform:tenant", tenant="harbour")
+            for body in ({}, {"mecHostInformation": [{"hostId": "host-a"}]}):
+                answer = await world.call("POST", MANAGEMENT + here, token, json=body)
+                assert (answer.status_code, answer.json()["code"]) == (422, "host-not-trusted")
+                assert not {"node-a", "degraded"} & set(answer.json()["detail"].split())
             await world.stand("node-a", Standing.TRUSTED, 2)
-            assert await said(world.operate("POST", here, json={})) == 202
+            assert await said(world.call("POST", MANAGEMENT + here, token, json={})) == 202
             with pytest.raises(UmecError) as refused:
                 await world.service._fleet.driver("host-z")
             assert refused.value.code == "host-silent"

@@ -144,7 +144,7 @@ class Instances:
 
         async def work(session: AsyncSession) -> OperationRow:
             row = await _idle(session, instance, tenant, NOT_INSTANTIATED)
-            chosen = await _choose_host(session, host)
+            chosen = await _choose_host(session, host, tenant)
             row.host = chosen.id
             return await place_order(
                 self._ledger,
@@ -258,7 +258,8 @@ async def _idle(session: AsyncSession, instance: str, tenant: str | None, state:
     return row
 
 
-async def _choose_host(session: AsyncSession, host: str | None) -> HostRow:
+async def _choose_host(session: AsyncSession, host: str | None, tenant: str | None) -> HostRow:
+    """Return a host that can take an instance. Which node is worth what is said to an operator (no tenant) only."""
     hosts = list(await session.scalars(select(HostRow).order_by(HostRow.id)))
     if host is not None:
         hosts = [row for row in hosts if row.id == host]
@@ -266,10 +267,8 @@ async def _choose_host(session: AsyncSession, host: str | None) -> HostRow:
         raise NoHost("there is no such host" if host is not None else "there is no host", advice="`umec host add`.")
     able = [row for row in hosts if consequence(row.standing).admits]
     if not able:
-        raise HostFallen(
-            f"node {hosts[0].node} is {hosts[0].standing or 'not known to the verifier'}"
-            if len(hosts) == 1
-            else "the node of no host is trusted at this moment",
-            advice="`umec node explain` says what is wrong with a node.",
-        )
+        if tenant is not None:
+            raise HostFallen("no host that may be used is trusted at this moment", advice="Ask the operator.")
+        found = ", ".join(f"node {row.node} is {row.standing or 'not known to the verifier'}" for row in hosts)
+        raise HostFallen(found, advice="`umec node explain` says what is wrong with a node.")
     return able[0]
