@@ -4,6 +4,7 @@ PlatformError
 ├── AppdInvalid, PackageInvalid, RuleInvalid, QueryInvalid      malformed
 ├── TenantForeign, InstanceForeign                              known, and not allowed
 ├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile,
+│   RuleTooLarge, RuleNoRoom,
 │   SubscriptionUnsupported, TerminationUnsupported, ServiceUndeclared, OperationFailed                        refused
 ├── NoTenant, NoHost, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription, NoTransport       not found
 ├── AlreadyThere, GrantOverlaps, PackageState, InstanceState, ConfirmationState                                conflict
@@ -42,6 +43,8 @@ __all__ = [
     "QueryInvalid",
     "RuleFixed",
     "RuleInvalid",
+    "RuleNoRoom",
+    "RuleTooLarge",
     "RuleUnsupported",
     "ScopeMissing",
     "ServiceUndeclared",
@@ -102,6 +105,18 @@ class RuleUnsupported(PlatformError, Refused):
     """The data plane cannot enforce what the rule asks for, so it is not pretended."""
 
     code = "rule-unsupported"
+
+
+class RuleTooLarge(PlatformError, Refused):
+    """A rule names more addresses and ports than one rule may."""
+
+    code = "rule-too-large"
+
+
+class RuleNoRoom(PlatformError, Refused):
+    """The rules of a tenant take more of a host than its share."""
+
+    code = "rule-no-room"
 
 
 class AddressForeign(PlatformError, Refused):

@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from umec_core.errors import UmecError
-from umec_platform.errors import AddressForeign, NameForeign, RuleInvalid, RuleUnsupported
+from umec_platform.effects import RuleKey
+from umec_platform.errors import AddressForeign, NameForeign, RuleInvalid, RuleTooLarge, RuleUnsupported
+from umec_platform.hosts.desired import Desired
+from umec_platform.netd.messages import MAX_LINE, MAX_RULES, Sync, parse_request
 from umec_platform.rules.confine import Confines, check_domain, confines_before_start, parse_network
+from umec_platform.rules.room import MAX_RULE_OCTETS, ROOM, octets, surplus
 from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.translate import rule_id, to_netd_dns, to_netd_traffic
 
@@ -191,6 +195,63 @@ def test_before_the_start_the_same_rules_are_judged() -> None:
         to_netd_traffic(traffic(trafficFilter=[{"dstAddress": ["198.51.100.1"]}]), early)
 
 
+def test_a_rule_has_its_octets_and_no_more() -> None:
+    def wide(filters: int) -> TrafficRule:
+        item = {
+            "srcAddress": [f"198.51.100.{number}" for number in range(16)],
+            "dstAddress": [f"203.0.113.{8 + number % 8}" for number in range(16)],
+            "srcPort": [f"{50000 + number}-{60000 + number}" for number in range(16)],
+            "protocol": ["tcp"],
+        }
+        return traffic(trafficFilter=[item] * filters)
+
+    assert MAX_RULE_OCTETS // 2 < octets(to_netd_traffic(wide(3), CONFINES)) <= MAX_RULE_OCTETS
+    with pytest.raises(RuleTooLarge) as refused:
+        to_netd_traffic(wide(5), CONFINES)
+    assert refused.value.code == "rule-too-large"
+
+
+@pytest.mark.parametrize("greedy", ["octets", "rules"])
+def test_a_tenant_that_takes_all_the_room_takes_its_own_and_the_whole_state_fits(greedy: str) -> None:
+    one = to_netd_traffic(traffic(), CONFINES)
+    many = 21_000
+    if greedy == "octets":
+        filters = one.filters[0].model_copy(update={"src": [f"198.51.100.{number}/32" for number in range(16)]})
+        one, many = one.model_copy(update={"filters": [filters] * 6}), 6_000
+        assert MAX_RULE_OCTETS // 2 < octets(one) <= MAX_RULE_OCTETS
+    theirs = [one.model_copy(update={"id": f"a-{number}"}) for number in range(many)]
+    mine = [one.model_copy(update={"id": f"b-{number}", "tenant": "small"}) for number in range(500)]
+    keys = {rule.id: RuleKey(rule.instance, "traffic", rule.id) for rule in [*theirs, *mine]}
+    state = Desired(traffic=[*theirs, *mine], keys=keys)
+    state.leave_out()
+    kept = state.traffic
+    left_out = theirs[-len(state.refused) :]
+    assert {rule.id for rule in kept} == set(keys) - {rule.id for rule in left_out}
+    assert {state.refused[keys[rule.id]].code for rule in left_out} == {"rule-no-room"}
+    assert max(len(kept) / MAX_RULES, sum(map(octets, kept)) / ROOM) > 0.99
+    instances = [f"instance-{number:030}" for number in range(MAX_RULES)]
+    line = Sync.model_construct(id="1", op="sync", tenants=[], traffic=kept, dns=[], instances=instances)
+    text = line.model_dump_json().encode()
+    assert len(text) < MAX_LINE
+    assert len(parse_request(text).traffic) == len(kept)
+    assert surplus(kept) == frozenset()
+
+
+@BUSY_MACHINE
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 16)), max_size=12))
+def test_who_takes_no_more_than_an_equal_share_has_all_of_it(wanted: list[tuple[str, int]]) -> None:
+    one, room = to_netd_traffic(traffic(), CONFINES), 3000
+    rules = []
+    for place, (tenant, prefixes) in enumerate(wanted):
+        item = one.filters[0].model_copy(update={"src": ["198.51.100.0/24"] * prefixes})
+        rules.append(one.model_copy(update={"id": f"r{place}", "tenant": tenant, "filters": [item]}))
+    over = surplus(rules, room=room)
+    taken = {tenant: sum(octets(rule) for rule in rules if rule.tenant == tenant) for tenant in "abc"}
+    assert sum(octets(rule) for rule in rules if rule.id not in over) <= room
+    assert bool(over) == (sum(taken.values()) > room)
+    assert all(taken[rule.tenant] > room // 3 for rule in rules if rule.id in over)
+
+
 words = st.one_of(
     st.text(max_size=40),
     st.sampled_from([ANY, "203.0.113.10", "203.0.113.8/29", "10.64.1.1-10.64.1.200", "::/0", "80", "1-65535"]),
@@ -213,7 +274,7 @@ def test_any_filter_is_enforced_within_the_tenant_or_refused(items: list[object]
         return
     try:
         made = to_netd_traffic(rule, CONFINES)
-    except (RuleInvalid, RuleUnsupported, AddressForeign):
+    except (RuleInvalid, RuleUnsupported, RuleTooLarge, AddressForeign):
         return
     for item in made.filters:
         sides = [side for side in (item.src, item.dst) if side] if action == "DROP" else [item.dst]

@@ -7,12 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.errors import UmecError
 from umec_platform.effects import RuleKey
-from umec_platform.errors import HostFallen
+from umec_platform.errors import HostFallen, RuleNoRoom
 from umec_platform.hosts.confines import NOT_YET, all_confines, confines_of
 from umec_platform.netd.messages import DnsRule as NetdDnsRule
 from umec_platform.netd.messages import Tenant
 from umec_platform.netd.messages import TrafficRule as NetdTrafficRule
 from umec_platform.rules.confine import Confines
+from umec_platform.rules.room import surplus
 from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.translate import to_netd_dns, to_netd_traffic
 from umec_platform.standing import consequence
@@ -36,6 +37,14 @@ class Desired:
     versions: dict[RuleKey, int] = field(default_factory=dict)
     """The versions of all rows that this was read from, of inactive rules too."""
     refused: dict[RuleKey, UmecError] = field(default_factory=dict)
+
+    def leave_out(self) -> None:
+        """Refuse what finds no room: a state that is larger than netd reads would leave the host with none."""
+        over = surplus([*self.traffic, *self.dns])
+        self.traffic = [rule for rule in self.traffic if rule.id not in over]
+        self.dns = [name for name in self.dns if name.id not in over]
+        for one in over:
+            self.refused[self.keys[one]] = RuleNoRoom("the rules of the tenant take more of the host than its share")
 
 
 async def desired_state(session: AsyncSession, host: str) -> Desired:
@@ -62,6 +71,7 @@ async def desired_state(session: AsyncSession, host: str) -> Desired:
             _add(state, rule, key, confines[rule.instance])
         else:
             state.refused[key] = HostFallen(NOT_YET)
+    state.leave_out()
     return state
 
 

@@ -14,10 +14,11 @@ from typing import Final, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from umec_platform.errors import AddressForeign, RuleInvalid, RuleUnsupported
+from umec_platform.errors import AddressForeign, RuleInvalid, RuleTooLarge, RuleUnsupported
 from umec_platform.mec import faults
 from umec_platform.netd import messages
 from umec_platform.rules.confine import Confines, Network, check_domain, parse_network
+from umec_platform.rules.room import MAX_RULE_OCTETS, octets
 from umec_platform.rules.schemas import (
     Action,
     DestinationInterface,
@@ -108,7 +109,8 @@ def settle_dns_rule(rule: D, own: IPv4Address) -> D:
 def to_netd_traffic(rule: TrafficRule | TrafficRuleDescriptor, confines: Confines) -> messages.TrafficRule:
     """Return what netd enforces for a traffic rule.
 
-    Raises `RuleInvalid` (malformed), `RuleUnsupported` (not enforceable here) or `AddressForeign` (not the tenant's).
+    Raises `RuleInvalid` (malformed), `RuleUnsupported` (not enforceable here), `AddressForeign` (not the tenant's) or
+    `RuleTooLarge`.
     """
     settled = settle_traffic_rule(rule, confines.own)  # 1
     filters = [made for item in settled.traffic_filter for made in _filters(item)]  # 2
@@ -118,7 +120,7 @@ def to_netd_traffic(rule: TrafficRule | TrafficRuleDescriptor, confines: Confine
     for item in filters:  # 4
         _confined(item, confines, drops=settled.action is Action.DROP)
     try:
-        return messages.TrafficRule(
+        made = messages.TrafficRule(
             id=rule_id(confines.instance, "traffic", settled.traffic_rule_id),
             tenant=confines.tenant,
             instance=confines.instance,
@@ -129,6 +131,12 @@ def to_netd_traffic(rule: TrafficRule | TrafficRuleDescriptor, confines: Confine
         )
     except ValidationError as error:
         raise RuleInvalid(faults(error)) from None
+    if octets(made) > MAX_RULE_OCTETS:
+        raise RuleTooLarge(
+            f"the rule takes {octets(made)} octets, at most {MAX_RULE_OCTETS} are enforced",
+            advice="Name prefixes and ranges instead of single addresses and ports.",
+        )
+    return made
 
 
 def to_netd_dns(rule: DnsRule | DnsRuleDescriptor, confines: Confines) -> messages.DnsRule:
