@@ -35,6 +35,7 @@ from umec_images.build.signing import sign_statement
 from umec_images.gateway.service import ImagesService, ImagesSettings, site_builders
 from umec_images.oci.client import Authorize, RegistryClient
 from umec_images.oci.manifest import MANIFEST, Descriptor, encode
+from umec_images.promotion import DenyList
 from umec_images.promotion.evidence import fetch_attached, prove
 from umec_images.statements import Statement, Subject, encode_statement
 from umec_images.statements.summary import STAGES
@@ -182,6 +183,7 @@ async def admissions(site: Site, promoter: EllipticCurvePublicKey, images: int, 
             builders=site_builders(ISSUER, {}),
             promotion_keys=[promoter],
             policies=lambda: policies,
+            deny_list=DenyList,
             clock=system_clock,
         )
         for digest in digests:

@@ -20,7 +20,7 @@ from umec_images.build import ImageSpec, build_image
 from umec_images.build.signing import provenance, sign_statement
 from umec_images.oci.layout import Layout
 from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode
-from umec_images.promotion import trusted_builders
+from umec_images.promotion import DenyList, trusted_builders
 from umec_images.promotion.evidence import fetch_attached, prove
 from umec_images.verify import BundleVerifier, Identity
 from umec_policies import load_default
@@ -117,6 +117,7 @@ def test_what_is_swapped_between_admission_and_start_is_not_what_runs(registry, 
             builders=trusted_builders(registry.issuer.url, {"alpha": ["alpha-builder"]}),
             promotion_keys=[key],
             policies=lambda: load_default("admission"),
+            deny_list=DenyList,
             clock=system_clock,
         )
 

@@ -181,6 +181,7 @@ def test_what_is_promoted_to_production_is_admitted(site, authority, signed):
                 builders=BUILDERS,
                 promotion_keys=[key],
                 policies=lambda: load_default("admission"),
+                deny_list=site.service.denials.current,
                 clock=system_clock,
             )
             return await admitter.admit(tenant="harbour", repository=REPOSITORY, digest=signed)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from umec_images.errors import AdmissionDenied, SelfApproved
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
 from umec_images.oci.version import Version
-from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
+from umec_images.promotion.denylist import DenyList
 from umec_images.promotion.evidence import Attached, Builders, Proof, Registry, fetch_attached, prove
 from umec_images.promotion.summaries import find_summary
 from umec_images.statements import Summary
@@ -79,7 +79,7 @@ async def admit(
     promotion_keys: Sequence[EllipticCurvePublicKey],
     policies: PolicySet,
     now: datetime,
-    deny_list: DenyList = NOTHING_DENIED,
+    deny_list: DenyList,
 ) -> Admission:
     """Return the admission of `digest` (`sha256:<hex>`) in `repository` (`TENANT/NAME`) for a tenant and a stage.
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from umec_core.clock import Clock
 from umec_core.dsse import key_id
 from umec_images.admission.admit import Admission, admit
-from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
+from umec_images.promotion.denylist import DenyList
 from umec_images.promotion.evidence import Builders, Registry
 from umec_images.verify import BundleVerifier
 from umec_policies import PolicySet
@@ -30,10 +30,6 @@ KEEP_FOR: Final = timedelta(minutes=5)
 Key = tuple[str, ...]
 
 
-def _nothing_denied() -> DenyList:
-    return NOTHING_DENIED
-
-
 class Admitter:
     """Admits images; `policies` and `deny_list` are asked at each admission, so a change of either counts at once."""
 
@@ -45,9 +41,9 @@ class Admitter:
         builders: Builders,
         promotion_keys: Sequence[EllipticCurvePublicKey],
         policies: Callable[[], PolicySet],
+        deny_list: Callable[[], DenyList],
         clock: Clock,
         stage: str = "production",
-        deny_list: Callable[[], DenyList] = _nothing_denied,
     ) -> None:
         """`stage` is the one that this platform runs."""
         self._registry = registry

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from umec_images.errors import ImageDenied, ImageRollback
 from umec_images.oci.version import Version
 
-__all__ = ["NOTHING_DENIED", "DenyList"]
+__all__ = ["DenyList"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,3 @@ class DenyList:
                 policies=policies,
                 advice="Start a later version; `umec image minimum` shows who raised the minimum, and lowers it.",
             )
-
-
-NOTHING_DENIED: Final = DenyList()

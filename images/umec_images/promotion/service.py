@@ -20,7 +20,7 @@ from umec_core.clock import Clock
 from umec_images.errors import PromotionDenied, PromotionExists, PromotionStage, VersionMissing
 from umec_images.oci.reference import check_digest, check_repository, tenant_of
 from umec_images.oci.version import Version
-from umec_images.promotion.denylist import NOTHING_DENIED, DenyList
+from umec_images.promotion.denylist import DenyList
 from umec_images.promotion.evidence import ENVELOPE, Attachment, Builders, Registry, fetch_attached, prove
 from umec_images.promotion.history import Approval, History
 from umec_images.promotion.question import Approver, Question, Wish
@@ -47,10 +47,6 @@ class Promoted:
     """Whether it was made before, and only its minimum was missing."""
 
 
-def _nothing_denied() -> DenyList:
-    return NOTHING_DENIED
-
-
 class Promoter:
     """Makes promotions, one at a time: `public_key` verifies their summaries."""
 
@@ -64,8 +60,8 @@ class Promoter:
         key: EllipticCurvePrivateKey,
         policies: PolicySet,
         history: History,
+        deny_list: Callable[[], DenyList],
         clock: Clock,
-        deny_list: Callable[[], DenyList] = _nothing_denied,
     ) -> None:
         """`name` is the URL of the images service, which the summaries name as their verifier."""
         self._name = name
