@@ -21,11 +21,12 @@ ImageError
 ├── ImageRollback         image-rollback            its version is below the repository's minimum
 ├── VersionMissing        version-missing           the image states no version that could be a minimum
 ├── MinimumFalls          minimum-falls             a minimum is lowered explicitly only
+├── DenyListUnread        deny-list-unread          it changed and could not be read again yet: nothing is judged
 ├── DenialExists          denial-exists
 └── DenialUnknown         denial-unknown
 """
 
-from umec_core.errors import Conflict, Forbidden, Invalid, NotFound, Refused, UmecError
+from umec_core.errors import Conflict, Forbidden, Invalid, NotFound, Refused, UmecError, Unavailable
 
 __all__ = [
     "AdmissionDenied",
@@ -33,6 +34,7 @@ __all__ = [
     "AuthorityExpired",
     "DenialExists",
     "DenialUnknown",
+    "DenyListUnread",
     "DigestMismatch",
     "IdentityRefused",
     "ImageDenied",
@@ -186,6 +188,12 @@ class MinimumFalls(ImageError, Conflict):
     """A minimum version would fall, and nobody said that it may."""
 
     code = "minimum-falls"
+
+
+class DenyListUnread(ImageError, Unavailable):
+    """The deny list changed and could not be read since: nobody knows what is denied, so nothing is judged."""
+
+    code = "deny-list-unread"
 
 
 class DenialExists(ImageError, Conflict):

@@ -11,6 +11,8 @@ from umec_core.audit import verify_export
 from umec_core.clock import system_clock
 from umec_core.dpop import make_proof
 from umec_core.tokens import TokenVerifier
+from umec_images.denials import Denials, service
+from umec_images.errors import DenyListUnread
 from umec_images.gateway import ImagesService, ImagesSettings
 from umec_images.oci.version import parse_version
 from umec_images.promotion import DenyList
@@ -214,3 +216,46 @@ def test_a_minimum_only_rises_until_an_operator_lowers_it_on_purpose(opened):
         ("image-minimum-lowered", CRANE, facts("1.1.0", "1.2.0", "1.2.0 does not start", version=3)),
         ("image-minimum-lowered", CRANE, facts(None, "1.1.0", version=4)),
     ]
+
+
+class Unreadable:
+    """A database that can be written, and not read while `reads` is False."""
+
+    def __init__(self, store):
+        self.store, self.reads = store, True
+
+    def read(self):
+        if not self.reads:
+            raise OSError("a bad sector")
+        return self.store.read()
+
+    async def write(self, work):
+        return await self.store.write(work)
+
+
+def test_nothing_is_judged_by_a_list_that_changed_and_could_not_be_read(opened, monkeypatch):
+    monkeypatch.setattr(service, "READ_EVERY", 0.02)
+
+    async def work():
+        async with opened() as client:
+            authority = client.service.authority
+            store = Unreadable(authority.store)
+            denials = await Denials.open(store, authority.journal, system_clock)
+            assert (await denials.deny("operator", OTHER, "it leaks")).denies(OTHER)
+            store.reads = False
+            with pytest.raises(OSError, match="bad sector"):
+                await denials.deny("operator", DIGEST, "it leaks")
+            for _ in range(3):
+                with pytest.raises(DenyListUnread):
+                    denials.current()
+                await asyncio.sleep(0.03)
+            store.reads = True
+            while True:
+                with contextlib.suppress(DenyListUnread):
+                    assert denials.current() == DenyList(2, frozenset({DIGEST, OTHER}))
+                    break
+                await asyncio.sleep(0.01)
+            assert not (await denials.allow("operator", DIGEST)).denies(DIGEST)
+            await denials.close()
+
+    asyncio.run(work())

@@ -5,10 +5,13 @@ may fall.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
+import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,12 +19,17 @@ from umec_core.clock import Clock
 from umec_core.store import Store
 from umec_images.authority.journal import Journal
 from umec_images.denials.rows import DenialRow, DenyListRow, MinimumRow
-from umec_images.errors import DenialExists, DenialUnknown, MinimumFalls
+from umec_images.errors import DenialExists, DenialUnknown, DenyListUnread, MinimumFalls
 from umec_images.oci.reference import check_digest, check_repository
 from umec_images.oci.version import Version, parse_version
 from umec_images.promotion.denylist import DenyList
 
 __all__ = ["Denial", "Denials", "Listing", "Minimum"]
+
+READ_EVERY: Final = 1.0
+"""Seconds between attempts to read a list that could not be read after a change."""
+
+log = structlog.get_logger("umec.denials")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +82,9 @@ class Denials:
         self._store = store
         self._journal = journal
         self._clock = clock
-        self._current = current
+        self._current: DenyList | None = current
         self._turn = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, store: Store, journal: Journal, clock: Clock) -> "Denials":
@@ -83,8 +92,22 @@ class Denials:
         return cls(store, journal, clock, (await _load(store)).current())
 
     def current(self) -> DenyList:
-        """Return what is denied now: a change counts before the method that makes it returns."""
+        """Return what is denied now: a change counts before the method that makes it returns.
+
+        Raises DenyListUnread where a change may have been made and could not be read yet.
+        """
+        if self._current is None:
+            raise DenyListUnread(
+                "the deny list changed, and could not be read yet", advice="Its database is in trouble."
+            )
         return self._current
+
+    async def close(self) -> None:
+        """Stop trying to read the list."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
 
     async def listing(self) -> Listing:
         """Return all of it, with reasons."""
@@ -123,8 +146,9 @@ class Denials:
         that is the one in force changes nothing.
         """
         now = self._clock()
-        if self._current.minimums.get(check_repository(repository)) == minimum:
-            return self._current
+        current = self.current()
+        if current.minimums.get(check_repository(repository)) == minimum:
+            return current
 
         async def work(session: AsyncSession) -> tuple[str, dict[str, str | None]]:
             row = await session.get(MinimumRow, repository)
@@ -154,8 +178,27 @@ class Denials:
             try:
                 await self._store.write(change)
             finally:
-                self._current = (await _load(self._store)).current()
-            return self._current
+                await self._read()
+            return self.current()
+
+    async def _read(self) -> None:
+        """Read what is denied now; where that fails, nothing is judged until it was read."""
+        try:
+            self._current = (await _load(self._store)).current()
+        except BaseException:
+            self._current = None
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._keep_reading())
+            raise
+
+    async def _keep_reading(self) -> None:
+        while self._current is None:
+            await asyncio.sleep(READ_EVERY)
+            async with self._turn:
+                try:
+                    await self._read()
+                except Exception:
+                    log.exception("the deny list cannot be read: no image is judged")
 
 
 async def _load(store: Store) -> Listing:

@@ -160,6 +160,7 @@ class ImagesService:
 
     async def close(self) -> None:
         """Stop the store and close what is open."""
+        await self.denials.close()
         await asyncio.gather(self.backend.close(), self.authority.close(), self.process.stop())
 
 
