@@ -2,9 +2,15 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from umec_core.client import BoundedGet, Credential, OAuthClient, RemoteRefused, load_credential, save_credential
 from umec_core.dpop import ReplayCache, verify_proof
@@ -121,21 +127,29 @@ def test_reading_keys_is_bounded():
     assert asyncio.run(get(httpx.Response(200, content=b"1234"), 4)) == b"1234"
 
 
+def certificate() -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server CA")])
+    key, start = generate_private_key(SECP256R1()), datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + timedelta(days=365))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
 def test_credential_files(world, tmp_path):
-    path = tmp_path / "operator.json"
-    save_credential(path, credential(world))
+    path, whole = tmp_path / "operator.json", credential(world).model_copy(update={"ca": certificate()})
+    save_credential(path, whole)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert load_credential(path) == credential(world)
+    assert load_credential(path) == whole
     path.chmod(0o640)
     with pytest.raises(UmecError) as caught:
         load_credential(path)
     assert caught.value.code == "key-file-exposed"
-    good = json.loads(credential(world).model_dump_json())
+    good = json.loads(whole.model_dump_json())
     for spoilt in (
         b"",
         b"{}",
         json.dumps({**good, "more": 1}).encode(),
         json.dumps({**good, "private_jwk": {}}).encode(),
+        json.dumps({**good, "ca": ""}).encode(),
     ):
         write_private(path, spoilt)
         with pytest.raises(UmecError) as caught:
