@@ -1,14 +1,17 @@
 """Retired keys of a signing authority: what they signed stays good, what a thief signs with them is refused."""
 
 import asyncio
+import itertools
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
+from umec_images.authority import SigningAuthority
 from umec_images.authority.material import load_or_create
 from umec_images.authority.rotation import rotate
 from umec_images.authority.trust import trusted_root
@@ -91,6 +94,82 @@ def test_every_key_is_another_after_a_rotation(tmp_path):
     first = rotate(tmp_path, url=URL, now=system_clock())
     second = rotate(tmp_path, url=URL, now=system_clock())
     assert len(spki(first) | spki(second)) == 8
+
+
+def test_a_running_authority_is_not_rotated_nor_started_twice(tmp_path):
+    state = tmp_path / "authority"
+    rotate(state, url=URL, now=system_clock())
+    with Thief(state, issuer=ISSUER) as authority:  # here it is the authority itself
+        keys = contents(state)
+        with pytest.raises(UmecError) as caught:
+            rotate(state, url=URL, now=system_clock())
+        assert caught.value.code == "authority-in-use"
+        with pytest.raises(UmecError) as caught:
+            asyncio.run(SigningAuthority.open(state, url=URL, issuer=ISSUER, keys=None, clock=system_clock))
+        assert caught.value.code == "authority-in-use"
+        assert contents(state) == keys
+        assert check(state, authority.sign("city/hello", DIGEST, BUILDER)).signer.subject == BUILDER
+    rotate(state, url=URL, now=system_clock())
+    assert {name for name, content in contents(state).items() if keys[name] == content} == {"audit.key"}
+
+
+def contents(state):
+    """Return the content of each file that a rotation makes new."""
+    return {path.name: path.read_bytes() for path in state.iterdir() if path.suffix in {".key", ".pem"}}
+
+
+class PowerCut(BaseException):
+    """The process ends here."""
+
+
+def changes(monkeypatch, cut):
+    """Cut the power at the change of a name number `cut` from now on; return how many there were."""
+    made = []
+
+    def cutting(name):
+        whole = getattr(Path, name)
+
+        def change(*arguments, **named):
+            if len(made) == cut:
+                raise PowerCut
+            made.append(name)
+            return whole(*arguments, **named)
+
+        return change
+
+    for name in ("rename", "replace", "rmdir", "mkdir", "hardlink_to"):
+        monkeypatch.setattr(Path, name, cutting(name))
+    return made
+
+
+def test_a_rotation_that_is_cut_off_anywhere_leaves_one_whole_set(tmp_path, monkeypatch):
+    def spki(material):
+        keys = (material.issuer.key, material.issuer.ct_key, material.log_key, material.tsa_key)
+        return [key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+
+    olds = news = 0
+    for cut in itertools.count():
+        state = tmp_path / str(cut)
+        before = rotate(state, url=URL, now=system_clock() - timedelta(days=100))
+        with monkeypatch.context() as patched:
+            changes(patched, cut)
+            try:
+                rotate(state, url=URL, now=system_clock())
+                ended = True
+            except PowerCut:
+                ended = False
+        after = load_or_create(state, now=system_clock())
+        kept = [key in spki(before) for key in spki(after)]
+        assert len(set(kept)) == 1  # all old, or all new
+        retired = after.retired.get("certificateAuthorities", [])
+        assert len(retired) == (0 if kept[0] else 1)
+        olds, news = olds + kept[0], news + (not kept[0])
+        assert len(rotate(state, url=URL, now=system_clock()).retired["certificateAuthorities"]) == len(retired) + 1
+        assert not any(path.is_dir() for path in state.iterdir())
+        if ended:
+            break
+    assert olds > 5
+    assert news > 5
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"1"])

@@ -5,14 +5,15 @@ UmecError
 ├── CsrInvalid / CsrProofInvalid             no certificate for this key
 ├── EntryInvalid, EntrySignatureInvalid, EntryCertificateForeign, EntryCertificateExpired   not logged
 ├── TimestampRequestInvalid                  not time-stamped
-└── LogRewritten, MaterialInvalid            the authority does not start
+└── AuthorityInUse, LogRewritten, MaterialInvalid   the authority does not start
 
 Each is one reason; the code says which.
 """
 
-from umec_core.errors import Invalid, Refused, Unauthenticated, Unavailable
+from umec_core.errors import Conflict, Invalid, Refused, Unauthenticated, Unavailable
 
 __all__ = [
+    "AuthorityInUse",
     "CsrInvalid",
     "CsrProofInvalid",
     "EntryCertificateExpired",
@@ -93,6 +94,12 @@ class TimestampRequestInvalid(Invalid):
     """This is no RFC 3161 request for a SHA-256 imprint that this authority answers."""
 
     code = "timestamp-request-invalid"
+
+
+class AuthorityInUse(Conflict):
+    """Another process holds the state directory."""
+
+    code = "authority-in-use"
 
 
 class LogRewritten(Unavailable):

@@ -2,10 +2,12 @@
 
 `ca.key ct.key log.key tsa.key` (0600) and `ca.pem tsa.pem tsa-root.pem`. The key of the time-stamping root signs one
 certificate and is forgotten: whoever steals the directory can make no second time-stamping authority under that root.
-`retired.json` says what earlier keys are still believed for (`rotation`).
+`retired.json` says what earlier keys are still believed for (`rotation`), and the folder `next` holds a whole new set
+that is about to take their places.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,9 +24,11 @@ from umec_core.keys import load_or_create_key, write_private
 from umec_images.authority.certificate import Issuer, digital_signature_only
 from umec_images.authority.errors import MaterialInvalid
 
-__all__ = ["RETIRED", "AuthorityMaterial", "load_or_create"]
+__all__ = ["NEXT", "RETIRED", "AuthorityMaterial", "load_or_create", "sync_folder"]
 
 RETIRED: Final = "retired.json"
+NEXT: Final = "next"
+"""The folder of a new set: where it is, it counts, and every file in it replaces the one of its name."""
 LIFETIME: Final = timedelta(days=3650)
 """A site that must verify offline for years; rotation adds a second entry to the trusted root."""
 
@@ -50,6 +54,7 @@ class AuthorityMaterial:
 def load_or_create(state: Path, *, now: datetime) -> AuthorityMaterial:
     """Load the material in `state`, making what is missing. Raises MaterialInvalid where key and certificate differ."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _replace(state)
     ca_key, tsa_key = load_or_create_key(state / "ca.key"), load_or_create_key(state / "tsa.key")
     start = now.replace(microsecond=0)
     ca_file, tsa_file, root_file = state / "ca.pem", state / "tsa.pem", state / "tsa-root.pem"
@@ -68,6 +73,25 @@ def load_or_create(state: Path, *, now: datetime) -> AuthorityMaterial:
         tsa_root=x509.load_pem_x509_certificate(root_file.read_bytes()),
         retired=_retired(state / RETIRED),
     )
+
+
+def sync_folder(folder: Path) -> None:
+    """Return once the names in a folder are durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(state: Path) -> None:
+    """Put a new set in place, or the rest of it where that was cut off."""
+    folder = state / NEXT
+    if folder.is_dir():
+        for file in sorted(folder.iterdir()):
+            file.replace(state / file.name)
+        sync_folder(state)
+        folder.rmdir()
 
 
 def _retired(path: Path) -> dict[str, list[Any]]:
