@@ -73,6 +73,8 @@ def build_street(nodes: Sequence[StreetNode] = NODES) -> Street:
         _ip(f"-n {node.camera} link set eth0 up")
         _ip(f"-n {node.camera} route add default via {node.access_address}")
         _ip(f"-n {node.name} route add default via {SITE_ADDRESS}")
+        # Whoever answers an application finds the way back to it: what keeps it in is netd, and no missing route.
+        _ip(f"route add {node.pool} via {node.uplink.partition('/')[0]}")
     return Street(nodes)
 
 

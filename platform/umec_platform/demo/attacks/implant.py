@@ -24,6 +24,9 @@ PATIENCE_SECONDS = 1.0
 
 CLONE_NEWUSER = 0x10000000
 PTRACE_ATTACH = 16
+FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+"""The number of this system call, which has no name in the C library, on a machine."""
+CONFINES = ("CapBnd", "CapEff", "CapPrm", "NoNewPrivs", "Seccomp", "Uid")
 libc = ctypes.CDLL(None, use_errno=True)
 _app: Any = None
 _session: Any = None
@@ -124,7 +127,13 @@ def trace() -> None:
 
 def load_module() -> None:
     """Load code into the kernel."""
-    _call(libc.syscall(313, -1, b"", 0))
+    _call(libc.syscall(FINIT_MODULE[os.uname().machine], -1, b"", 0))
+
+
+def confines() -> dict[str, Any]:
+    """Tell what the kernel holds against this process, whatever it asks for."""
+    lines = (line.partition(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return {"code": None, "confines": {name: value.strip() for name, _, value in lines if name in CONFINES}}
 
 
 def _send(method: str, url: str, body: Any = None) -> dict[str, Any]:  # noqa: ANN401 - any JSON
@@ -165,7 +174,7 @@ def _of_oauth(error: Exception) -> str:
 DEEDS: dict[str, Callable[..., Any]] = {
     deed.__name__: deed
     for deed in (mp1, management, token, tcp, unix, read, write, raw_socket, become_root, mount, new_user_namespace)
-} | {deed.__name__: deed for deed in (device, trace, load_module)}
+} | {deed.__name__: deed for deed in (device, trace, load_module, confines)}
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from umec_platform.applications.schemas import (
 from umec_platform.demo.applications import ADDRESSES, Running
 from umec_platform.demo.attacks import implant
 from umec_platform.demo.attacks.fields import PAYLOADS, TRACE, texts
+from umec_platform.demo.attacks.surroundings import ABSTRACT, PORT, Surroundings
 from umec_platform.demo.attacks.table import Attack
 from umec_platform.demo.attacks.traces import left_behind
 from umec_platform.demo.run import MANAGEMENT, MP1, REGISTRY, Run
@@ -29,7 +31,19 @@ __all__ = ["ATTACKS", "Intruder"]
 
 SUPPORT: Final = "/mec_app_support/v1/applications"
 SERVICES: Final = "/mec_service_mgmt/v1"
-UNREACHABLE: Final = frozenset({"ENOENT", "ECONNREFUSED", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"})
+CONFINED: Final[dict[str, Callable[[str], bool]]] = {
+    "CapBnd": lambda value: int(value, 16) == 0,
+    "CapEff": lambda value: int(value, 16) == 0,
+    "CapPrm": lambda value: int(value, 16) == 0,
+    "NoNewPrivs": lambda value: value == "1",
+    "Seccomp": lambda value: value == "2",
+    "Uid": lambda value: "0" not in value.split(),
+}
+"""What /proc/PID/status (proc_pid_status(5)) says of a process that is confined."""
+NOT_THERE: Final = frozenset({"ENOENT"})
+NO_SUCH_NAME: Final = frozenset({"ECONNREFUSED"})
+SILENCE: Final = frozenset({"ETIMEDOUT"})
+"""What is dropped. Something that answered, if only with a refusal, was reached."""
 FORBIDDEN: Final = frozenset({"EPERM", "EACCES", "EROFS"})
 OUT_OF_REACH: Final = "out-of-reach"
 NOT_PERMITTED: Final = "not-permitted"
@@ -51,6 +65,11 @@ class Intruder:
     @property
     def _host(self) -> Path:
         return self.run.state / "netd" / self.taken.node.name
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """What listens around the container."""
+        return Surroundings(self.run, self.taken.node)
 
     @cached_property
     def address(self) -> str:
@@ -167,30 +186,37 @@ def operators_scope(intruder: Intruder) -> str | None:
 
 
 def sockets(intruder: Intruder) -> str | None:
-    """Reach `netd`, the registry's store behind the gateway, or the node's agent, by their sockets."""
+    """Reach `netd`, the registry's store behind the gateway, the node's agent, or a name of the node, by sockets."""
     run = intruder.run
     found = [intruder.run.state / "netd" / intruder.taken.node.name / "netd.sock"]
     found += [*run.folder.rglob("registry.sock"), run.folder / f"agent-{intruder.taken.node.name}" / "agent.sock"]
     for path in found:  # they are there, and answer on the host
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(path))
-    deeds = [("unix", {"path": str(path)}) for path in found] + [("unix", {"path": "\0umec-netd"})]
-    return intruder.kernel(deeds, UNREACHABLE, OUT_OF_REACH)
+    intruder.surroundings.check_local()
+    if (said := intruder.kernel([("unix", {"path": ABSTRACT})], NO_SUCH_NAME, OUT_OF_REACH)) != OUT_OF_REACH:
+        return said
+    return intruder.kernel([("unix", {"path": str(path)}) for path in found], NOT_THERE, OUT_OF_REACH)
 
 
 def network(intruder: Intruder) -> str | None:
-    """Reach the registry, the application of another tenant, the node, and the camera beside it."""
-    node, registry = intruder.taken.node, int(REGISTRY.rpartition(":")[2])
-    with socket.create_connection((SITE_ADDRESS, registry), timeout=5):
-        pass  # the registry answers, to others
+    """Reach the registry and the site, the node, the camera beside it, and the application of another tenant.
+
+    All of them listen, and the site knows the way back to the networks of applications.
+    """
+    node, neighbour = intruder.taken.node, intruder.neighbour
+    gateway = intruder.address.rpartition(".")[0] + ".1"
+    registry = (SITE_ADDRESS, int(REGISTRY.rpartition(":")[2]))
+    near = [registry, *((address, PORT) for address in (SITE_ADDRESS, gateway, node.access_address))]
+    near += [(address.partition("/")[0], PORT) for address in (node.camera_address, node.uplink)]
+    theirs = (neighbour.address, 8080)
+    intruder.surroundings.check_reached(node.name, near, source=gateway)
+    intruder.surroundings.check_reached(neighbour.node.camera, [theirs])
     if refused := intruder.do("tcp", places=[(SITE_ADDRESS, int(MP1.rpartition(":")[2]))])["codes"][0]:
         raise Broken("the application does not reach Mp1", refused)
-    gateway = intruder.address.rpartition(".")[0] + ".1"
-    theirs = (ADDRESSES[intruder.neighbour.node.tenant], 8080)
-    places = [(SITE_ADDRESS, registry), theirs, (SITE_ADDRESS, 22), (gateway, 22), (node.access_address, 22)]
-    places += [(node.camera_address.partition("/")[0], 80), (node.uplink.partition("/")[0], 22)]
+    places = [*near, theirs]
     said = intruder.do("tcp", places=places)["codes"]
-    return _all_refused(dict(zip(map(str, places), said, strict=True)), UNREACHABLE, OUT_OF_REACH)
+    return _all_refused(dict(zip(map(str, places), said, strict=True)), SILENCE, OUT_OF_REACH)
 
 
 def keys_of_others(intruder: Intruder) -> str | None:
@@ -203,7 +229,7 @@ def keys_of_others(intruder: Intruder) -> str | None:
     if missing := [str(path) for path in found if not path.exists()]:
         raise Broken(f"not there on the host either: {', '.join(missing)}")
     deeds = [("read", {"path": f"{root}{path}"}) for path in found for root in ("", "/proc/1/root", "/run/umec/../..")]
-    return intruder.kernel(deeds, UNREACHABLE, OUT_OF_REACH)
+    return intruder.kernel(deeds, NOT_THERE, OUT_OF_REACH)
 
 
 def files_of_the_host(intruder: Intruder) -> str | None:
@@ -215,8 +241,16 @@ def files_of_the_host(intruder: Intruder) -> str | None:
 
 
 def root(intruder: Intruder) -> str | None:
-    """Become root, enter a user namespace, mount, make devices, send raw packets, trace, load a kernel module."""
+    """Become root, enter a user namespace, mount, make devices, send raw packets, trace, load a kernel module.
+
+    The kernel itself tells that this process has no capability and can get none, and that its calls are filtered.
+    """
     intruder.rule()
+    said = intruder.do("confines")["confines"]
+    if wrong := {name: value for name, value in said.items() if not CONFINED[name](value)}:
+        return f"the process is not confined: {wrong}"
+    if len(said) != len(CONFINED):
+        raise Broken(f"the kernel tells too little: {said}")
     names = ("become_root", "new_user_namespace", "mount", "device", "raw_socket", "trace", "load_module")
     return intruder.kernel([(name, {}) for name in names], FORBIDDEN, NOT_PERMITTED)
 
