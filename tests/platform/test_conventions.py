@@ -4,9 +4,12 @@ import asyncio
 import io
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+
+from umec_core.standing import Standing
 
 SERVICES = "/mec_service_mgmt/v1"
 SUPPORT = "/mec_app_support/v1"
@@ -218,6 +221,66 @@ def test_a_service_of_another_tenant_or_locality_is_not_found(world: Any) -> Non
             path = f"{SERVICES}/services/{local.json()['serInstanceId']}"
             hidden = await world.apply(foreign, "GET", path, tenant="transit")
             assert (hidden.status_code, hidden.json()["code"]) == (404, "service-unknown")
+
+    asyncio.run(scenario())
+
+
+def test_no_list_of_services_is_older_than_the_services_or_of_somebody_else(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            await world.furnish()
+            await world.onboard()
+            await world.onboard("transit")
+            here, there = await world.instantiate(), await world.instantiate(host="host-b")
+            foreign = await world.instantiate("transit")
+            own = f"{SERVICES}/applications/{here}/services"
+            askers = ((here, "harbour", "node-a"), (there, "harbour", "node-b"), (foreign, "transit", "node-a"))
+
+            async def lists(
+                query: str = "", askers: tuple[tuple[str, str, str], ...] = askers
+            ) -> list[list[tuple[str, str, bool]]]:
+                """What each finds, asked twice: each service looks as it does when it is read alone."""
+                found = []
+                for who, tenant, node in askers:
+                    for _ in range(2):
+                        answer = await world.apply(who, "GET", f"{SERVICES}/services{query}", tenant=tenant, node=node)
+                    for item in answer.json():
+                        path = f"{SERVICES}/services/{item['serInstanceId']}"
+                        assert (await world.apply(who, "GET", path, tenant=tenant, node=node)).json() == item
+                    found.append([(item["serName"], item["state"], item["isLocal"]) for item in answer.json()])
+                return found
+
+            assert await lists() == [[], [], []]
+            wide = {**SERVICE, "consumedLocalOnly": False, "livenessInterval": 10}
+            made = (await world.apply(here, "POST", own, json=wide)).json()
+            assert await lists() == [[("hello", "ACTIVE", True)], [("hello", "ACTIVE", False)], []]
+            assert await lists("?ser_name=other") == [[], [], []]
+            theirs = f"{SERVICES}/applications/{foreign}/services"
+            await world.apply(foreign, "POST", theirs, tenant="transit", json={**wide, "serName": "theirs"})
+            assert await lists() == [
+                [("hello", "ACTIVE", True)],
+                [("hello", "ACTIVE", False)],
+                [("theirs", "ACTIVE", True)],
+            ]
+            at = f"{own}/{made['serInstanceId']}"
+            await world.apply(here, "PUT", at, json={**wide, "state": "INACTIVE"})
+            assert [found[0][1] for found in await lists()] == ["INACTIVE", "INACTIVE", "ACTIVE"]
+            world.now += timedelta(seconds=31)  # no heartbeats
+            await world.stand("node-b", Standing.TRUSTED, 2)
+            assert [found[0][1] for found in await lists()] == ["SUSPENDED"] * 3
+            await world.apply(
+                here, "PATCH", f"{SERVICES}/services/{made['serInstanceId']}/liveness", json={"state": "ACTIVE"}
+            )
+            assert [found[0][1] for found in await lists()] == ["INACTIVE", "INACTIVE", "SUSPENDED"]
+            await world.stand("node-a", Standing.UNTRUSTED, 2)
+            assert [found[0][1] for found in await lists(askers=askers[1:2])] == ["SUSPENDED"]
+            await world.stand("node-a", Standing.TRUSTED, 3)
+            assert [found[0][1] for found in (await lists())[:2]] == ["INACTIVE", "INACTIVE"]
+            await world.apply(here, "DELETE", at)
+            await world.apply(here, "POST", own, json={**wide, "serName": "hello"})
+            assert [found[0][1] for found in (await lists())[:2]] == ["ACTIVE", "ACTIVE"]
+            await world.stand("node-a", Standing.QUARANTINED, 4)
+            assert await lists(askers=askers[1:2]) == [[]]
 
     asyncio.run(scenario())
 

@@ -17,7 +17,7 @@ from umec_platform.services.schemas import (
     ServiceLivenessUpdate,
 )
 from umec_platform.services.service import Services, Subscriptions
-from umec_platform.services.view import Showcase, shown_state
+from umec_platform.services.view import Lists, Showcase, mark, shown_state
 from umec_platform.tables.services import ServiceRow, SubscriptionRow
 
 __all__ = ["ServiceEndpoints", "service_router"]
@@ -34,13 +34,22 @@ class ServiceEndpoints:
         self.base = base
         self._token_endpoint = token_endpoint
         self._clock = clock
+        self._lists = Lists()
 
-    async def found(self, request: Request, principal: Principal, *, instance: str | None = None) -> list[Any]:
+    async def found(self, request: Request, principal: Principal, *, instance: str | None = None) -> Response:
         """Return what the query of a request finds for a caller, of one instance or of its whole tenant."""
         query = parse_service_query(request.query_params.multi_items())
-        rows = await self.services.list(tenant=same_tenant(principal), instance=instance)
-        showcase, now = await self._showcase(principal), self._clock()
-        return [showcase.show(row, now).wire() for row in rows if showcase.offers(row, query)]
+        tenant, now = same_tenant(principal), self._clock()
+        showcase = await self._showcase(principal)
+        key = (tenant, showcase.owner, showcase.host, instance, query)
+        marks = [mark(row, now) for row in await self.services.marked(tenant=tenant, instance=instance)]
+        known = self._lists.find(key, tuple(marks))
+        if known is not None:
+            return Response(known, media_type="application/json")
+        rows = await self.services.list(tenant=tenant, instance=instance)
+        answer = entity([showcase.show(row, now).wire() for row in rows if showcase.offers(row, query)])
+        self._lists.keep(key, tuple(mark(row, now) for row in rows), bytes(answer.body))
+        return answer
 
     async def shown(self, row: ServiceRow, principal: Principal) -> dict[str, Any]:
         """Return one service for a caller."""
@@ -73,7 +82,7 @@ def service_router(verifier: TokenVerifier, endpoints: ServiceEndpoints, prefix:
 
     @router.get("/services", dependencies=[Depends(judges_query)])
     async def find(request: Request, who: reader) -> Response:
-        return entity(await endpoints.found(request, who))
+        return await endpoints.found(request, who)
 
     @router.get("/services/{service}")
     async def read(service: str, who: reader) -> Response:
@@ -100,7 +109,7 @@ def service_router(verifier: TokenVerifier, endpoints: ServiceEndpoints, prefix:
     @router.get("/applications/{instance}/services", dependencies=[Depends(judges_query)])
     async def own(request: Request, instance: str, who: reader) -> Response:
         own_instance(who, instance)
-        return entity(await endpoints.found(request, who, instance=instance))
+        return await endpoints.found(request, who, instance=instance)
 
     @router.post("/applications/{instance}/services")
     async def register(instance: str, wish: ServiceInput, who: writer) -> Response:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.errors import Conflict, Invalid, Kind
@@ -24,6 +24,7 @@ from umec_platform.errors import (
 )
 from umec_platform.packages.appd import AppD
 from umec_platform.services.schemas import ServiceInput, ServiceState
+from umec_platform.services.view import MARKED
 from umec_platform.standing import consequence
 from umec_platform.tables.hosts import HostRow
 from umec_platform.tables.instances import INSTANTIATED, InstanceRow
@@ -31,6 +32,8 @@ from umec_platform.tables.packages import PackageRow
 from umec_platform.tables.services import ServiceRow, SubscriptionRow
 
 __all__ = ["MAX_SERVICES", "Services", "Subscriptions"]
+
+Q = TypeVar("Q", bound=Select[*tuple[Any, ...]])
 
 MAX_SERVICES: Final = 256
 """Services of one instance: a faulty loop in one application must not fill the registry."""
@@ -159,13 +162,13 @@ class Services:
 
     async def list(self, *, tenant: str | None = None, instance: str | None = None) -> Sequence[ServiceRow]:
         """Return the services of a tenant or of an instance, oldest first."""
-        query = select(ServiceRow).order_by(ServiceRow.created_at, ServiceRow.id)
-        if tenant is not None:
-            query = query.where(ServiceRow.tenant == tenant)
-        if instance is not None:
-            query = query.where(ServiceRow.instance == instance)
         async with self._ledger.store.read() as session:
-            return list(await session.scalars(query))
+            return list(await session.scalars(_of(select(ServiceRow), tenant, instance)))
+
+    async def marked(self, *, tenant: str | None = None, instance: str | None = None) -> Sequence[Row[Any]]:
+        """Return the columns `MARKED` of what `list` returns: a small part of the work."""
+        async with self._ledger.store.read() as session:
+            return list(await session.execute(_of(select(*MARKED), tenant, instance)))
 
     async def host_of(self, instance: str | None) -> str | None:
         """Return where an instance runs, or None."""
@@ -214,6 +217,15 @@ class Subscriptions:
             await self._ledger.record(session, actor=actor, action="subscription.remove", subject=row.id, now=now)
 
         await self._ledger.write(work)
+
+
+def _of(query: Q, tenant: str | None, instance: str | None) -> Q:
+    """Return a query of the services of a tenant or of an instance, oldest first."""
+    if tenant is not None:
+        query = query.where(ServiceRow.tenant == tenant)
+    if instance is not None:
+        query = query.where(ServiceRow.instance == instance)
+    return query.order_by(ServiceRow.created_at, ServiceRow.id)
 
 
 async def _subscription(session: AsyncSession, instance: str, kind: str, subscription: str) -> SubscriptionRow:

@@ -4,22 +4,47 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from sqlalchemy import Row
+
 from umec_platform.services.queries import ServiceQuery
 from umec_platform.services.schemas import LocalityType, ServiceInfo, ServiceState
 from umec_platform.tables.services import ServiceRow
 
-__all__ = ["MISSED", "Showcase", "shown_state"]
+__all__ = ["MARKED", "MISSED", "Lists", "Mark", "Showcase", "mark", "shown_state"]
 
 MISSED: Final = 3
 """Heartbeats that may be missing before a service counts as SUSPENDED."""
 
+MOST_KEPT: Final = 8 * 1024 * 1024
+MOST_LISTS: Final = 256
+"""Octets of lists that are kept (and of those that took their places), a hundred lists of a hundred services; and how
+many lists, for the queries are kept with them."""
+
+Mark = tuple[str, int, bool, bool, bool]
+"""What decides how a service is shown to somebody: id, version, suspended, withdrawn, silent. All else is fixed by the
+version of its row."""
+
+MARKED: Final = (
+    ServiceRow.id,
+    ServiceRow.version,
+    ServiceRow.suspended,
+    ServiceRow.withdrawn,
+    ServiceRow.interval,
+    ServiceRow.heard_at,
+)
+"""The columns of which a mark is made."""
+
 
 def shown_state(row: ServiceRow, now: datetime) -> ServiceState:
     """Return the state to announce: the platform's suspension goes before what the application said."""
+    _, _, *suspended = mark(row, now)
+    return ServiceState.SUSPENDED if any(suspended) else ServiceState(row.document["state"])
+
+
+def mark(row: ServiceRow | Row[Any], now: datetime) -> Mark:
+    """Return the mark of a service, of its row or of the columns `MARKED`."""
     silent = row.interval is not None and now - row.heard_at > timedelta(seconds=MISSED * row.interval)
-    if row.suspended or row.withdrawn or silent:
-        return ServiceState.SUSPENDED
-    return ServiceState(row.document["state"])
+    return row.id, row.version, row.suspended, row.withdrawn, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +101,27 @@ class Showcase:
         if "oAuth2Info" in security:
             security["oAuth2Info"] = {**security["oAuth2Info"], "tokenEndpoint": self.token_endpoint}
         return {**transport, "security": security}
+
+
+class Lists:
+    """Lists of services as they were last written out, each for one who asks and one query of theirs.
+
+    `marks` are those of the rows that were read for this very request: a list is given again only if they are the same.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[tuple[Mark, ...], bytes]] = {}
+        self._octets = 0
+
+    def find(self, key: tuple[object, ...], marks: tuple[Mark, ...]) -> bytes | None:
+        """Return the list under a key that was written out of services with these marks, or None."""
+        known = self._known.get(key)
+        return known[1] if known is not None and known[0] == marks else None
+
+    def keep(self, key: tuple[object, ...], marks: tuple[Mark, ...], body: bytes) -> None:
+        """Keep a list, instead of the one before."""
+        if self._octets > MOST_KEPT or len(self._known) >= MOST_LISTS:
+            self._known.clear()
+            self._octets = 0
+        self._known[key] = (marks, body)
+        self._octets += len(body)
