@@ -141,9 +141,10 @@ class NetdService:
             if request.instances is not None:
                 await self.instances.keep_only(request.instances)
             refused = self.rules.take_over(request)
-            if self._force.holds:
+            held = self._force.holds
+            await self._force.settle()  # the lease may have ended meanwhile: then nothing new comes into force
+            if held and self._force.holds:
                 await self._force.enforce()
-            await self._force.settle()
             return {
                 "traffic": len(self._wanted.rules),
                 "dns": len(self._wanted.names),
