@@ -91,6 +91,7 @@ def test_an_envelope_proves_its_payload_and_type() -> None:
         (envelope[:-1] + b',"payloadType":"' + IN_TOTO.encode() + b'"}', "dsse-malformed"),
         (changed(extension="x" * MAX_ENVELOPE), "dsse-malformed"),
         (b"[" * 100_000, "dsse-malformed"),
+        (b"[" + envelope + b"]", "dsse-malformed"),
         (b"", "dsse-malformed"),
     ]
     for wrong, code in cases:

@@ -294,7 +294,9 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("value", [{"a": 1.5}, {"a": {"b": [1.5]}}, {1: "a"}, {"a": {None: 1}}, {"a": b""}])
+@pytest.mark.parametrize(
+    "value", [{"a": 1.5}, {"a": {"b": [1.5]}}, {1: "a"}, {"a": {None: 1}}, {"a": b""}, {"a": {"b"}}]
+)
 def test_what_has_no_canonical_form(value: Any) -> None:
     with pytest.raises(TypeError):
         canonical(value)

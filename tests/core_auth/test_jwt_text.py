@@ -5,8 +5,10 @@ import warnings
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt as jose_jwt
@@ -161,7 +163,20 @@ def test_another_signature_and_another_content():
     refused("jwt-signature", f"{first}.{part({'sub': 'b'})}.{third}")
     refused("jwt-signature", f"{first}.{second}.{'A' * 86}")
     refused("jwt-signature", f"{first}.{second}.{third[:-4]}")
+    raw = base64url_decode(third)  # the same two numbers, the second one with a byte more
+    refused("jwt-signature", f"{first}.{second}.{base64url_encode(raw[:32] + bytes(1) + raw[32:])}")
     assert verify_jwt(GOOD, KEYS, typ="at+jwt") == {"sub": "a"}
+
+
+def test_a_header_of_any_length_is_not_read():
+    def token(spaces: int) -> str:
+        head = base64url_encode(json.dumps({"alg": "ES256", "typ": "at+jwt"}).encode() + b" " * spaces)
+        text = f"{head}.{part({'sub': 'a'})}"
+        r, s = decode_dss_signature(KEY.sign(text.encode(), ECDSA(SHA256())))
+        return f"{text}.{base64url_encode(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+    assert verify_jwt(token(10), KEYS, typ="at+jwt") == {"sub": "a"}
+    refused("jwt-malformed", token(2048))
 
 
 def test_an_empty_set_verifies_nothing():
