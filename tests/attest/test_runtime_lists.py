@@ -154,6 +154,24 @@ def test_entries_of_another_shape_under_their_own_hash(wrong, refused):
         assert len(parse_ima(good)) == 1
 
 
+def test_hex_in_upper_case(refused):
+    """One list, one spelling: the kernel writes lower case."""
+    digest = b"\xab" * 32
+    fields, more = (b"sha256:\0" + digest, PATH), (b"sha256:\0" + digest, PATH, b"\xcd")
+    value = digest.hex().encode()
+    good = line(b"sha256:" + value, b"/x", fields=fields)
+    signed = line(b"sha256:" + value, b"/x", b"cd", fields=more, template=b"ima-sig")
+    template_hash = good.split(b" ")[1]
+    for wrong in (
+        line(b"sha256:" + value.upper(), b"/x", fields=fields),
+        good.replace(template_hash, template_hash.upper()),
+        line(b"sha256:" + value, b"/x", b"CD", fields=more, template=b"ima-sig"),
+    ):
+        with refused("ima-invalid"):
+            parse_ima(wrong)
+    assert len(parse_ima(good + signed)) == 2
+
+
 def test_data_that_is_cut_where_its_hash_is_not(refused):
     template, template_hash, data = of_fields(DIGEST, PATH)
     whole = binary([(template, template_hash, data)])
