@@ -20,7 +20,8 @@ COMMON = frozenset(
     remote-unavailable listener-busy sandbox-unavailable token-scope token-revoked scope-invalid client-invalid
     client-unknown client-exists ticket-unknown ticket-used ticket-expired ticket-outdated ticket-ek-mismatch
     ek-enrolled-elsewhere ek-certificate-path node-enrolled node-other-ek agent-state-invalid tpm-unavailable
-    node-unknown node-not-trusted node-revoked node-assignment-missing readmit-needs-boot standing-conflict reference-missing reference-expired
+    node-unknown node-not-trusted node-revoked node-assignment-missing readmit-needs-boot standing-conflict
+    reference-missing reference-expired
     reference-signature reference-rollback image-unsigned image-identity image-denied promotion-missing promotion-stage
     promotion-denied admission-denied manifest-unknown tag-immutable tenant-foreign appd-invalid package-unknown
     instance-unknown instance-state host-unknown host-not-trusted netd-unreachable tenant-unknown address-not-of-tenant

@@ -40,7 +40,7 @@ ADVICE: Final[dict[str, str]] = {
     "ticket-ek-mismatch": "compare `umec node ek` on the node with the hash in the ticket: this is another TPM",
     "ticket-node-mismatch": "enrol under the name in the ticket, or make a ticket for this name",
     "ticket-invalid": "give the ticket as it was printed, or --ticket @FILE",
-    "ek-enrolled-elsewhere": "a TPM keeps its name, also when revoked: umec node list --json says which; enrol it under that",
+    "ek-enrolled-elsewhere": "a TPM keeps its name, also when revoked: enrol it under that (umec node list --json)",
     "ek-certificate-path": "put the certificate of the TPM's maker into the folder attest.ek_roots; or give --ek-chain",
     "ek-trust-missing": "set attest.ek_roots, or admit the TPM with a ticket",
     "node-enrolled": "it is enrolled: umec node run; to start anew, umec node enroll --replace with a new ticket",
