@@ -2,7 +2,8 @@
 
 Instantiate: 1. the node stands well now, by the verifier's own feed; 2. the image is admitted; 3. its files are here;
 4. the tenant has its network on the host, and the host its lease; 5. the instance has a key of its own and is a client
-of the authorization server with the scopes of its descriptor; 6. the platform signs its decision; 7. the host starts
+of the authorization server with the scopes of its descriptor; 6. the image is admitted still, and the platform signs
+its decision; 7. the host starts
 the instance; 8. instance and rules (inactive until the application asks for them) are written down. If a step fails,
 its client is taken back, however long that takes, and the operation says why; its host is brought to what it should
 run like after any change.
