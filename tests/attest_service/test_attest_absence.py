@@ -129,6 +129,24 @@ def test_a_verifier_that_is_stopped_and_goes_on_lapses_nobody(run: Run, tpms: An
     run(body)
 
 
+def test_a_look_before_the_beat_writes_nothing(run: Run, tpms: Any) -> None:
+    """An absence counts from the last mark: so it shows which looks made one."""
+
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.ready_node(booted)
+            await world.service.look()
+            for later in (4, 5):
+                world.clock.advance(later)
+                await world.service.look()
+                world.clock.advance(FIVE_MINUTES)
+                await world.service.look()
+            assert [each["seconds"] for each in await absences(world)] == [FIVE_MINUTES + 4, FIVE_MINUTES]
+            assert await standings_of(world) == ["pending", "trusted"]
+
+    run(body)
+
+
 def test_a_node_that_is_heard_before_the_absence_is_noticed_gets_no_more_time(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted, tpms.booted("node-2", 1) as other:
