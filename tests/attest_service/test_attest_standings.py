@@ -158,6 +158,22 @@ def test_operators_quarantine_and_readmit(run: Run, tpms: Any) -> None:
     run(body)
 
 
+def test_nothing_is_decided_about_nobody(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        who, assigned = world.admin, {"tenant": "acme", "image": "street-node"}
+        decisions = [("approve", assigned), ("quarantine", {}), ("readmit", {}), ("revoke", {})]
+        for move, given in decisions:
+            refused = await world.post(f"nodes/node-1/{move}", given, status=404, headers=who)
+            assert refused["code"] == "node-unknown"
+            assert (f"node.{move}", "refused", "node-unknown") in await world.audited()
+        with tpms.booted() as booted:
+            await world.enrol(booted.node)
+            for move, given in decisions:
+                assert (await world.post(f"nodes/node-1/{move}", given, headers=who))["node"] == "node-1"
+
+    run(body)
+
+
 def test_everything_is_in_an_audit_log_that_cannot_be_rewritten(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:
