@@ -1,15 +1,12 @@
-"""PCR values as they travel in JSON, and digests over our own structures."""
+"""PCR values as they travel in JSON."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from umec_attest.errors import PcrValuesInvalid
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.pcr import PCR_COUNT
 
-__all__ = ["PcrValues", "canonical_digest", "parse_pcr_values", "pcr_values_to_json"]
+__all__ = ["PcrValues", "parse_pcr_values"]
 
 PcrValues = Mapping[HashAlgorithm, Mapping[int, bytes]]
 """Bank -> PCR index -> value."""
@@ -52,20 +49,6 @@ def _parse_digest(text: object, algorithm: HashAlgorithm) -> bytes:
     if value.hex() != text:  # fromhex skips white space and takes capitals
         raise PcrValuesInvalid("a PCR value must be hex in lower case, without spaces")
     return value
-
-
-def pcr_values_to_json(values: PcrValues) -> dict[str, dict[str, str]]:
-    """Return {"sha256": {"0": hex, …}, …}."""
-    return {
-        algorithm.label: {str(index): value.hex() for index, value in sorted(bank.items())}
-        for algorithm, bank in values.items()
-    }
-
-
-def canonical_digest(value: Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hex) of a JSON object with sorted keys and no white space: equal objects, equal digests."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 _INDICES = {str(index): index for index in range(PCR_COUNT)}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tpm2_pytss.types import TPM2B_PUBLIC, TPML_PCR_SELECTION, TPMS_ATTEST, TPMT_PUBLIC, TPMT_SIGNATURE
 
-from umec_attest.digests import parse_pcr_values, pcr_values_to_json
+from umec_attest.digests import parse_pcr_values
 from umec_attest.errors import PcrValuesInvalid, TpmInvalid
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.attest import Attest, Certified, ClockInfo, Quoted, parse_attest
@@ -310,4 +310,4 @@ def test_malformed_pcr_values(value, refused):
     with refused("pcr-values-invalid"):
         parse_pcr_values(value)
     good = {"sha256": {"0": "00" * 32}}
-    assert pcr_values_to_json(parse_pcr_values(good)) == good
+    assert parse_pcr_values(good) == {HashAlgorithm.SHA256: {0: bytes(32)}}

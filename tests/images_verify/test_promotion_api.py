@@ -357,6 +357,8 @@ def test_a_minimum_that_was_cut_off_is_raised_by_the_same_wish_again(served, sig
         site.run(lambda client: client.attach(REPOSITORY, digest, authority.statement(digest)))
         assert site.post(wanted(digest), manager).status_code == 201
         made = site.post(wanted(digest, "production"), manager)  # and so far a crash would let it come
+        unasked = site.post(wanted(digest, "production"), manager)
+        assert (unasked.status_code, unasked.json()["code"]) == (409, "promotion-exists")
         again = site.post(wanted(digest, "production") | {"minimum": True}, manager)
         assert (again.status_code, again.json()["vsa_digest"]) == (201, made.json()["vsa_digest"])
         assert site.service.denials.current().minimums == {REPOSITORY: parse_version("1.0.0")}

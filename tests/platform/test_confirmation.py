@@ -79,6 +79,38 @@ def refuse(*_: object) -> None:
     raise NameForeign("the name went to another tenant")
 
 
+def test_a_rule_that_may_not_come_to_a_host_any_more_is_refused_when_its_turn_comes(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            instance = await running(world)
+            with monkeypatch.context() as patched:
+                patched.setattr("umec_platform.hosts.desired.to_netd_dns", refuse)
+                answer = await switch(world, instance, "ACTIVE")
+            assert (answer.status_code, answer.json()["code"]) == (422, "name-not-of-tenant")
+            assert world.host.dns == {}
+            assert (await switch(world, instance, "ACTIVE")).status_code == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("version", "code"), [(1, "host-silent"), (2, None), (3, None)])
+def test_only_what_came_of_the_change_or_of_a_later_one_counts(version: int, code: str | None) -> None:
+    async def scenario() -> None:
+        waiter = worker.Waiter()
+        waiter.expect(2)
+        waiter.tell(version, None)
+        await waiter.wait(0.05)
+
+    if code is None:
+        asyncio.run(scenario())
+        return
+    with pytest.raises(UmecError) as refused:
+        asyncio.run(scenario())
+    assert refused.value.code == code
+
+
 def test_an_older_look_confirms_nothing(world: Any, wait_until: Callable[..., Any]) -> None:
     async def scenario() -> None:
         async with world.open():

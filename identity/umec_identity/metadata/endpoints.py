@@ -10,7 +10,7 @@ from umec_core.errors import NotFound
 from umec_identity.metadata.documents import discovery, resource_document, server_document
 from umec_identity.settings import SCOPES, Resources
 
-__all__ = ["resource_router", "router"]
+__all__ = ["router"]
 
 
 def router(issuer: str, resources: Resources) -> APIRouter:
@@ -35,18 +35,6 @@ def router(issuer: str, resources: Resources) -> APIRouter:
         document = documents.get(f"/{name}/v1")
         if document is None:
             raise NotFound("there is no such resource here")
-        return _document(document)
-
-    return api
-
-
-def resource_router(issuer: str, resources: Resources, name: str) -> APIRouter:
-    """Return the document of an API that has a listener of its own (`mp1`, `registry`), to be mounted there."""
-    api = APIRouter()
-    document = resource_document(issuer, resources.by_api[name], sorted(SCOPES[name]))
-
-    @api.get("/.well-known/oauth-protected-resource")
-    async def show_resource() -> JSONResponse:
         return _document(document)
 
     return api

@@ -5,11 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from umec_platform.mec import EndPointInfo, Identifier, MecModel, Text
+from umec_platform.mec import Identifier, MecModel, Text
 from umec_platform.services.schemas import SubscriptionLinks
 
 __all__ = [
-    "AppInfo",
     "AppReadyConfirmation",
     "AppTerminationConfirmation",
     "AppTerminationNotificationSubscription",
@@ -44,14 +43,3 @@ class AppTerminationNotificationSubscription(MecModel):
     callback_reference: Text
     app_instance_id: Identifier
     links: SubscriptionLinks | None = Field(default=None, alias="_links")
-
-
-class AppInfo(MecModel):
-    """An application as the platform knows it. Those of this platform are instantiated by its management."""
-
-    app_name: Text
-    app_provider: Text | None = None
-    app_d_id: Identifier | None = None
-    app_instance_id: Identifier | None = None
-    endpoint: EndPointInfo | None = None
-    is_ins_by_mec: bool = True

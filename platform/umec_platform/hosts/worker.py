@@ -92,13 +92,14 @@ class Waiter:
         """Return when the host has taken the change; raises its refusal, and `HostSilent` after `seconds`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._done.wait(), seconds)
-        if not self._done.is_set() or self._told is None:
+        told = self._told if self._done.is_set() else None  # else it is of an earlier version
+        if told is None:
             raise HostSilent(
                 "the host has not judged the rule in time; it does when it answers",
                 advice="Send the same again, without If-Match: the wish is kept, and waited for once more.",
             )
-        if self._told[1] is not None:
-            raise self._told[1]
+        if told[1] is not None:
+            raise told[1]
 
     def _settle(self) -> None:
         if self._version is not None and self._told is not None and self._told[0] >= self._version:

@@ -13,7 +13,6 @@ from umec_platform.mec import (
     MecModel,
     SerializerType,
     Text,
-    TimeStamp,
     TransportInfo,
 )
 
@@ -26,7 +25,6 @@ __all__ = [
     "ServiceInfo",
     "ServiceInput",
     "ServiceLinks",
-    "ServiceLivenessInfo",
     "ServiceLivenessUpdate",
     "ServiceState",
 ]
@@ -104,14 +102,6 @@ class ServiceLivenessUpdate(MecModel):
     """A heartbeat: an application can only say that its service is alive."""
 
     state: Literal["ACTIVE"]
-
-
-class ServiceLivenessInfo(MecModel):
-    """What the platform last heard of a service."""
-
-    state: ServiceState
-    time_stamp: TimeStamp
-    interval: int = Field(ge=1)
 
 
 class FilteringCriteria(MecModel):
