@@ -1,13 +1,15 @@
 """`umec app`: application packages and instances."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from umec_core.errors import Refused, Unavailable
+from umec_core.errors import Refused, UmecError, Unavailable
 from umec_platform.cli.advice import advice_for
 from umec_platform.cli.files import read_file
 from umec_platform.cli.output import emit, refusals
@@ -64,13 +66,10 @@ def onboard(
         async with platform_api(credential) as api:
             made = await api.post("/app_pkgm/v1/app_packages", {"appPkgName": path.name}, tenant)
             here = f"/app_pkgm/v1/app_packages/{made['id']}"
-            try:
+            async with _or_removed(api, here):
                 answer = await api.send(
                     "PUT", f"{here}/package_content", content=content, headers={"Content-Type": media_type}
                 )
-            except Exception:
-                await api.send("DELETE", here)
-                raise
             found: dict[str, Any] = answer.json()
             return found
 
@@ -98,13 +97,8 @@ def instantiate(
             made = await api.post("/app_lcm/v1/app_instances", wish, tenant)
             here = f"/app_lcm/v1/app_instances/{made['id']}"
             where = {} if host is None else {"mecHostInformation": [{"hostId": host}]}
-            try:
+            async with _or_removed(api, here):
                 await _operate(api, f"{here}/instantiate", where, wait)
-            except OperationSlow:
-                raise
-            except Exception:
-                await api.send("DELETE", here)
-                raise
             found: dict[str, Any] = await api.get(here)
             return found
 
@@ -212,6 +206,19 @@ def _next_steps(found: dict[str, Any]) -> list[str]:
     if found["instantiationState"] != "INSTANTIATED":
         return [f"umec app instantiate {found['appDId']} starts an instance; this one never ran, or was terminated"]
     return [] if found.get("ready") else [f"umec app log {here}, if it does not come up (MEC 011 confirm_ready)"]
+
+
+@contextlib.asynccontextmanager
+async def _or_removed(api: "PlatformApi", path: str) -> AsyncIterator[None]:
+    """Remove again what was made for a step that failed; what is told is why the step failed, not what came after."""
+    try:
+        yield
+    except OperationSlow:
+        raise  # it goes on
+    except UmecError:
+        with contextlib.suppress(UmecError):
+            await api.send("DELETE", path)
+        raise
 
 
 async def _operate(api: "PlatformApi", path: str, body: dict[str, Any], wait: float) -> None:
