@@ -1,0 +1,20 @@
+"""Appraisal: verified evidence -> findings -> facts -> policies -> verdict and trust vector.
+
+quote, log, reference set  -> BootJudged   judge_boot   what the boot alone decides; `AppraisalCache` keeps it
+  -> Appraisal                             appraise     with clock, time and policies
+"""
+
+from umec_attest.appraisal.boot import AppraisalCache, BootJudged, judge_boot
+from umec_attest.appraisal.result import Appraisal, Verdict, appraise
+from umec_attest.appraisal.tiers import INFORMATION, WARNINGS
+
+__all__ = [
+    "INFORMATION",
+    "WARNINGS",
+    "Appraisal",
+    "AppraisalCache",
+    "BootJudged",
+    "Verdict",
+    "appraise",
+    "judge_boot",
+]

@@ -1,0 +1,150 @@
+"""Appraisal: what a verified quote and a judged boot are worth against a reference set, decided by policies.
+
+All findings are collected, each with a stable id; a finding whose id is not known to be harmless contradicts. Policies
+see counts and facts, and say "trust", "degrade" or neither.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, unique
+from types import MappingProxyType
+from typing import Any, Final
+
+from umec_attest.appraisal.boot import BootJudged, judge_boot
+from umec_attest.appraisal.tiers import AFFIRMING, CLAIMS, CONTRAINDICATED, JUDGED, WARNING, JudgedFinding
+from umec_attest.bootlog.facts import BootFacts
+from umec_attest.bootlog.findings import Finding
+from umec_attest.bootlog.replay import ReplayedLog
+from umec_attest.clock import ClockState, clock_findings, next_clock_state
+from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
+from umec_attest.quote import VerifiedQuote
+from umec_attest.reference import ReferenceSet
+from umec_policies import Entity, Fact, PolicySet, Request
+
+__all__ = ["Appraisal", "Verdict", "appraise"]
+
+_ISSUER: Final = "verifier"
+_CLOCK: Final = frozenset({"clock-fell", "firmware-version-fell", "reset-count-fell", "restart-count-fell"})
+
+
+@unique
+class Verdict(Enum):
+    """EAR's status: the tier of the whole appraisal."""
+
+    AFFIRMING = "affirming"
+    WARNING = "warning"
+    CONTRAINDICATED = "contraindicated"
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """The result for one round. Only `appraise` makes one.
+
+    `policy_ids` decided; `facts_digest` and `policy_digest` (hex) are what a decision can be cached by; `clock_state`
+    is to be kept for the next round; `boot_facts` is None where no log replayed.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    trust_vector: Mapping[str, int]
+    boot_facts: BootFacts | None
+    facts: Mapping[str, Fact]
+    facts_digest: str
+    policy_ids: tuple[str, ...]
+    policy_digest: str
+    clock_state: ClockState
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"verdict", "findings", "trust_vector", …} for JSON."""
+        return {
+            "verdict": self.verdict.value,
+            "findings": [finding.to_json() for finding in self.findings],
+            "trust_vector": dict(self.trust_vector),
+            "policies": list(self.policy_ids),
+            "facts_digest": self.facts_digest,
+            "policy_digest": self.policy_digest,
+        }
+
+
+def appraise(
+    *,
+    node: str,
+    quote: VerifiedQuote,
+    log: BootJudged | ReplayedLog | BootLogRefused | None,
+    reference: ReferenceSet,
+    policies: PolicySet,
+    previous: ClockState | None,
+    now: datetime,
+) -> Appraisal:
+    """Appraise a node.
+
+    `log` is this boot's log, replayed against this very quote (a node that did not reboot need not send it again), or
+    why it was refused, or None if there is none, or this boot as it was judged before (`AppraisalCache`). `previous` is
+    the state of the last accepted round under this AK. Nothing raises: whatever is wrong is a finding.
+    """
+    boot = log if isinstance(log, BootJudged) else judge_boot(quote, log, reference)
+    if not boot.holds_for(quote, reference):
+        other = BootLogReplayMismatch("the boot was judged by another quote or reference set")
+        boot = judge_boot(quote, other, reference)
+    judged = (
+        *boot.findings,
+        *_reference_findings(reference, now),
+        *(JudgedFinding(finding, "hardware") for finding in clock_findings(quote, previous)),
+    )
+    facts = _facts(node, judged, boot.facts, reference, now)
+    principal, resource = Entity("Node", node), Entity("ReferenceSet", reference.name)
+    verdict, decision = Verdict.AFFIRMING, policies.decide(Request(principal, "trust", resource, facts))
+    if not decision.allowed:
+        verdict, decision = Verdict.WARNING, policies.decide(Request(principal, "degrade", resource, facts))
+    if not decision.allowed:
+        verdict = Verdict.CONTRAINDICATED
+    return Appraisal(
+        verdict=verdict,
+        findings=tuple(item.finding for item in judged),
+        trust_vector=_trust_vector(judged),
+        boot_facts=boot.facts,
+        facts=MappingProxyType(facts),
+        facts_digest=decision.facts_digest,
+        policy_ids=decision.policies,
+        policy_digest=policies.digest,
+        clock_state=_clock_state(quote, previous, judged),
+    )
+
+
+def _reference_findings(reference: ReferenceSet, now: datetime) -> Iterator[JudgedFinding]:
+    if now >= reference.expires:
+        detail = f"the reference set of {reference.name} expired at {reference.expires:%Y-%m-%dT%H:%M:%SZ}"
+        yield JudgedFinding(Finding("reference-expired", detail), "executables")
+
+
+def _facts(
+    node: str, judged: Iterable[JudgedFinding], boot_facts: BootFacts | None, reference: ReferenceSet, now: datetime
+) -> dict[str, Fact]:
+    found = [(item.finding.id, item.tier) for item in judged]
+    return {
+        "issuer": _ISSUER,
+        "subject": node,
+        "pcrs_match": not any(identifier.startswith("pcr-") for identifier, _ in found),
+        "log_replays": boot_facts is not None,
+        "secure_boot": boot_facts is not None and boot_facts.secure_boot is True,
+        "clock_ok": not any(identifier in _CLOCK for identifier, _ in found),
+        "reference_version": reference.version,
+        "reference_age_days": max((now - reference.issued).days, 0),
+        "contradictions": sum(tier == CONTRAINDICATED for _, tier in found),
+        "warnings": sum(tier == WARNING for _, tier in found),
+    }
+
+
+def _clock_state(quote: VerifiedQuote, previous: ClockState | None, judged: Iterable[JudgedFinding]) -> ClockState:
+    """What went backwards does not become the new measure: else the second round after it would be a good one."""
+    if previous is not None and any(item.finding.id in _CLOCK for item in judged):
+        return previous
+    return next_clock_state(quote, previous)
+
+
+def _trust_vector(judged: Iterable[JudgedFinding]) -> Mapping[str, int]:
+    vector = {claim: AFFIRMING if claim in JUDGED else 0 for claim in CLAIMS}
+    for item in judged:
+        vector[item.claim] = max(vector[item.claim], item.tier)
+    return MappingProxyType(vector)
