@@ -105,6 +105,22 @@ def test_what_packages_and_instances_refuse(world: Any) -> None:
     asyncio.run(scenario())
 
 
+def test_an_instance_that_runs_is_neither_started_again_nor_removed(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open():
+            await world.furnish()
+            await world.onboard()
+            running = await world.instantiate()
+            here = f"{LCM}/app_instances/{running}"
+            assert (await world.operate("GET", here)).json()["instantiationState"] == "INSTANTIATED"
+            assert await said(world.operate("POST", f"{here}/instantiate", json={})) == (409, "instance-state")
+            assert await said(world.operate("DELETE", here)) == (409, "instance-state")
+            await world.order(running, "terminate", {"terminationType": "FORCEFUL"})
+            assert await said(world.operate("DELETE", here)) == 204
+
+    asyncio.run(scenario())
+
+
 def test_what_is_refused_while_no_host_is_trusted_or_there_is_none(world: Any) -> None:
     async def scenario() -> None:
         async with world.open(working=False):

@@ -81,6 +81,18 @@ def dns(**members: object) -> DnsRule:
         ({"dstInterface": [{"interfaceType": "IP", "dstIpAddress": "10.64.2.10"}]}, AddressForeign),
         ({"dstInterface": [{"interfaceType": "IP", "dstIpAddress": "10.64.1.99"}]}, AddressForeign),
         ({"dstInterface": [{"interfaceType": "MAC", "dstMacAddress": "02:00:00:00:00:01"}]}, RuleUnsupported),
+        (
+            {
+                "action": "DUPLICATE_ENCAPSULATED",
+                "dstInterface": [
+                    {"interfaceType": "IP"},
+                    {"interfaceType": "IP", "tunnelInfo": {"tunnelType": "GRE"}},
+                ],
+            },
+            RuleUnsupported,
+        ),
+        ({"dstInterface": [{"interfaceType": "IP", "srcMacAddress": "02:00:00:00:00:01"}]}, RuleUnsupported),
+        ({"dstInterface": [{"interfaceType": "IP", "dstMACAddress": "02:00:00:00:00:01"}]}, RuleUnsupported),
         ({"trafficFilter": [{**GOOD_FILTER, "qCI": 1}]}, RuleUnsupported),
         ({"trafficFilter": [{**GOOD_FILTER, "tag": ["x"]}]}, RuleUnsupported),
         ({"trafficFilter": [{**GOOD_FILTER, "token": ["x"]}]}, RuleUnsupported),

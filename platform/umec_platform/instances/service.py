@@ -143,7 +143,7 @@ class Instances:
         now = self._ledger.clock()
 
         async def work(session: AsyncSession) -> OperationRow:
-            row = await _idle(session, instance, tenant, NOT_INSTANTIATED)
+            row = await _stopped(session, instance, tenant)
             chosen = await _choose_host(session, host, tenant)
             row.host = chosen.id
             return await place_order(
@@ -189,7 +189,7 @@ class Instances:
         now = self._ledger.clock()
 
         async def work(session: AsyncSession) -> None:
-            row = await _idle(session, instance, tenant, NOT_INSTANTIATED)
+            row = await _stopped(session, instance, tenant)
             await forget_instance(session, row.id)
             await session.flush()
             await session.delete(row)
@@ -249,12 +249,12 @@ async def _package_of(session: AsyncSession, app_d_id: str, tenant: str | None) 
     return found[0]
 
 
-async def _idle(session: AsyncSession, instance: str, tenant: str | None, state: str) -> InstanceRow:
+async def _stopped(session: AsyncSession, instance: str, tenant: str | None) -> InstanceRow:
     row = await find_instance(session, instance, tenant)
     if row.busy is not None:
         raise InstanceState("an operation on the instance is running")
-    if row.state != state:
-        raise InstanceState(f"the instance is {row.state}; only one that is {state} can do this")
+    if row.state != NOT_INSTANTIATED:
+        raise InstanceState(f"the instance is {row.state}; only one that is {NOT_INSTANTIATED} can do this")
     return row
 
 

@@ -254,7 +254,12 @@ def _target(rule: TrafficRuleDescriptor, confines: Confines) -> IPv4Address | IP
     target, *onward = rule.dst_interface or []
     if _ACTIONS[rule.action] == "FORWARD" and rule.filter_type is not FilterType.FLOW:
         raise RuleUnsupported("forwarding rewrites addresses of whole flows: filterType must be FLOW")
-    if any(item.interface_type is not InterfaceType.IP or item.dst_ip_address is not None for item in onward):
+    if any(item.src_mac_address or item.dst_mac_address for item in (target, *onward)):
+        raise RuleUnsupported("this data plane forwards packets, not frames: leave MAC addresses out")
+    if any(
+        item.interface_type is not InterfaceType.IP or item.tunnel_info or item.dst_ip_address is not None
+        for item in onward
+    ):
         raise RuleUnsupported(
             "the original of a duplicate goes its way: the second dstInterface is IP, without address"
         )
