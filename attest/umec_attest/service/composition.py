@@ -59,6 +59,7 @@ class AttestService:
     """One attestation service.
 
     `routers` go into the application of the management listener, `run()` is its background work, `close()` comes last.
+    `rounds` are the rounds themselves, for who asks without HTTP (simulations, benchmarks).
     `verifier_public_key` signs results and standing statements, `audit_public_key` the checkpoints of the audit log.
     """
 
@@ -77,6 +78,7 @@ class AttestService:
         self.verifier_public_key: Final[EllipticCurvePublicKey] = keys.verifier.public_key()
         self.audit_public_key: Final[EllipticCurvePublicKey] = keys.audit.public_key()
         self.routers: list[APIRouter] = []
+        self.rounds: RoundService
         self._store = store
         self._watch = watch
         self._feed = feed
@@ -146,6 +148,7 @@ class AttestService:
         tickets = TicketService(
             store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
         )
+        service.rounds = rounds
         service.routers = [
             tickets_router(tickets, access),
             enrolments_router(enrolments),
