@@ -5,7 +5,6 @@ RemoteUnavailable   remote-unavailable   a server cannot be reached, or does not
 RemoteRefused       the code of the server, or http-STATUS where it gave none
 """
 
-import json
 import secrets
 import ssl
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from umec_core.clock import Clock, system_clock
 from umec_core.dpop import make_proof
-from umec_core.errors import Kind, UmecError, Unavailable
+from umec_core.errors import Kind, UmecError
 from umec_core.jose import private_jwk, private_key, sign_jwt
 from umec_core.keys import read_private, write_private
-from umec_core.problems import PROBLEMS
+from umec_core.remote import RemoteRefused, RemoteUnavailable, refusal
 
 __all__ = [
     "AccessToken",
@@ -58,25 +57,6 @@ class CredentialInvalid(UmecError):
 
     code = "credential-invalid"
     kind = Kind.INVALID
-
-
-class RemoteUnavailable(Unavailable):
-    """A server cannot be reached, or does not answer in time."""
-
-    code = "remote-unavailable"
-
-
-class RemoteRefused(UmecError):
-    """A server refused; `code`, `detail` and `advice` are the server's."""
-
-    def __init__(self, code: str, detail: str, *, status: int, advice: str | None = None) -> None:
-        super().__init__(detail, advice=advice)
-        self.status = status
-        self.code = code  # type: ignore[misc]  # the code of another process, known only now
-        self.kind = _kinds.get(status, Kind.REFUSED)  # type: ignore[misc]
-
-
-_kinds: Final = {problem.status: kind for kind, problem in PROBLEMS.items()}
 
 
 class Credential(BaseModel):
@@ -149,17 +129,7 @@ def check_answer(response: httpx.Response) -> httpx.Response:
     """Return an answer of 2xx; raises `RemoteRefused` with what the server says (problem+json or RFC 6749)."""
     if response.is_success:
         return response
-    try:
-        body = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        body = {}
-    said: Mapping[str, Any] = body if isinstance(body, dict) else {}
-    raise RemoteRefused(
-        str(said.get("code") or said.get("error") or f"http-{response.status_code}"),
-        str(said.get("detail") or said.get("error_description") or f"the server answered {response.status_code}"),
-        status=response.status_code,
-        advice=said["advice"] if isinstance(said.get("advice"), str) else None,
-    )
+    raise refusal(response.status_code, response.content, response.headers.get("retry-after"))
 
 
 @dataclass(frozen=True, slots=True)
