@@ -1,12 +1,11 @@
-"""Reference sets: which PCR values a node image may have, said by a pinned signer, for a limited time.
+"""A reference set is an in-toto Statement v1 in a DSSE envelope, predicate type `urn:umec:reference-set:v1`.
 
-A reference set is an in-toto Statement v1 in a DSSE envelope, predicate type `urn:umec:reference-set:v1`.
-
-    1  a pinned signer signed it
-    2  it is a reference set: every field known, every value of its bank's size, SHA-2 banks, no resettable PCR
-    3  it expects something
-    4  it was issued already, and has not expired
-    5  it is not older than one that was in use
+1  a pinned signer signed it
+2  it is a reference set: every field known, every value of its bank's size, SHA-2 banks, no resettable PCR, no PCR
+   with two meanings
+3  it expects something
+4  it was issued already, and has not expired
+5  it is not older than one that was in use
 """
 
 import hashlib
@@ -18,30 +17,39 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from umec_attest.errors import (
-    ReferenceEmpty,
     ReferenceExpired,
     ReferenceInvalid,
     ReferenceNotYetValid,
     ReferenceRollback,
     ReferenceSignature,
 )
-from umec_attest.quote import RESETTABLE_PCRS
-from umec_attest.tpm.algorithms import SIGNING_HASHES, HashAlgorithm
-from umec_attest.tpm.pcr import PCR_COUNT
+from umec_attest.ima import RuntimePolicy, parse_runtime_policy
+from umec_attest.reference.models import FirmwareModel, WireModels, parse_models, render_models
+from umec_attest.reference.values import (
+    AllowedValues,
+    Wire,
+    WireValues,
+    load_json,
+    parse_index,
+    parse_values,
+    render_values,
+    summary,
+)
+from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
-__all__ = ["PREDICATE_TYPE", "ReferenceSet", "sign_reference_set", "verify_reference_set"]
+__all__ = ["PREDICATE_TYPE", "RUNTIME_PCR", "ReferenceSet", "sign_reference_set", "verify_reference_set"]
 
 PREDICATE_TYPE: Final = "urn:umec:reference-set:v1"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 
-MAX_ENVELOPE_SIZE: Final = 1024 * 1024
-"""A value is 64 hex digits: thousands of alternatives fit."""
-MAX_ALTERNATIVES: Final = 1024
-"""Values for one PCR; more than that is no reference but a hole."""
+MAX_ENVELOPE_SIZE: Final = 16 * 1024 * 1024
+"""A runtime policy of 60,000 files, which is a whole distribution with its modules, is 12 MB in base64."""
+RUNTIME_PCR: Final = 10
+"""IMA's."""
 CLOCK_SKEW: Final = timedelta(minutes=1)
 """How far the signer's clock may be ahead of ours."""
 
@@ -49,28 +57,26 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Digest(_Wire):
+class _Digest(Wire):
     sha256: _Sha256
 
 
-class _Subject(_Wire):
+class _Subject(Wire):
     name: _Name
     digest: _Digest
 
 
-class _Predicate(_Wire):
+class _Predicate(Wire):
     version: Annotated[int, Field(ge=1, le=2**53)]
     issued: Annotated[AwareDatetime, Field(strict=False)]
     expires: Annotated[AwareDatetime, Field(strict=False)]
-    pcrs: dict[str, dict[str, Annotated[list[str], Field(max_length=MAX_ALTERNATIVES)]]]
+    pcrs: WireValues
     ignored: dict[str, Annotated[str, Field(min_length=1, max_length=500)]] = Field(default_factory=dict)
+    models: WireModels = Field(default_factory=dict)
+    runtime: dict[str, Any] | None = None
 
 
-class _Statement(_Wire):
+class _Statement(Wire):
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: Annotated[list[_Subject], Field(min_length=1, max_length=1)]
     predicate_type: Literal["urn:umec:reference-set:v1"] = Field(alias="predicateType")
@@ -81,16 +87,19 @@ class _Statement(_Wire):
 class ReferenceSet:
     """What a pinned signer expects of the node image `name`. Only `verify_reference_set` makes one.
 
-    `pcrs`: bank -> PCR -> allowed values; `ignored`: PCR -> why it may have any value; `sha256` (hex) is that of the
-    statement, `subject_sha256` (hex) that of the image.
+    `pcrs`: bank -> PCR -> allowed values; `ignored`: PCR -> why it may have any value; `models`: name -> firmware build
+    (empty: `pcrs` says what the firmware is); `runtime`: what may run after the boot (None: PCR 10 is one like any
+    other); `sha256` (hex) is that of the statement, `subject_sha256` (hex) that of the image.
     """
 
     name: str
     version: int
     issued: datetime
     expires: datetime
-    pcrs: Mapping[HashAlgorithm, Mapping[int, frozenset[bytes]]]
+    pcrs: AllowedValues
     ignored: Mapping[int, str]
+    models: Mapping[str, FirmwareModel]
+    runtime: RuntimePolicy | None
     subject_sha256: str
     sha256: str
 
@@ -135,25 +144,29 @@ def sign_reference_set(
     pcrs: Mapping[HashAlgorithm, Mapping[int, Iterable[bytes]]],
     ignored: Mapping[int, str],
     key: EllipticCurvePrivateKey,
+    models: Mapping[str, FirmwareModel] = MappingProxyType({}),
+    runtime: RuntimePolicy | None = None,
 ) -> bytes:
     """Return a DSSE envelope that `verify_reference_set` accepts (from `issued` until `expires`).
 
     Errors: `ReferenceInvalid`, `ReferenceEmpty`: what would be refused is not signed.
     """
+    predicate: dict[str, Any] = {
+        "version": version,
+        "issued": _time(issued),
+        "expires": _time(expires),
+        "pcrs": render_values(pcrs),
+        "ignored": {str(pcr): reason for pcr, reason in sorted(ignored.items())},
+    }
+    if models:
+        predicate["models"] = render_models(models)
+    if runtime is not None:
+        predicate["runtime"] = runtime.to_json()
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": subject_sha256}}],
         "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "version": version,
-            "issued": _time(issued),
-            "expires": _time(expires),
-            "pcrs": {
-                algorithm.label: {str(pcr): sorted(v.hex() for v in values) for pcr, values in sorted(bank.items())}
-                for algorithm, bank in pcrs.items()
-            },
-            "ignored": {str(pcr): reason for pcr, reason in sorted(ignored.items())},
-        },
+        "predicate": predicate,
     }
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
     _parse(payload)
@@ -166,67 +179,44 @@ def _time(value: datetime) -> str:
 
 def _parse(payload: bytes) -> ReferenceSet:
     try:
-        statement = _Statement.model_validate(json.loads(payload, object_pairs_hook=_unique))
+        statement = _Statement.model_validate(load_json(payload))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise ReferenceInvalid(f"not a reference set: {_summary(error)}") from None
+        raise ReferenceInvalid(f"not a reference set: {summary(error)}") from None
     predicate = statement.predicate
     if predicate.issued >= predicate.expires:
         raise ReferenceInvalid("it expires before it is issued")
-    ignored = {_index(pcr): reason for pcr, reason in predicate.ignored.items()}
-    pcrs = dict(_bank(label, bank) for label, bank in predicate.pcrs.items())
-    if not pcrs or not all(pcrs.values()):
-        raise ReferenceEmpty("it expects no value of any PCR: everything would be good")
-    both = sorted(ignored.keys() & {pcr for bank in pcrs.values() for pcr in bank})
-    if both:
-        raise ReferenceInvalid(f"PCRs that are expected and ignored: {both}")
+    ignored = {parse_index(pcr): reason for pcr, reason in predicate.ignored.items()}
+    pcrs = parse_values(predicate.pcrs)
+    models = parse_models(predicate.models)
+    runtime = None if predicate.runtime is None else parse_runtime_policy(predicate.runtime)
+    _check_one_meaning(pcrs, ignored, models, runtime)
     return ReferenceSet(
         name=statement.subject[0].name,
         version=predicate.version,
         issued=predicate.issued.astimezone(UTC),
         expires=predicate.expires.astimezone(UTC),
-        pcrs=MappingProxyType(pcrs),
+        pcrs=pcrs,
         ignored=MappingProxyType(ignored),
+        models=models,
+        runtime=runtime,
         subject_sha256=statement.subject[0].digest.sha256,
         sha256=hashlib.sha256(payload).hexdigest(),
     )
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member is repeated")
-    return members
-
-
-def _summary(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()[:5])
-    return str(error) or type(error).__name__
-
-
-def _bank(label: str, bank: Mapping[str, Sequence[str]]) -> tuple[HashAlgorithm, Mapping[int, frozenset[bytes]]]:
-    algorithm = next((known for known in SIGNING_HASHES if known.label == label), None)
-    if algorithm is None:
-        raise ReferenceInvalid(f"{label!r} is no SHA-2 bank")
-    values = {_index(pcr): frozenset(_value(text, algorithm) for text in texts) for pcr, texts in bank.items()}
-    if not all(values.values()):
-        raise ReferenceEmpty("a PCR is listed without a value")
-    return algorithm, MappingProxyType(values)
-
-
-def _index(text: str) -> int:
-    index = _INDICES.get(text)
-    if index is None:
-        raise ReferenceInvalid(f"{text!r} is no PCR that can carry policy")
-    return index
-
-
-_INDICES: Final = {str(index): index for index in range(PCR_COUNT) if index not in RESETTABLE_PCRS}
-
-
-def _value(text: str, algorithm: HashAlgorithm) -> bytes:
-    if len(text) != 2 * algorithm.digest_size or not set(text) <= set("0123456789abcdef"):
-        raise ReferenceInvalid(
-            f"a value of the {algorithm.label} bank is {2 * algorithm.digest_size} lower-case hex digits"
-        )
-    return bytes.fromhex(text)
+def _check_one_meaning(
+    pcrs: AllowedValues,
+    ignored: Mapping[int, str],
+    models: Mapping[str, FirmwareModel],
+    runtime: RuntimePolicy | None,
+) -> None:
+    """A PCR is expected of every node, or of a model, or ignored, or IMA's: two of them leave open which one counts."""
+    meanings = (
+        {pcr for bank in pcrs.values() for pcr in bank},
+        {pcr for model in models.values() for bank in model.pcrs.values() for pcr in bank},
+        set(ignored),
+        set() if runtime is None else {RUNTIME_PCR},
+    )
+    twice = sorted(pcr for pcr in set().union(*meanings) if sum(pcr in meaning for meaning in meanings) > 1)
+    if twice:
+        raise ReferenceInvalid(f"PCRs that are said to be two of expected, of a model, ignored and IMA's: {twice}")

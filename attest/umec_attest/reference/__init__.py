@@ -1,0 +1,21 @@
+"""Reference sets: which PCR values a node image may have, said by a pinned signer, for a limited time."""
+
+from umec_attest.reference.models import EXCUSABLE, FirmwareModel, match_model
+from umec_attest.reference.statement import (
+    PREDICATE_TYPE,
+    RUNTIME_PCR,
+    ReferenceSet,
+    sign_reference_set,
+    verify_reference_set,
+)
+
+__all__ = [
+    "EXCUSABLE",
+    "PREDICATE_TYPE",
+    "RUNTIME_PCR",
+    "FirmwareModel",
+    "ReferenceSet",
+    "match_model",
+    "sign_reference_set",
+    "verify_reference_set",
+]
