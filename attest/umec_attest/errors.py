@@ -8,6 +8,7 @@
     ├── BootLogRefused          bootlog-*                 a boot log that cannot be believed
     ├── ImaRefused              ima-*                     a list of runtime measurements that cannot be believed
     ├── ReferenceRefused        reference-*               a reference set that may not be used
+    ├── SealingRefused          secret-*, approval-*      a secret that is not sealed, or not opened
     └── ImageFolderInvalid      image-folder-invalid      a node image whose PCR values cannot be predicted
 
 Each class is one reason with one stable code; the classes between are for those who handle a group.
@@ -17,6 +18,10 @@ from umec_core.errors import Kind, UmecError
 
 __all__ = [
     "AkAttributes",
+    "ApprovalInvalid",
+    "ApprovalOutdated",
+    "ApprovalPcrs",
+    "ApprovalSignature",
     "AttestError",
     "BootLogDataMismatch",
     "BootLogEmpty",
@@ -55,6 +60,8 @@ __all__ = [
     "ReferenceRefused",
     "ReferenceRollback",
     "ReferenceSignature",
+    "SealingRefused",
+    "SecretSize",
     "SignatureInvalid",
     "SignatureRefused",
     "SignatureSchemeRefused",
@@ -336,6 +343,47 @@ class ReferenceRollback(ReferenceRefused):
     """A reference set older than one that was in use already."""
 
     code = "reference-rollback"
+
+
+# --- sealed secrets -------------------------------------------------------------------------------------------------
+
+
+class SealingRefused(AttestError):
+    """A secret that is not sealed, or not opened."""
+
+    code = "sealing-refused"
+
+
+class SecretSize(SealingRefused):
+    """A secret too short to be a key, or too long for a sealed object."""
+
+    code = "secret-size"
+    kind = Kind.INVALID
+
+
+class ApprovalInvalid(SealingRefused):
+    """A file that is no approval of a state, or one that approves nothing."""
+
+    code = "approval-invalid"
+    kind = Kind.INVALID
+
+
+class ApprovalSignature(SealingRefused):
+    """An approval that the owner has not signed, or not for this image."""
+
+    code = "approval-signature"
+
+
+class ApprovalOutdated(SealingRefused):
+    """An approval of an image that newer ones have shut out."""
+
+    code = "approval-outdated"
+
+
+class ApprovalPcrs(SealingRefused):
+    """The approval is of another state than the one that the TPM has measured."""
+
+    code = "approval-pcrs"
 
 
 # --- prediction -----------------------------------------------------------------------------------------------------
