@@ -16,6 +16,7 @@ keys are parked with TPM2_ContextSave, and loaded again by their wrapped form wh
     certificates  what the TPM keeps as certificates of the EK
     signing       P-256 keys and their signatures
     pcrs          which PCRs, and their values
+    sealing       sealed objects, and the counter that keeps older images out
 
 All bytes that leave here are TPM wire format (TPM 2.0 Library, Part 2) without the outer TPM2B size.
 """

@@ -153,6 +153,10 @@ class Tpm:
 
         return self._do(sign)
 
+    def do(self, work: Callable[[ESAPI], T]) -> T:
+        """Do what is too rare to be a method here, such as unsealing (`umec_attest.agent.tpm.sealing`)."""
+        return self._do(work)
+
     def _create(self, attributes: TPMA_OBJECT) -> WrappedKey:
         template = TPM2B_PUBLIC(publicArea=p256_template(attributes))
 

@@ -1,0 +1,212 @@
+"""Sealed objects: what the verifier released for this boot, what an owner's approvals open, and the counter for both.
+
+A secret crosses the TPM's bus encrypted, in a session that is salted by the endorsement key: who only listens there
+hears nothing. Approvals are checked by the TPM itself (TPM2_PolicyAuthorize), whatever this code believes.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from tpm2_pytss import ESAPI
+from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP, TPM2_ECC, TPM2_EO, TPM2_SE, TPMA_OBJECT, TPMA_SESSION
+from tpm2_pytss.types import (
+    TPM2B_ENCRYPTED_SECRET,
+    TPM2B_NV_PUBLIC,
+    TPM2B_OPERAND,
+    TPM2B_PRIVATE,
+    TPM2B_PUBLIC,
+    TPM2B_SENSITIVE_CREATE,
+    TPMS_ECC_PARMS,
+    TPMS_KEYEDHASH_PARMS,
+    TPMS_NV_PUBLIC,
+    TPMS_SENSITIVE_CREATE,
+    TPMT_ECC_SCHEME,
+    TPMT_KDF_SCHEME,
+    TPMT_KEYEDHASH_SCHEME,
+    TPMT_PUBLIC,
+    TPMT_SIGNATURE,
+    TPMT_SYM_DEF,
+    TPMT_SYM_DEF_OBJECT,
+    TPMU_PUBLIC_PARMS,
+    TPMU_SYM_KEY_BITS,
+    TPMU_SYM_MODE,
+)
+
+from umec_attest.agent.errors import TpmRefused
+from umec_attest.agent.tpm.endorsement import ek_session, endorsement_key
+from umec_attest.agent.tpm.objects import WrappedKey, public_area
+from umec_attest.agent.tpm.pcrs import selection
+from umec_attest.sealed import COUNTER_HANDLE, Approval, SealedSecret, counter_public
+
+__all__ = ["advance_counter", "counter_value", "seal", "unseal", "unseal_released"]
+
+COUNTER_BYTES: Final = 8
+CLOCK_OFFSET: Final = 8
+RESET_COUNT_OFFSET: Final = 16
+"""In a TPMS_TIME_INFO."""
+
+
+def unseal_released(esys: ESAPI, released: SealedSecret) -> bytes:
+    """Return a secret that was sealed to this TPM for this boot."""
+    public = TPM2B_PUBLIC(publicArea=public_area(released.public))
+    with endorsement_key(esys) as ek:
+        with ek_session(esys) as session:
+            private = esys.import_(
+                ek,
+                b"",
+                public,
+                TPM2B_PRIVATE(released.duplicate),
+                TPM2B_ENCRYPTED_SECRET(released.encrypted_seed),
+                TPMT_SYM_DEF_OBJECT(algorithm=TPM2_ALG.NULL),
+                session1=session,
+            )
+        with ek_session(esys) as session:
+            handle = esys.load(ek, private, public, session1=session)
+    with _flushed(esys, handle), _policy_session(esys) as session:
+        esys.policy_pcr(session, b"", selection(released.pcrs))
+        esys.policy_counter_timer(session, _operand(released.reset_count, 4), TPM2_EO.EQ, offset=RESET_COUNT_OFFSET)
+        esys.policy_counter_timer(session, _operand(released.clock_until, 8), TPM2_EO.UNSIGNED_LE, offset=CLOCK_OFFSET)
+        return _unsealed(esys, handle, session)
+
+
+def seal(esys: ESAPI, secret: bytes, policy: bytes) -> WrappedKey:
+    """Seal a secret below the storage key of this TPM's owner hierarchy; only `policy` opens it."""
+    sensitive = TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(data=secret))
+    template = TPMT_PUBLIC(
+        type=TPM2_ALG.KEYEDHASH,
+        nameAlg=TPM2_ALG.SHA256,
+        objectAttributes=TPMA_OBJECT.FIXEDTPM | TPMA_OBJECT.FIXEDPARENT | TPMA_OBJECT.NODA,
+        authPolicy=policy,
+        parameters=TPMU_PUBLIC_PARMS(
+            keyedHashDetail=TPMS_KEYEDHASH_PARMS(scheme=TPMT_KEYEDHASH_SCHEME(scheme=TPM2_ALG.NULL))
+        ),
+    )
+    with _storage_key(esys) as parent, _encrypted(esys, TPMA_SESSION.DECRYPT) as session:
+        private, public, _, _, _ = esys.create(
+            parent, sensitive, TPM2B_PUBLIC(publicArea=template), session1=ESYS_TR.PASSWORD, session2=session
+        )
+    return WrappedKey(bytes(public.publicArea.marshal()), bytes(private))
+
+
+def unseal(esys: ESAPI, sealed: WrappedKey, approval: Approval, owner: bytes) -> bytes:
+    """Return a sealed secret by an approval; `owner` is the TPMT_PUBLIC of the key that has to have signed it."""
+    public = TPM2B_PUBLIC(publicArea=public_area(sealed.public))
+    with _storage_key(esys) as parent:
+        handle = esys.load(parent, TPM2B_PRIVATE(sealed.private), public)
+    with _flushed(esys, handle), _policy_session(esys) as session:
+        esys.policy_pcr(session, b"", selection(sorted(approval.pcrs)))
+        counter = esys.tr_from_tpmpublic(COUNTER_HANDLE)
+        esys.policy_nv(
+            counter, counter, session, _operand(approval.version, COUNTER_BYTES), TPM2_EO.UNSIGNED_LE, offset=0
+        )
+        _authorize(esys, session, approval, owner)
+        return _unsealed(esys, handle, session)
+
+
+def counter_value(esys: ESAPI) -> int:
+    """Return what the counter says; makes it, and counts it up once, where there is none.
+
+    Raises TpmRefused where somebody else has put something else there.
+    """
+    _, capability = esys.get_capability(TPM2_CAP.HANDLES, COUNTER_HANDLE, 1)
+    handles: Any = capability.data.handles
+    if handles.count == 0 or handles.handle[0] != COUNTER_HANDLE:
+        area, _ = TPMS_NV_PUBLIC.unmarshal(counter_public(written=False))
+        esys.nv_increment(esys.nv_define_space(b"", TPM2B_NV_PUBLIC(nvPublic=area)))
+    counter = esys.tr_from_tpmpublic(COUNTER_HANDLE)
+    public, _ = esys.nv_read_public(counter)
+    if bytes(public.nvPublic.marshal()) != counter_public(written=True):
+        raise TpmRefused(f"NV index {COUNTER_HANDLE:#x} is not our counter", advice="remove it, if nothing needs it")
+    return int.from_bytes(bytes(esys.nv_read(counter, COUNTER_BYTES)), "big")
+
+
+def advance_counter(esys: ESAPI, to: int) -> int:
+    """Count the counter up to a value, and return what it says then: never less than before."""
+    now = counter_value(esys)
+    counter = esys.tr_from_tpmpublic(COUNTER_HANDLE)
+    for _ in range(now, to):
+        esys.nv_increment(counter)
+    return counter_value(esys)
+
+
+def _authorize(esys: ESAPI, session: ESYS_TR, approval: Approval, owner: bytes) -> None:
+    """Let the TPM check the owner's signature, and put the owner's word in the place of the policy so far."""
+    key = esys.load_external(TPM2B_PUBLIC(publicArea=public_area(owner)), hierarchy=ESYS_TR.OWNER)
+    with _flushed(esys, key):
+        _, name, _ = esys.read_public(key)
+        signature, _ = TPMT_SIGNATURE.unmarshal(approval.signature)
+        signed = hashlib.sha256(approval.policy + approval.reference).digest()
+        ticket = esys.verify_signature(key, signed, signature)
+    esys.policy_authorize(session, approval.policy, name, ticket, policy_ref=approval.reference)
+
+
+def _unsealed(esys: ESAPI, handle: ESYS_TR, policy: ESYS_TR) -> bytes:
+    with _encrypted(esys, TPMA_SESSION.ENCRYPT) as session:
+        return bytes(esys.unseal(handle, session1=policy, session2=session))
+
+
+@contextmanager
+def _flushed(esys: ESAPI, handle: ESYS_TR) -> Iterator[ESYS_TR]:
+    try:
+        yield handle
+    finally:
+        esys.flush_context(handle)
+
+
+@contextmanager
+def _policy_session(esys: ESAPI) -> Iterator[ESYS_TR]:
+    session = esys.start_auth_session(
+        ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL), TPM2_ALG.SHA256
+    )
+    with _flushed(esys, session):
+        yield session
+
+
+@contextmanager
+def _encrypted(esys: ESAPI, direction: TPMA_SESSION) -> Iterator[ESYS_TR]:
+    """A session that encrypts the first parameter on its way to the TPM (DECRYPT) or from it (ENCRYPT)."""
+    symmetric = TPMT_SYM_DEF(
+        algorithm=TPM2_ALG.AES, keyBits=TPMU_SYM_KEY_BITS(aes=128), mode=TPMU_SYM_MODE(aes=TPM2_ALG.CFB)
+    )
+    with endorsement_key(esys) as ek:
+        session = esys.start_auth_session(ek, ESYS_TR.NONE, TPM2_SE.HMAC, symmetric, TPM2_ALG.SHA256)
+    with _flushed(esys, session):
+        esys.trsess_set_attributes(session, TPMA_SESSION.CONTINUESESSION | direction)
+        yield session
+
+
+@contextmanager
+def _storage_key(esys: ESAPI) -> Iterator[ESYS_TR]:
+    """The storage key of the owner hierarchy (TCG Provisioning Guidance 7.5.1, ECC): the same whenever it is made."""
+    template = TPMT_PUBLIC(
+        type=TPM2_ALG.ECC,
+        nameAlg=TPM2_ALG.SHA256,
+        objectAttributes=(
+            TPMA_OBJECT.FIXEDTPM
+            | TPMA_OBJECT.FIXEDPARENT
+            | TPMA_OBJECT.SENSITIVEDATAORIGIN
+            | TPMA_OBJECT.USERWITHAUTH
+            | TPMA_OBJECT.NODA
+            | TPMA_OBJECT.RESTRICTED
+            | TPMA_OBJECT.DECRYPT
+        ),
+        parameters=TPMU_PUBLIC_PARMS(
+            eccDetail=TPMS_ECC_PARMS(
+                symmetric=TPMT_SYM_DEF_OBJECT(
+                    algorithm=TPM2_ALG.AES, keyBits=TPMU_SYM_KEY_BITS(aes=128), mode=TPMU_SYM_MODE(aes=TPM2_ALG.CFB)
+                ),
+                scheme=TPMT_ECC_SCHEME(scheme=TPM2_ALG.NULL),
+                curveID=TPM2_ECC.NIST_P256,
+                kdf=TPMT_KDF_SCHEME(scheme=TPM2_ALG.NULL),
+            )
+        ),
+    )
+    handle, _, _, _, _ = esys.create_primary(TPM2B_SENSITIVE_CREATE(), TPM2B_PUBLIC(publicArea=template), ESYS_TR.OWNER)
+    with _flushed(esys, handle):
+        yield handle
+
+
+def _operand(value: int, size: int) -> TPM2B_OPERAND:
+    return TPM2B_OPERAND(value.to_bytes(size, "big"))
