@@ -58,7 +58,7 @@ def test_a_good_node_is_affirmed(judge):
     assert appraisal.trust_vector == {
         "instance-identity": 2,
         "configuration": 2,
-        "executables": 2,
+        "executables": 3,
         "file-system": 0,
         "hardware": 2,
         "runtime-opaque": 0,

@@ -132,7 +132,7 @@ def test_evidence_verify(run, folder):
     where, given = folder
     code, shown = run(evidence.app, "verify", where, *options(given), "--json")
     assert (code, shown["verdict"], shown["findings"]) == (0, "affirming", [])
-    assert shown["trust_vector"]["executables"] == 2
+    assert shown["trust_vector"]["executables"] == 3
 
 
 @pytest.mark.parametrize("option", ["--ak", "--nonce", "--reference", "--signer", "--policy"])

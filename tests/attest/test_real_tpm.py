@@ -139,7 +139,7 @@ def test_the_predicted_boot_is_affirmed_and_each_changed_stage_is_not(device, no
 
     good = boot()
     assert good.verdict is Verdict.AFFIRMING, good.findings
-    assert good.trust_vector["executables"] == 2
+    assert good.trust_vector["executables"] == 3
     for tamper, pcrs in (
         (Tamper.CMDLINE, {"4", "11"}),
         (Tamper.KERNEL, {"4", "11"}),

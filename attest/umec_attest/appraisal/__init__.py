@@ -6,11 +6,8 @@ quote, log, reference set  -> BootJudged   judge_boot   what the boot alone deci
 
 from umec_attest.appraisal.boot import AppraisalCache, BootJudged, judge_boot
 from umec_attest.appraisal.result import Appraisal, Verdict, appraise
-from umec_attest.appraisal.tiers import INFORMATION, WARNINGS
 
 __all__ = [
-    "INFORMATION",
-    "WARNINGS",
     "Appraisal",
     "AppraisalCache",
     "BootJudged",

@@ -4,7 +4,7 @@ Nothing of a node, a round or the time is in it, so it can be kept for all nodes
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -15,7 +15,7 @@ from umec_attest.bootlog.findings import Finding
 from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
 from umec_attest.quote import VerifiedQuote
-from umec_attest.reference import ReferenceSet
+from umec_attest.reference import RUNTIME_PCR, ReferenceSet, match_model
 from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["AppraisalCache", "BootJudged", "judge_boot"]
@@ -30,17 +30,19 @@ _Values = Mapping[HashAlgorithm, Mapping[int, bytes]]
 class BootJudged:
     """A boot judged against a reference set. Only `judge_boot` makes one.
 
-    `facts` is None where no log replayed; `pcrs` and `reference_sha256` say for which quotes and which set it holds.
+    `facts` is None where no log replayed; `model` is the firmware build of the reference set that the values are of
+    (None: of none, or the set names none); `pcrs` and `reference_sha256` say for which quotes and which set it holds.
     """
 
     facts: BootFacts | None
     findings: tuple[JudgedFinding, ...]
+    model: str | None
     pcrs: _Values
     reference_sha256: str
 
     def holds_for(self, quote: VerifiedQuote, reference: ReferenceSet) -> bool:
         """Tell whether this is what judging the boot of that quote against that set would give."""
-        return self.reference_sha256 == reference.sha256 and self.pcrs == _judged_values(quote)
+        return self.reference_sha256 == reference.sha256 and self.pcrs == _judged_values(quote, reference)
 
 
 class AppraisalCache:
@@ -68,7 +70,7 @@ class AppraisalCache:
 
     def get(self, log_sha256: str, quote: VerifiedQuote, reference: ReferenceSet) -> BootJudged | None:
         """Return the judged boot of that log for these quoted values and this reference set, or None."""
-        key = _key(log_sha256, _judged_values(quote), reference.sha256)
+        key = _key(log_sha256, _judged_values(quote, reference), reference.sha256)
         with self._lock:
             known = self._known.get(key)
             if known is not None:
@@ -92,13 +94,24 @@ def judge_boot(quote: VerifiedQuote, log: ReplayedLog | BootLogRefused | None, r
     """
     if isinstance(log, ReplayedLog) and log.pcrs != quote.pcrs.get(log.algorithm):
         log = BootLogReplayMismatch("the log was replayed against another quote")
+    values = _judged_values(quote, reference)
     facts = extract_facts(log) if isinstance(log, ReplayedLog) else None
-    findings = (*_log_findings(log, facts), *_pcr_findings(quote, reference))
-    return BootJudged(facts, findings, _judged_values(quote), reference.sha256)
+    model = match_model(reference.models, values)
+    findings = (
+        *(_excuse(item, model, reference) for item in _log_findings(log, facts)),
+        *_pcr_findings(values, reference, model),
+    )
+    return BootJudged(facts, findings, model, values, reference.sha256)
 
 
-def _judged_values(quote: VerifiedQuote) -> _Values:
-    return quote.pcrs
+def _judged_values(quote: VerifiedQuote, reference: ReferenceSet) -> _Values:
+    """What a boot decides: IMA's PCR grows with every file; its list is judged where the set says what may run."""
+    if reference.runtime is None:
+        return quote.pcrs
+    return {
+        algorithm: {pcr: value for pcr, value in bank.items() if pcr != RUNTIME_PCR}
+        for algorithm, bank in quote.pcrs.items()
+    }
 
 
 def _key(log_sha256: str, values: _Values, reference_sha256: str) -> Hashable:
@@ -120,33 +133,70 @@ def _log_findings(log: ReplayedLog | BootLogRefused | None, facts: BootFacts | N
         yield JudgedFinding(finding, "executables" if finding.id.startswith(("boot-", "uki-")) else "configuration")
 
 
-def _pcr_findings(quote: VerifiedQuote, reference: ReferenceSet) -> Iterator[JudgedFinding]:
-    for algorithm, bank in quote.pcrs.items():
-        expected = reference.pcrs.get(algorithm, {})
+def _excuse(item: JudgedFinding, model: str | None, reference: ReferenceSet) -> JudgedFinding:
+    """A quirk that the reference set excuses for this model is told all the same, with the reason."""
+    finding = item.finding
+    reason = None if model is None else reference.models[model].excused.get(finding.id)
+    if reason is None:
+        return item
+    detail = f"{finding.id} on {model}: {reason} ({finding.detail})"
+    return JudgedFinding(Finding("excused", detail, finding.expected, finding.found), item.claim)
+
+
+def _pcr_findings(values: _Values, reference: ReferenceSet, model: str | None) -> Iterator[JudgedFinding]:
+    expected, wrong = _expected(reference, model), set()
+    for algorithm, bank in values.items():
         for pcr, value in bank.items():
-            finding = _compare(algorithm, pcr, value, expected, reference)
+            finding = _compare(algorithm, pcr, value, expected.get(algorithm, {}).get(pcr), reference)
             if finding is not None:
+                wrong.add((algorithm, pcr))
                 yield JudgedFinding(finding, CLAIM_OF_PCR.get(pcr, "executables"))
-    for algorithm, listed in reference.pcrs.items():
-        for pcr in sorted(listed.keys() - quote.pcrs.get(algorithm, {}).keys()):
+    for algorithm, listed in expected.items():
+        for pcr in sorted(listed.keys() - values.get(algorithm, {}).keys()):
+            wrong.add((algorithm, pcr))
             detail = f"PCR {pcr} ({algorithm.label}) is in the reference set, and was not quoted"
             yield JudgedFinding(Finding("pcr-not-quoted", detail), CLAIM_OF_PCR.get(pcr, "executables"))
+    firmware = {(algorithm, pcr) for each in reference.models.values() for algorithm, pcr in each.shape}
+    if firmware and model is None and not wrong & firmware:
+        listed_pcrs = ", ".join(sorted({f"PCR {pcr}" for _, pcr in firmware}))
+        detail = f"the values of {listed_pcrs} are known, but not of one firmware build"
+        yield JudgedFinding(Finding("pcr-model-mixed", detail, " or ".join(reference.models)), "hardware")
+
+
+def _expected(reference: ReferenceSet, model: str | None) -> dict[HashAlgorithm, dict[int, dict[bytes, list[str]]]]:
+    """Return each value that a PCR may have, with the models whose it is; of all models where none is matched."""
+    expected: dict[HashAlgorithm, dict[int, dict[bytes, list[str]]]] = {
+        algorithm: {pcr: {value: [] for value in allowed} for pcr, allowed in bank.items()}
+        for algorithm, bank in reference.pcrs.items()
+    }
+    for name, each in reference.models.items():
+        if model in {None, name}:
+            for algorithm, bank in each.pcrs.items():
+                for pcr, allowed in bank.items():
+                    known = expected.setdefault(algorithm, {}).setdefault(pcr, {})
+                    for value in allowed:
+                        known.setdefault(value, []).append(name)
+    return expected
 
 
 def _compare(
     algorithm: HashAlgorithm,
     pcr: int,
     value: bytes,
-    expected: Mapping[int, frozenset[bytes]],
+    expected: Mapping[bytes, Sequence[str]] | None,
     reference: ReferenceSet,
 ) -> Finding | None:
-    if pcr in expected:
-        if value in expected[pcr]:
+    if expected is not None:
+        if value in expected:
             return None
-        allowed = " or ".join(sorted(alternative.hex() for alternative in expected[pcr]))
+        allowed = " or ".join(sorted(_named(alternative, names) for alternative, names in expected.items()))
         detail = f"PCR {pcr} ({algorithm.label}) is not what {reference.name} version {reference.version} gives"
         return Finding("pcr-unexpected", detail, allowed, value.hex())
     if pcr in reference.ignored:
         return None
     detail = f"PCR {pcr} ({algorithm.label}) was quoted, and the reference set neither lists nor ignores it"
     return Finding("pcr-unlisted", detail, None, value.hex())
+
+
+def _named(value: bytes, models: Sequence[str]) -> str:
+    return f"{value.hex()} ({', '.join(models)})" if models else value.hex()

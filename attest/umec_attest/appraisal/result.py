@@ -12,14 +12,16 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from umec_attest.appraisal.boot import BootJudged, judge_boot
-from umec_attest.appraisal.tiers import AFFIRMING, CLAIMS, CONTRAINDICATED, JUDGED, WARNING, JudgedFinding
+from umec_attest.appraisal.tiers import JudgedFinding, trust_vector
 from umec_attest.bootlog.facts import BootFacts
 from umec_attest.bootlog.findings import Finding
 from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.clock import ClockState, clock_findings, next_clock_state
-from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
+from umec_attest.errors import BootLogRefused, BootLogReplayMismatch, ImaRefused, ImaReplayMismatch
+from umec_attest.findings import Tier
+from umec_attest.ima import RuntimeJudged
 from umec_attest.quote import VerifiedQuote
-from umec_attest.reference import ReferenceSet
+from umec_attest.reference import RUNTIME_PCR, ReferenceSet
 from umec_policies import Entity, Fact, PolicySet, Request
 
 __all__ = ["Appraisal", "Verdict", "appraise"]
@@ -76,12 +78,15 @@ def appraise(
     policies: PolicySet,
     previous: ClockState | None,
     now: datetime,
+    runtime: RuntimeJudged | ImaRefused | None = None,
 ) -> Appraisal:
     """Appraise a node.
 
     `log` is this boot's log, replayed against this very quote (a node that did not reboot need not send it again), or
     why it was refused, or None if there is none, or this boot as it was judged before (`AppraisalCache`). `previous` is
-    the state of the last accepted round under this AK. Nothing raises: whatever is wrong is a finding.
+    the state of the last accepted round under this AK. `runtime` is what ran since the boot, judged up to this quote,
+    or why its list was refused; None is a finding where the reference set says what may run. Nothing raises: whatever
+    is wrong is a finding.
     """
     boot = log if isinstance(log, BootJudged) else judge_boot(quote, log, reference)
     if not boot.holds_for(quote, reference):
@@ -89,10 +94,12 @@ def appraise(
         boot = judge_boot(quote, other, reference)
     judged = (
         *boot.findings,
+        *_runtime_findings(runtime, quote, reference),
         *_reference_findings(reference, now),
         *(JudgedFinding(finding, "hardware") for finding in clock_findings(quote, previous)),
     )
-    facts = _facts(node, judged, boot.facts, reference, now)
+    runs = isinstance(runtime, RuntimeJudged) and reference.runtime is not None
+    facts = _facts(node, judged, boot, reference, now) | {"runtime_judged": runs}
     principal, resource = Entity("Node", node), Entity("ReferenceSet", reference.name)
     verdict, decision = Verdict.AFFIRMING, policies.decide(Request(principal, "trust", resource, facts))
     if not decision.allowed:
@@ -102,7 +109,7 @@ def appraise(
     return Appraisal(
         verdict=verdict,
         findings=tuple(item.finding for item in judged),
-        trust_vector=_trust_vector(judged),
+        trust_vector=trust_vector(judged, runtime=runs),
         boot_facts=boot.facts,
         facts=MappingProxyType(facts),
         facts_digest=decision.facts_digest,
@@ -118,21 +125,51 @@ def _reference_findings(reference: ReferenceSet, now: datetime) -> Iterator[Judg
         yield JudgedFinding(Finding("reference-expired", detail), "executables")
 
 
+def _runtime_findings(
+    runtime: RuntimeJudged | ImaRefused | None, quote: VerifiedQuote, reference: ReferenceSet
+) -> Iterator[JudgedFinding]:
+    """All are about files: the kernel measures a program as the file that it was read from."""
+    if runtime is None:
+        if reference.runtime is not None:
+            missing = Finding("ima-missing", "the reference set says what may run, and no list of what ran came along")
+            yield JudgedFinding(missing, "file-system")
+        return
+    if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote):
+        runtime = ImaReplayMismatch("the list was judged by another quote")
+    if isinstance(runtime, ImaRefused):
+        yield JudgedFinding(Finding(runtime.code, runtime.detail), "file-system")
+        return
+    for finding in runtime.findings:
+        yield JudgedFinding(finding, "file-system")
+
+
+def _is_of(runtime: RuntimeJudged, quote: VerifiedQuote) -> bool:
+    """Tell whether a list was judged up to this very quote: its last entry gives the quoted PCR, of this boot."""
+    quoted = {bank[RUNTIME_PCR] for bank in quote.pcrs.values() if RUNTIME_PCR in bank}
+    checkpoint = runtime.checkpoint
+    return checkpoint.pcr in quoted and checkpoint.reset_count == quote.clock_info.reset_count
+
+
 def _facts(
-    node: str, judged: Iterable[JudgedFinding], boot_facts: BootFacts | None, reference: ReferenceSet, now: datetime
+    node: str, judged: Iterable[JudgedFinding], boot: BootJudged, reference: ReferenceSet, now: datetime
 ) -> dict[str, Fact]:
     found = [(item.finding.id, item.tier) for item in judged]
     return {
         "issuer": _ISSUER,
         "subject": node,
         "pcrs_match": not any(identifier.startswith("pcr-") for identifier, _ in found),
-        "log_replays": boot_facts is not None,
-        "secure_boot": boot_facts is not None and boot_facts.secure_boot is True,
+        "log_replays": boot.facts is not None,
+        "secure_boot": boot.facts is not None and boot.facts.secure_boot is True,
         "clock_ok": not any(identifier in _CLOCK for identifier, _ in found),
+        "firmware_model": boot.model or "",
+        "excused": sum(identifier == "excused" for identifier, _ in found),
+        "runtime_contradictions": sum(
+            identifier.startswith("ima-") and tier is Tier.CONTRAINDICATED for identifier, tier in found
+        ),
         "reference_version": reference.version,
         "reference_age_days": max((now - reference.issued).days, 0),
-        "contradictions": sum(tier == CONTRAINDICATED for _, tier in found),
-        "warnings": sum(tier == WARNING for _, tier in found),
+        "contradictions": sum(tier is Tier.CONTRAINDICATED for _, tier in found),
+        "warnings": sum(tier is Tier.WARNING for _, tier in found),
     }
 
 
@@ -141,10 +178,3 @@ def _clock_state(quote: VerifiedQuote, previous: ClockState | None, judged: Iter
     if previous is not None and any(item.finding.id in _CLOCK for item in judged):
         return previous
     return next_clock_state(quote, previous)
-
-
-def _trust_vector(judged: Iterable[JudgedFinding]) -> Mapping[str, int]:
-    vector = {claim: AFFIRMING if claim in JUDGED else 0 for claim in CLAIMS}
-    for item in judged:
-        vector[item.claim] = max(vector[item.claim], item.tier)
-    return MappingProxyType(vector)

@@ -1,41 +1,30 @@
-"""Trust tiers and claims of AR4SI (draft-ietf-rats-ar4si), and which finding is of which tier and about which claim."""
+"""Claims of AR4SI (draft-ietf-rats-ar4si): which of them evidence says something about, and which finding is of which.
 
+| claim             | affirming, if nothing contradicts                                                             |
+|-------------------|-----------------------------------------------------------------------------------------------|
+| instance-identity | 2: the quote is by the AK of this node, or nothing would have been appraised                  |
+| configuration     | 2: firmware configuration and Secure Boot state are those of the reference set                |
+| executables       | 3: what was started during the boot is known; 2: after it, too (runtime measurements judged)  |
+| file-system       | 2: every file that the kernel measured is known; 0 without runtime measurements               |
+| hardware          | 2: firmware of the reference set, a TPM that did not go back in time                          |
+| runtime-opaque    | 0: a TPM says nothing about the isolation of memory                                           |
+| storage-opaque    | 0: nor about the encryption of what is stored                                                 |
+| sourced-data      | 0: nor about where data came from                                                             |
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from umec_attest.bootlog.findings import Finding
+from umec_attest.findings import Tier, tier_of
 
-__all__ = [
-    "AFFIRMING",
-    "CLAIMS",
-    "CLAIM_OF_PCR",
-    "CONTRAINDICATED",
-    "INFORMATION",
-    "JUDGED",
-    "WARNING",
-    "WARNINGS",
-    "JudgedFinding",
-]
+__all__ = ["CLAIM_OF_PCR", "JudgedFinding", "trust_vector"]
 
-INFORMATION: Final = frozenset({"clock-unsafe", "rebooted"})
-"""Findings that are worth telling, and nothing else."""
-WARNINGS: Final = frozenset({"boot-application-early", "clock-unsafe-long", "firmware-error", "secure-boot-off"})
-"""Findings that somebody should look at. Every other one contradicts what is expected."""
+_APPROVED_BOOT: Final = 3
+"""Of the claim "executables": only known ones were loaded during the boot. 2 says so of the time after it as well."""
 
-AFFIRMING, WARNING, CONTRAINDICATED = 2, 32, 96
-"""AR4SI trust tiers; 0 is "no claim"."""
-CLAIMS: Final = (
-    "instance-identity",
-    "configuration",
-    "executables",
-    "file-system",
-    "hardware",
-    "runtime-opaque",
-    "storage-opaque",
-    "sourced-data",
-)
-JUDGED: Final = frozenset({"instance-identity", "configuration", "executables", "hardware"})
-"""What a quote and a boot log say something about; for the others the vector says 0, no claim."""
 CLAIM_OF_PCR: Final = {0: "hardware", 2: "hardware", 1: "configuration", 3: "configuration", 5: "configuration"} | {
     6: "configuration",
     7: "configuration",
@@ -51,8 +40,23 @@ class JudgedFinding:
     claim: str
 
     @property
-    def tier(self) -> int:
-        """The tier that this finding alone puts its claim into: what is not known to be harmless contradicts."""
-        if self.finding.id in INFORMATION:
-            return AFFIRMING
-        return WARNING if self.finding.id in WARNINGS else CONTRAINDICATED
+    def tier(self) -> Tier:
+        """The tier that this finding alone puts its claim into."""
+        return tier_of(self.finding.id)
+
+
+def trust_vector(judged: Iterable[JudgedFinding], *, runtime: bool) -> Mapping[str, int]:
+    """Return all eight claims, each at the worst tier of its findings; `runtime`: what ran since was judged."""
+    vector: dict[str, int] = {
+        "instance-identity": Tier.AFFIRMING,
+        "configuration": Tier.AFFIRMING,
+        "executables": Tier.AFFIRMING if runtime else _APPROVED_BOOT,
+        "file-system": Tier.AFFIRMING if runtime else Tier.NONE,
+        "hardware": Tier.AFFIRMING,
+        "runtime-opaque": Tier.NONE,
+        "storage-opaque": Tier.NONE,
+        "sourced-data": Tier.NONE,
+    }
+    for item in judged:
+        vector[item.claim] = max(vector[item.claim], item.tier)
+    return MappingProxyType({claim: int(value) for claim, value in vector.items()})

@@ -1,6 +1,6 @@
 """Reference sets: which PCR values a node image may have, said by a pinned signer, for a limited time."""
 
-from umec_attest.reference.models import EXCUSABLE, FirmwareModel, match_model
+from umec_attest.reference.models import FirmwareModel, match_model
 from umec_attest.reference.statement import (
     PREDICATE_TYPE,
     RUNTIME_PCR,
@@ -10,7 +10,6 @@ from umec_attest.reference.statement import (
 )
 
 __all__ = [
-    "EXCUSABLE",
     "PREDICATE_TYPE",
     "RUNTIME_PCR",
     "FirmwareModel",

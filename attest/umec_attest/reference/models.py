@@ -12,19 +12,18 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from umec_attest.bootlog.quirks import EXCUSABLE
 from umec_attest.errors import ReferenceInvalid
 from umec_attest.reference.values import AllowedValues, Wire, WireValues, parse_values, render_values
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["EXCUSABLE", "MODEL_NAME", "FirmwareModel", "WireModels", "match_model", "parse_models", "render_models"]
+__all__ = ["MODEL_NAME", "FirmwareModel", "WireModels", "match_model", "parse_models", "render_models"]
 
 MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 MAX_MODELS: Final = 256
 """Builds of one image's boards; a large fleet has some dozens."""
 _FIRMWARE_PCR: Final = 0
 """Holds the firmware itself: a model that does not name it would be whatever claims to be one."""
-
-EXCUSABLE: Final = frozenset({"separator-missing"})
 
 
 class WireModel(Wire):
@@ -43,6 +42,11 @@ class FirmwareModel:
 
     pcrs: AllowedValues
     excused: Mapping[str, str]
+
+    @property
+    def shape(self) -> frozenset[tuple[HashAlgorithm, int]]:
+        """The PCRs that it says something about, each with its bank."""
+        return frozenset((algorithm, pcr) for algorithm, bank in self.pcrs.items() for pcr in bank)
 
     def matches(self, quoted: Mapping[HashAlgorithm, Mapping[int, bytes]]) -> bool:
         """Tell whether all its PCRs were quoted, each with one of its values."""
@@ -68,13 +72,12 @@ def parse_models(wire: Mapping[str, WireModel]) -> Mapping[str, FirmwareModel]:
         name: FirmwareModel(parse_values(model.pcrs), MappingProxyType(dict(model.excused)))
         for name, model in wire.items()
     }
-    shapes = {_shape(model) for model in models.values()}
-    if len(shapes) > 1:
+    if len({model.shape for model in models.values()}) > 1:
         raise ReferenceInvalid("models name different PCRs: each has to say what all say")
     for name, model in models.items():
         if not all(_FIRMWARE_PCR in bank for bank in model.pcrs.values()):
             raise ReferenceInvalid(f"the model {name} does not say what its firmware is (PCR {_FIRMWARE_PCR})")
-        unknown = sorted(model.excused.keys() - EXCUSABLE)
+        unknown = sorted(model.excused.keys() - EXCUSABLE.keys())
         if unknown:
             raise ReferenceInvalid(f"the model {name} excuses what is no known quirk of a firmware: {unknown}")
     _check_apart(models)
@@ -87,10 +90,6 @@ def render_models(models: Mapping[str, FirmwareModel]) -> dict[str, Any]:
         name: {"pcrs": render_values(model.pcrs), "excused": dict(sorted(model.excused.items()))}
         for name, model in sorted(models.items())
     }
-
-
-def _shape(model: FirmwareModel) -> frozenset[tuple[HashAlgorithm, int]]:
-    return frozenset((algorithm, pcr) for algorithm, bank in model.pcrs.items() for pcr in bank)
 
 
 def _check_apart(models: Mapping[str, FirmwareModel]) -> None:

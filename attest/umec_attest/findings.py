@@ -1,0 +1,165 @@
+"""Every finding that an appraisal can have: its tier, what it means, and what to do. `docs/findings.md` is this table.
+
+A finding that is not here contradicts what is expected.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum, unique
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+__all__ = ["FINDINGS", "FindingKind", "Tier", "tier_of"]
+
+
+@unique
+class Tier(IntEnum):
+    """The trust tiers of AR4SI (draft-ietf-rats-ar4si), each by the value that stands for it in a trust vector."""
+
+    NONE = 0
+    AFFIRMING = 2
+    WARNING = 32
+    CONTRAINDICATED = 96
+
+
+class FindingKind(NamedTuple):
+    """What a finding puts its claim into, what it means, and what to do about it."""
+
+    tier: Tier
+    meaning: str
+    advice: str
+
+
+def tier_of(identifier: str) -> Tier:
+    """Return the tier of a finding; what is not known to be harmless contradicts."""
+    known = FINDINGS.get(identifier)
+    return Tier.CONTRAINDICATED if known is None else known.tier
+
+
+_INFORMATION, _WARNING, _CONTRADICTION = Tier.AFFIRMING, Tier.WARNING, Tier.CONTRAINDICATED
+_WENT_BACK: Final = "the TPM went back in time: another TPM, or a cleared one; enrol it anew if that was you"
+_RUNS_LOG: Final = "see that the agent may read the boot log: umec node run --boot-log FILE"
+_FORGED: Final = "no firmware writes this: take it for an attack, unless this model is known for it (docs/operating.md)"
+_FIRMWARE: Final = "the firmware's log does not say it: update the firmware"
+_IMAGE: Final = "boot the image of the reference set; if the change was yours, sign and publish a newer reference set"
+
+FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
+    {
+        # --- PCR values against the reference set
+        "pcr-unexpected": FindingKind(
+            _CONTRADICTION,
+            "a PCR has a value that the reference set does not give",
+            "if the change was yours, sign and publish a newer reference set; else take it for an attack",
+        ),
+        "pcr-model-mixed": FindingKind(
+            _CONTRADICTION,
+            "each firmware PCR has a value of a known firmware build, but not all of the same one",
+            "take it for an attack: no board has two firmware builds",
+        ),
+        "pcr-unlisted": FindingKind(
+            _CONTRADICTION,
+            "a PCR was quoted that the reference set neither lists nor ignores",
+            "have the reference set list this PCR, or ignore it for a stated reason",
+        ),
+        "pcr-not-quoted": FindingKind(
+            _CONTRADICTION,
+            "a PCR of the reference set was not quoted",
+            "add the PCR to attest.pcrs, or take it out of the reference set",
+        ),
+        "excused": FindingKind(
+            _INFORMATION,
+            "a quirk of this very firmware build, which the reference set excuses by name and with its reason",
+            "nothing; a newer firmware may be without it",
+        ),
+        "reference-expired": FindingKind(
+            _CONTRADICTION,
+            "the reference set expired",
+            "sign and publish a newer reference set: umec nodeimage predict, umec nodeimage publish",
+        ),
+        # --- the boot log
+        "bootlog-missing": FindingKind(_CONTRADICTION, "no boot log of this boot is known", _RUNS_LOG),
+        "bootlog-refused": FindingKind(_CONTRADICTION, "the boot log cannot be believed", _RUNS_LOG),
+        "bootlog-empty": FindingKind(_CONTRADICTION, "the boot log measures nothing", _RUNS_LOG),
+        "bootlog-invalid": FindingKind(_CONTRADICTION, "the boot log is not well-formed", _RUNS_LOG),
+        "bootlog-too-large": FindingKind(_CONTRADICTION, "the boot log is beyond the limits", _RUNS_LOG),
+        "bootlog-replay-mismatch": FindingKind(
+            _CONTRADICTION,
+            "the replay of the boot log does not give the quoted PCR values",
+            "the log is not of this boot: see what writes it, and take it for an attack until then",
+        ),
+        "bootlog-data-mismatch": FindingKind(
+            _CONTRADICTION, "the digest of an event is not of its data, though events of its kind hash it", _FORGED
+        ),
+        "event-data-mismatch": FindingKind(
+            _CONTRADICTION, "the digest of an event is not of its data, though events of its kind hash it", _FORGED
+        ),
+        "crtm-version-invalid": FindingKind(
+            _CONTRADICTION, "PCR 0 has not exactly one S-CRTM version whose digest covers it", _FORGED
+        ),
+        "separator-duplicate": FindingKind(_CONTRADICTION, "a PCR has more than one separator", _FORGED),
+        "separator-invalid": FindingKind(_CONTRADICTION, "the data of a separator is none", _FORGED),
+        "separator-missing": FindingKind(_CONTRADICTION, "the firmware did not end its measurements of a PCR", _FORGED),
+        "separator-retyped": FindingKind(
+            _CONTRADICTION, "the digest of a separator stands under another event type", _FORGED
+        ),
+        "firmware-error": FindingKind(
+            _WARNING,
+            "the firmware reported an error in its separator",
+            "look at the firmware's own error log, and boot again",
+        ),
+        "secure-boot-off": FindingKind(
+            _WARNING,
+            "the firmware did not enforce Secure Boot",
+            "switch Secure Boot on in the firmware, and boot again",
+        ),
+        "secure-boot-unknown": FindingKind(
+            _CONTRADICTION, "the log does not say whether Secure Boot was on", _FIRMWARE
+        ),
+        "secure-boot-event-unexpected": FindingKind(
+            _CONTRADICTION, "PCR 7 has an event that does not belong there", _FORGED
+        ),
+        "secure-boot-variable-invalid": FindingKind(
+            _CONTRADICTION, "a measured Secure Boot variable is malformed", _FORGED
+        ),
+        "secure-boot-variable-late": FindingKind(
+            _CONTRADICTION, "a Secure Boot variable was measured after the separator", _FORGED
+        ),
+        "secure-boot-variable-repeated": FindingKind(
+            _CONTRADICTION, "a Secure Boot variable was measured twice", _FORGED
+        ),
+        "boot-application-early": FindingKind(
+            _WARNING,
+            "a boot application was measured before the firmware called one",
+            "look at the boot entries of the firmware: something starts before the image",
+        ),
+        "uki-event-unexpected": FindingKind(
+            _CONTRADICTION, "PCR 11 has a measurement that is no section of a unified kernel image", _IMAGE
+        ),
+        "uki-section-repeated": FindingKind(
+            _CONTRADICTION, "a section of the unified kernel image was measured twice", _IMAGE
+        ),
+        # --- the TPM's clock and counters
+        "rebooted": FindingKind(_INFORMATION, "the node booted since its last accepted round", "nothing"),
+        "clock-unsafe": FindingKind(
+            _INFORMATION, "the TPM lost power; its clock may have gone back before this boot", "nothing"
+        ),
+        "clock-unsafe-long": FindingKind(
+            _WARNING,
+            "the TPM's clock is still not safe, hours after its reset",
+            "let the TPM run; if it stays so, replace it",
+        ),
+        "clock-fell": FindingKind(_CONTRADICTION, "the TPM's clock fell within one boot", _WENT_BACK),
+        "reset-count-fell": FindingKind(_CONTRADICTION, "resetCount fell", _WENT_BACK),
+        "restart-count-fell": FindingKind(_CONTRADICTION, "restartCount fell within one boot", _WENT_BACK),
+        "firmware-version-fell": FindingKind(
+            _CONTRADICTION,
+            "the TPM's firmwareVersion fell",
+            "somebody put an older firmware onto the TPM: update it",
+        ),
+        # --- runtime measurements (IMA)
+        "ima-missing": FindingKind(
+            _CONTRADICTION,
+            "the reference set says what may run, and there is no list of what ran",
+            "see that the kernel measures (ima_policy=) and that the agent may read its list",
+        ),
+    }
+)
