@@ -44,8 +44,10 @@ class Row:
         if self.budget is None:
             return ""
         met = self.value <= self.budget if self.most else self.value >= self.budget
-        sign = "≤" if self.most else "≥"
-        return f"{sign} {self.budget:,g}: {'met' if met else 'MISSED'}, {100 * self.value / self.budget:.0f} % of it"
+        sign, said = "≤" if self.most else "≥", "met" if met else "MISSED"
+        if self.budget == 0:
+            return f"none: {said}"
+        return f"{sign} {self.budget:,g}: {said}, {100 * self.value / self.budget:.0f} % of it"
 
 
 def at_least(what: str, value: float, unit: str, budget: float) -> Row:
@@ -75,7 +77,7 @@ def publish(rows: Sequence[Row], *, as_json: bool) -> None:
         return
     print("; ".join(f"{name} {value}" for name, value in machine().items()))
     for row in rows:
-        number = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:,.2f}"
+        number = f"{row.value:,.0f}" if row.value >= 100 or row.value == round(row.value) else f"{row.value:,.2f}"
         print(f"{row.what:<78} {number:>10} {row.unit:<6} {row.verdict()}".rstrip())
 
 

@@ -25,8 +25,11 @@ def _programs() -> Path:
 
 
 @contextmanager
-def temporary_postgresql() -> Iterator[str]:
-    """Start a server in a temporary folder, on a unix socket only; yields the URL of its one database."""
+def temporary_postgresql(*, durable: bool = False) -> Iterator[str]:
+    """Start a server in a temporary folder, on a unix socket only; yields the URL of its one database.
+
+    A `durable` one waits for the disk at every COMMIT, as one in use does; a test has no use for that.
+    """
     folder = Path(tempfile.mkdtemp(prefix="umec-pg-"))
     prefix = ["runuser", "-u", ACCOUNT, "--"] if os.geteuid() == 0 else []
     if prefix:
@@ -37,7 +40,8 @@ def temporary_postgresql() -> Iterator[str]:
     def tool(name: str, *arguments: str) -> None:
         subprocess.run([*prefix, programs / name, "-D", data, *arguments], check=True, capture_output=True, cwd=folder)
 
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+    sync = "on" if durable else "off"
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync={sync}"
     try:
         tool("initdb", "-U", "umec", "--auth=trust", "--no-sync", "-E", "UTF8")
         tool("pg_ctl", "-o", options, "-l", str(folder / "log"), "-w", "start")

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.reference import sign_reference_set
@@ -120,6 +121,22 @@ class FleetVerifier:
                 "/attest/v1/reference-sets", content=envelope, headers=self.token("attest:admin")
             )
             answer.raise_for_status()
+
+    async def rounds(self) -> dict[str, int]:
+        """Return how many rounds are written down for each node."""
+        return {row.id: row.rounds for row in await self._nodes()}
+
+    async def standings(self) -> list[str]:
+        """Return the standing of every node."""
+        return [row.standing for row in await self._nodes()]
+
+    async def _nodes(self) -> Sequence[NodeRow]:
+        store = await Store.open(self.settings.database, migrations=MIGRATIONS)
+        try:
+            async with store.read() as session:
+                return list(await session.scalars(select(NodeRow)))
+        finally:
+            await store.close()
 
     async def enrol(self, nodes: Sequence[SimulatedNode]) -> None:
         """Write nodes down; the database is brought to its newest schema first."""
