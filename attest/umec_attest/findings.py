@@ -40,6 +40,7 @@ _WENT_BACK: Final = "the TPM went back in time: another TPM, or a cleared one; e
 _RUNS_LOG: Final = "see that the agent may read the boot log: umec node run --boot-log FILE"
 _FORGED: Final = "no firmware writes this: take it for an attack, unless this model is known for it (docs/operating.md)"
 _FIRMWARE: Final = "the firmware's log does not say it: update the firmware"
+_LIST: Final = "the list is not what the kernel measured: see what writes it, and take it for an attack until then"
 _IMAGE: Final = "boot the image of the reference set; if the change was yours, sign and publish a newer reference set"
 
 FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
@@ -160,6 +161,21 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             _CONTRADICTION,
             "the reference set says what may run, and there is no list of what ran",
             "see that the kernel measures (ima_policy=) and that the agent may read its list",
+        ),
+        "ima-refused": FindingKind(_CONTRADICTION, "the list of what ran cannot be believed", _LIST),
+        "ima-invalid": FindingKind(
+            _CONTRADICTION, "the list of what ran is not well-formed, or has a template that we do not know", _LIST
+        ),
+        "ima-replay-mismatch": FindingKind(
+            _CONTRADICTION, "the replay of the list of what ran does not give the quoted PCR 10", _LIST
+        ),
+        "ima-aggregate-mismatch": FindingKind(
+            _CONTRADICTION, "the list of what ran began on another boot than the quoted one", _LIST
+        ),
+        "ima-violation-tolerated": FindingKind(
+            _WARNING,
+            "a file changed while it was measured, and the reference set tolerates it",
+            "see what writes to this file while it is read; exclude it, if it is data",
         ),
     }
 )
