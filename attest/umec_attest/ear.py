@@ -1,6 +1,7 @@
 """Attestation results: the claims of an EAR (draft-ietf-rats-ear) as µMEC issues it.
 
-The token is also the node's OAuth client attestation, so it binds the node key (`cnf`) and names its audience.
+The token is also the node's OAuth client attestation, so it binds the node key (`cnf`) and names its audience. Profile
+and names are those of 2023, which the libraries that read EARs know; later drafts rename claims and number the profile.
 """
 
 import base64
@@ -20,6 +21,8 @@ EAR_TYPE: Final = "oauth-client-attestation+jwt"
 MAX_LIFETIME: Final = timedelta(minutes=10)
 """A result outlives a few rounds, and no more."""
 
+_NONCE_SIZES: Final = range(8, 65)
+"""Bytes of an eat_nonce (RFC 9711, 4.1)."""
 _VERIFIER: Final = {"build": "umec-attest", "developer": "urn:umec"}
 
 
@@ -49,10 +52,13 @@ def ear_claims(
     """Return the claims of the EAR for one appraisal; times in whole seconds since 1970.
 
     `nonce` is the challenge's, `evidence_sha256` (hex) covers what the node sent. Errors: `EarInvalid` for an empty
-    issuer, audience, node or jti, a lifetime beyond `MAX_LIFETIME`, or a key that is not public P-256.
+    issuer, audience, node or jti, a nonce that is none, a lifetime beyond `MAX_LIFETIME`, or a key that is not public
+    P-256.
     """
-    if not all((issuer, audience, node, jti, nonce)):
-        raise EarInvalid("issuer, audience, node, jti and nonce must not be empty")
+    if not all((issuer, audience, node, jti)):
+        raise EarInvalid("issuer, audience, node and jti must not be empty")
+    if len(nonce) not in _NONCE_SIZES:
+        raise EarInvalid("a nonce has 8 to 64 bytes")
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise EarInvalid(f"a result lives at most {MAX_LIFETIME}")
     if set(node_key_jwk) - {"kid", "alg", "use"} != {"kty", "crv", "x", "y"} or node_key_jwk["crv"] != "P-256":

@@ -1,5 +1,6 @@
 """Appraisal: every finding, the verdict it leads to, and no false alarm over reboots and power cuts."""
 
+import base64
 import hashlib
 from dataclasses import replace
 from datetime import timedelta
@@ -159,6 +160,18 @@ def test_policies_decide(judge, policies):
     assert appraisal.policy_digest == strict.digest != policies.digest
 
 
+def test_policies_cannot_be_milder_than_the_findings(kit, judge, policies):
+    mild = PolicySet('@id("all") permit (principal, action, resource);', policies.schema_text)
+    assert (judge(policies=mild).verdict, judge(policies=mild).policy_ids) == (Verdict.AFFIRMING, ("all",))
+    off = kit.good_events()
+    off[2] = kit.Event(7, "CONFIG", kit.variable(kit.GLOBAL, "SecureBoot", b"\0"))
+    expected = {"pcrs": {kit.SHA256: {pcr: [value] for pcr, value in kit.replay_events(off).items()}}}
+    warned = judge(off, expected, policies=mild)
+    assert (warned.verdict, ids(warned), warned.policy_ids) == (Verdict.WARNING, {"secure-boot-off"}, ("all",))
+    changed = judge(off, policies=mild)
+    assert (changed.verdict, changed.policy_ids) == (Verdict.CONTRAINDICATED, ())
+
+
 # --- the clock ------------------------------------------------------------------------------------------------------
 
 BEFORE = ClockState(reset_count=5, restart_count=2, clock=1_000_000, firmware_version=7, reset_clock=500_000)
@@ -255,15 +268,24 @@ def claims(kit, judge):
     return run
 
 
-def test_the_claims_of_a_result(claims, judge):
+def test_the_claims_of_a_result(kit, claims, judge):
     made = claims()
     assert made["exp"] - made["iat"] == 600
     assert (made["sub"], made["aud"], made["eat_profile"]) == ("lamp-7", "https://host:8443", EAR_PROFILE)
     assert made["submods"]["node"]["ear.status"] == "affirming"
     assert made["submods"]["node"]["ear.trustworthiness-vector"] == judge().trust_vector
     assert made["cnf"]["jwk"]["crv"] == "P-256"
-    assert made["umec"]["generation"] == 3
-    assert made["umec"]["policy_sha256"] == judge().policy_digest
+    assert made["eat_nonce"] == base64.urlsafe_b64encode(kit.NONCE).rstrip(b"=").decode()
+    assert made["submods"]["node"]["ear.appraisal-policy-id"] == f"urn:umec:policy:{judge().policy_digest}"
+    assert made["umec"] == {
+        "tenant": "city",
+        "standing": "trusted",
+        "generation": 3,
+        "evidence_sha256": "ab" * 32,
+        "policy_sha256": judge().policy_digest,
+        "reference_sha256": kit.make_reference(kit.replay_events(kit.good_events())).sha256,
+        "reference_version": 1,
+    }
 
 
 def test_results_that_must_not_be_issued(claims, refused):
@@ -273,6 +295,8 @@ def test_results_that_must_not_be_issued(claims, refused):
         {"node": ""},
         {"jti": ""},
         {"nonce": b""},
+        {"nonce": bytes(7)},
+        {"nonce": bytes(65)},
         {"lifetime": timedelta(minutes=11)},
         {"lifetime": timedelta(0)},
         {"node_key_jwk": {"kty": "EC", "crv": "P-256", "x": "x", "y": "y", "d": "private"}},

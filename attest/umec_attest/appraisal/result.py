@@ -4,7 +4,7 @@ All findings are collected, each with a stable id; a finding whose id is not kno
 see counts and facts, and say "trust", "degrade" or neither.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, unique
@@ -22,7 +22,7 @@ from umec_attest.findings import Tier
 from umec_attest.ima import RuntimeJudged
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import RUNTIME_PCR, ReferenceSet
-from umec_policies import Entity, Fact, PolicySet, Request
+from umec_policies import Decision, Entity, Fact, PolicySet, Request
 
 __all__ = ["Appraisal", "Verdict", "appraise"]
 
@@ -37,6 +37,10 @@ class Verdict(Enum):
     AFFIRMING = "affirming"
     WARNING = "warning"
     CONTRAINDICATED = "contraindicated"
+
+
+_VERDICTS: Final = ((Verdict.AFFIRMING, "trust", Tier.AFFIRMING), (Verdict.WARNING, "degrade", Tier.WARNING))
+"""What policies are asked for, from the best on, and the worst finding that leaves room for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,7 @@ def appraise(
     )
     runs = isinstance(runtime, RuntimeJudged) and reference.runtime is not None
     facts = _facts(node, judged, boot, reference, now) | {"runtime_judged": runs}
-    principal, resource = Entity("Node", node), Entity("ReferenceSet", reference.name)
-    verdict, decision = Verdict.AFFIRMING, policies.decide(Request(principal, "trust", resource, facts))
-    if not decision.allowed:
-        verdict, decision = Verdict.WARNING, policies.decide(Request(principal, "degrade", resource, facts))
-    if not decision.allowed:
-        verdict = Verdict.CONTRAINDICATED
+    verdict, decision, decided = _decide(node, judged, facts, reference, policies)
     return Appraisal(
         verdict=verdict,
         findings=tuple(item.finding for item in judged),
@@ -113,10 +112,31 @@ def appraise(
         boot_facts=boot.facts,
         facts=MappingProxyType(facts),
         facts_digest=decision.facts_digest,
-        policy_ids=decision.policies,
+        policy_ids=decided,
         policy_digest=policies.digest,
         clock_state=_clock_state(quote, previous, judged),
     )
+
+
+def _decide(
+    node: str,
+    judged: Sequence[JudgedFinding],
+    facts: Mapping[str, Fact],
+    reference: ReferenceSet,
+    policies: PolicySet,
+) -> tuple[Verdict, Decision, tuple[str, ...]]:
+    """Ask the policies for the best verdict that the findings leave room for, then for the next one.
+
+    A result is of no higher tier than the worst claim of its trust vector (draft-ietf-rats-ear, ear.status): policies
+    may be stricter than the findings, and never milder.
+    """
+    worst = max((item.tier for item in judged), default=Tier.AFFIRMING)
+    principal, resource = Entity("Node", node), Entity("ReferenceSet", reference.name)
+    for verdict, action, limit in _VERDICTS:
+        decision = policies.decide(Request(principal, action, resource, facts))
+        if decision.allowed and worst <= limit:
+            return verdict, decision, decision.policies
+    return Verdict.CONTRAINDICATED, decision, () if decision.allowed else decision.policies
 
 
 def _reference_findings(reference: ReferenceSet, now: datetime) -> Iterator[JudgedFinding]:
