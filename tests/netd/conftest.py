@@ -183,8 +183,8 @@ class Lab:
             raise AssertionError(told)
 
     def told(self):
-        self.log.seek(0)
-        return self.log.read().decode()
+        # netd writes through the same open file: reading must not move its position.
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode()
 
     def _enter(self, pid, *command, check=True, **options):
         return subprocess.run(

@@ -114,6 +114,11 @@ def compiled(**filter_fields):
             "rule-too-broad",
         ),
         (
+            {"src": ["10.64.0.7"], "dst": ["198.51.100.7"]},
+            {"action": "DUPLICATE", "to": "10.64.0.2", "src": ["10.64.0.7"], "dst": ["198.51.100.7"]},
+            "rule-too-broad",
+        ),
+        (
             {"action": "DUPLICATE", "to": "10.64.0.2", "dst": ["198.51.100.7"]},
             {"action": "DUPLICATE", "to": "10.64.0.3", "dst": ["198.51.100.7"]},
             "address-not-of-tenant",
