@@ -6,6 +6,7 @@ import sys
 import pytest
 
 AGENT = (
+    "umec_attest.agent.__main__",
     "umec_attest.agent.control",
     "umec_attest.agent.enrol",
     "umec_attest.agent.errors",
@@ -19,8 +20,10 @@ AGENT = (
     "umec_attest.agent.tls",
     "umec_attest.agent.tpm",
     "umec_attest.agent.wire",
-    "umec_platform.cli.node",
 )
+COMMANDS = ("umec_platform.cli.node", *AGENT)
+FOR_PEOPLE = {"click", "httpx", "pydantic", "pygments", "rich", "structlog", "typer"}
+"""Each of them weighs megabytes, and the agent is on every node."""
 SERVER = {
     "aiosqlite",
     "alembic",
@@ -48,12 +51,21 @@ def loaded_by(module: str) -> set[str]:
     return set(said.stdout.split())
 
 
-@pytest.mark.parametrize("modules", [AGENT])
+def roots(modules: str) -> set[str]:
+    return {name.split(".")[0] for name in loaded_by(modules)}
+
+
+@pytest.mark.parametrize("modules", [AGENT, COMMANDS])
 def test_the_agent_loads_no_server(modules: tuple[str, ...]) -> None:
     loaded = loaded_by(", ".join(modules))
     assert set(modules) <= loaded
     assert not {name for name in loaded if name.split(".")[0] in SERVER}
     assert not {name for name in loaded for part in HARNESS if name == part or name.startswith(f"{part}.")}
+
+
+def test_the_agent_loads_nothing_that_is_for_people() -> None:
+    assert not roots("umec_attest.agent.__main__") & FOR_PEOPLE
+    assert roots("umec_platform.cli.node, httpx, pydantic, structlog") >= FOR_PEOPLE
 
 
 def test_the_harness_knows_nothing_of_prediction() -> None:

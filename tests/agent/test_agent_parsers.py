@@ -7,7 +7,6 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from umec_attest.agent.session import default_resource
 from umec_attest.agent.state import prepare_directory
 from umec_attest.agent.ticket import MAX_TICKET, parse_ticket
 from umec_attest.agent.tls import NodeCredential, new_key
+from umec_attest.agent.transport import Answer
 from umec_attest.agent.wire import MAX_ANSWER, Challenge, Enrolment, Result, read_answer
 from umec_core.jose import base64url_encode
 
@@ -35,8 +35,8 @@ def ticket(members: dict[str, object]) -> str:
     return base64.urlsafe_b64encode(json.dumps(members).encode()).rstrip(b"=").decode()
 
 
-def answer(body: bytes) -> httpx.Response:
-    return httpx.Response(200, content=body, request=httpx.Request("POST", "https://edge.example/x"))
+def answer(body: bytes) -> Answer:
+    return Answer("/x", 200, {}, body)
 
 
 @pytest.mark.parametrize(

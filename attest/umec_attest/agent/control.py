@@ -13,59 +13,22 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-import httpx
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing import Any, Final
 
 from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
 from umec_attest.agent.loop import Agent
-from umec_core.client import RemoteRefused
-from umec_core.errors import Invalid, UmecError
+from umec_attest.agent.requests import MAX_CONTENT, Call, Request, Status, Token, read_request
+from umec_attest.agent.transport import Answer
+from umec_core.errors import UmecError
+from umec_core.remote import RemoteRefused
 
-__all__ = ["Call", "Status", "Token", "answer", "ask", "carry_out", "only_agent", "serve_control"]
+__all__ = ["answer", "ask", "carry_out", "only_agent", "serve_control"]
 
 SOCKET_NAME: Final = "agent.sock"
 LOCK_NAME: Final = "agent.lock"
 MAX_LINE: Final = 4 * 1024 * 1024
 """Bytes; a request with a body of one megabyte fits."""
-MAX_CONTENT: Final = 1024 * 1024
 ASK_SECONDS: Final = 60.0
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Status(_Request):
-    """Ask for the last status line."""
-
-    op: Literal["status"] = "status"
-
-
-class Token(_Request):
-    """Ask for a token that is bound to the node's certificate."""
-
-    op: Literal["token"] = "token"
-    resource: Annotated[str, Field(min_length=1, max_length=512)]
-    scope: Annotated[str, Field(max_length=512)]
-
-
-class Call(_Request):
-    """Ask for one request in the node's name."""
-
-    op: Literal["call"] = "call"
-    method: Annotated[str, Field(pattern=r"^[A-Z]{3,16}$")]
-    url: Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=4096)]
-    resource: Annotated[str, Field(min_length=1, max_length=512)]
-    scope: Annotated[str, Field(max_length=512)]
-    content: Annotated[Base64Bytes, Field(max_length=MAX_CONTENT)] | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
-
-
-_requests: Final[TypeAdapter[Status | Token | Call]] = TypeAdapter(
-    Annotated[Status | Token | Call, Field(discriminator="op")]
-)
 
 
 @contextlib.contextmanager
@@ -101,9 +64,9 @@ async def serve_control(agent: Agent, directory: Path) -> AsyncIterator[None]:
         (directory / SOCKET_NAME).unlink(missing_ok=True)
 
 
-async def ask(directory: Path, request: Status | Token | Call) -> Mapping[str, Any] | None:
+async def ask(directory: Path, request: Request) -> Mapping[str, Any] | None:
     """Ask the running agent; None if none runs. Raises RemoteRefused with the agent's code."""
-    line = request.model_dump_json(exclude_none=True).encode() + b"\n"
+    line = json.dumps(request.to_json()).encode() + b"\n"
     try:
         with _near(directory) as near:
             reader, writer = await asyncio.open_unix_connection(near / SOCKET_NAME, limit=MAX_LINE)
@@ -131,20 +94,13 @@ async def ask(directory: Path, request: Status | Token | Call) -> Mapping[str, A
 async def answer(agent: Agent, line: bytes) -> dict[str, Any]:
     """Do what a line asks for; a refusal is an answer too."""
     try:
-        return {"ok": True, **await carry_out(agent, _parsed(line))}
+        return {"ok": True, **await carry_out(agent, read_request(line))}
     except UmecError as error:
         refused: dict[str, Any] = {"ok": False, "code": error.code, "detail": error.detail}
         return refused if error.advice is None else {**refused, "advice": error.advice}
 
 
-def _parsed(line: bytes) -> Status | Token | Call:
-    try:
-        return _requests.validate_json(line)
-    except ValidationError as error:
-        raise Invalid("not a request to the agent") from error
-
-
-async def carry_out(agent: Agent, request: Status | Token | Call) -> dict[str, Any]:
+async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
     """Do what is asked for. Raises what the agent raises."""
     match request:
         case Status():
@@ -164,11 +120,11 @@ async def carry_out(agent: Agent, request: Status | Token | Call) -> dict[str, A
             return _response(response)
 
 
-def _response(response: httpx.Response) -> dict[str, Any]:
+def _response(response: Answer) -> dict[str, Any]:
     if len(response.content) > MAX_CONTENT:
         raise AnswerInvalid(f"the answer has {len(response.content)} bytes, at most {MAX_CONTENT} are passed on")
     return {
-        "status": response.status_code,
+        "status": response.status,
         "content_type": response.headers.get("content-type", ""),
         "content": base64.b64encode(response.content).decode(),
     }

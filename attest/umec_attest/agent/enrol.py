@@ -14,10 +14,11 @@ from typing import Any
 
 from umec_attest.agent.errors import AgentStateInvalid, TicketInvalid
 from umec_attest.agent.platform_client import PlatformClient
-from umec_attest.agent.state import NodeState, StoredKey, prepare_directory, save_state, state_exists
+from umec_attest.agent.state import NodeState, prepare_directory, save_state, state_exists
 from umec_attest.agent.ticket import Ticket, check_ca, parse_ticket
 from umec_attest.agent.tpm import EndorsementKey, Tpm, WrappedKey
 from umec_attest.agent.wire import Activated
+from umec_core.clock import system_clock
 
 __all__ = ["Enrolled", "EnrolmentPlan", "enrol", "plan_enrolment"]
 
@@ -112,15 +113,15 @@ def _request(plan: EnrolmentPlan, ek: EndorsementKey, ak: WrappedKey, node_key: 
 def _state(
     plan: EnrolmentPlan, activated: Activated, ek: EndorsementKey, ak: WrappedKey, node_key: WrappedKey
 ) -> NodeState:
-    return NodeState.model_construct(
-        format=1,
+    return NodeState(
         node=activated.node,
         url=plan.url,
         ca=plan.ca,
         tcti=plan.tcti,
         ek_public=ek.public,
-        ak=StoredKey.of(ak),
-        node_key=StoredKey.of(node_key),
+        ak=ak,
+        node_key=node_key,
+        keys_since=system_clock(),
     )
 
 

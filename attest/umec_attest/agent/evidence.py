@@ -45,7 +45,7 @@ class Evidence:
 
 def collect(tpm: Tpm, state: NodeState, challenge: Challenge, boot_log: Path) -> Evidence:
     """Quote what the challenge asks for. Raises AgentStateInvalid (no boot log), TpmUnavailable, TpmRefused."""
-    made = tpm.quote(state.ak.wrapped(), challenge.nonce, challenge.pcrs.sha256)
+    made = tpm.quote(state.ak, challenge.nonce, challenge.pcrs.sha256)
     return Evidence(challenge.nonce, made, _read_log(boot_log))
 
 

@@ -8,29 +8,26 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from umec_attest.agent.errors import NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, Evidence, collect, save_evidence, save_result
 from umec_attest.agent.platform_client import PlatformClient
+from umec_attest.agent.report import Report
 from umec_attest.agent.session import AttestationResult, Session, open_session
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import Tpm
+from umec_attest.agent.transport import Answer
 from umec_attest.agent.wire import Result
-from umec_core.client import RemoteRefused
 from umec_core.clock import Clock, system_clock
 from umec_core.errors import UmecError
+from umec_core.remote import RemoteRefused
 
-__all__ = ["Agent", "Pace", "Report"]
-
-Report = Callable[[Mapping[str, Any]], None]
-"""Receives a status line: one JSON object."""
+__all__ = ["Agent", "Pace"]
 
 BOOT_LOG_REQUIRED: Final = "boot-log-required"
 HOST_SCOPE: Final = "node:host"
@@ -168,7 +165,7 @@ class Agent:
 
     async def call(
         self, method: str, url: str, *, resource: str, scope: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    ) -> Answer:
         """Send one request in the node's name; its answer may be a refusal."""
         with self._lent() as session:
             return await session.call(method, url, resource=resource, scope=scope, content=content, headers=headers)
@@ -237,7 +234,7 @@ class Agent:
 
     async def _sign(self, digest: bytes) -> bytes:
         """Sign with the node key: 2 ms on a software TPM, some tens of milliseconds on hardware."""
-        return await asyncio.to_thread(self._tpm.sign, self.state.node_key.wrapped(), digest)
+        return await asyncio.to_thread(self._tpm.sign, self.state.node_key, digest)
 
     def _line(self, event: str) -> dict[str, Any]:
         return {"event": event, "round": self._rounds, "node": self.state.node, "at": _time(self._clock())}
@@ -248,7 +245,7 @@ class Agent:
             "verdict": result.verdict,
             "standing": result.standing,
             "generation": result.generation,
-            "findings": [finding.model_dump(exclude_none=True) for finding in result.findings],
+            "findings": [finding.to_json() for finding in result.findings],
             "boot_log_bytes": len(evidence.boot_log),
             "ms": round(seconds * 1000, 1),
         }

@@ -3,15 +3,13 @@
 Errors: RemoteRefused (with the code that the service sent), RemoteUnavailable, AnswerInvalid.
 """
 
-import json
-import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
+from urllib.parse import urlencode
 
-import httpx
-
-from umec_attest.agent.tls import NodeCredential, client
+from umec_attest.agent.tls import NodeCredential
+from umec_attest.agent.transport import Answer, Transport, json_body
 from umec_attest.agent.wire import (
     Activated,
     Certified,
@@ -22,12 +20,8 @@ from umec_attest.agent.wire import (
     Result,
     read_answer,
 )
-from umec_core.client import RemoteUnavailable, check_answer
 
 __all__ = ["PlatformClient"]
-
-TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0)
-"""Seconds: half a round. A verifier that needs longer is as good as none."""
 
 
 class PlatformClient:
@@ -35,7 +29,7 @@ class PlatformClient:
 
     def __init__(self, url: str, ca: str, credential: NodeCredential | None = None) -> None:
         self._url = url
-        self._http = client(ca, credential, timeout=TIMEOUT)
+        self._http = Transport(ca, credential)
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,7 +41,7 @@ class PlatformClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def enrol(self, body: Mapping[str, Any]) -> Enrolment:
         """Ask for enrolment."""
@@ -75,25 +69,23 @@ class PlatformClient:
 
     async def token(self, form: Mapping[str, str], proof: Mapping[str, str]) -> NodeToken:
         """Ask for a token that is bound to the certificate of this connection."""
-        return read_answer(NodeToken, await self.send("POST", f"{self._url}/oauth2/token", data=form, headers=proof))
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **proof}
+        content = urlencode(form).encode()
+        return read_answer(NodeToken, await self.send("POST", "/oauth2/token", content=content, headers=headers))
 
-    async def _post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        return await self.send(
-            "POST",
-            f"{self._url}{path}",
-            content=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **(headers or {})},
-        )
+    async def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+        content, kind = json_body(body)
+        return await self.send("POST", path, content=content, headers={**kind, **(headers or {})})
 
-    async def send(self, method: str, url: str, *, check: bool = True, **arguments: Any) -> httpx.Response:  # noqa: ANN401
-        """Send a request as httpx takes it; `check` refuses everything but 2xx."""
-        try:
-            response = await self._http.request(method, url, **arguments)
-        except (httpx.HTTPError, ssl.SSLError) as error:
-            raise RemoteUnavailable(
-                f"{method} {url}: {error or type(error).__name__}",
-                advice="is the platform up, and its CA the pinned one?",
-            ) from error
-        return check_answer(response) if check else response
+    async def send(
+        self,
+        method: str,
+        place: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> Answer:
+        """Send a request to a path of the platform, or to a URL; `check` refuses everything but 2xx."""
+        url = f"{self._url}{place}" if place.startswith("/") else place
+        return await self._http.send(method, url, content=content, headers=headers, check=check)

@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
 from cryptography import x509
 
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.proof import POP_TYPE, SignDigest, pop_claims, signed_jwt
 from umec_attest.agent.tls import NodeCredential, make_request, new_key, request_pem
+from umec_attest.agent.transport import Answer
 from umec_core.clock import Clock
 from umec_core.jose import peek_claims
 
@@ -87,7 +87,7 @@ class Session:
 
     async def call(
         self, method: str, url: str, *, resource: str, scope: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    ) -> Answer:
         """Send one request with a certificate-bound token over the connection that shows the certificate."""
         text, _ = await self.token(resource, scope)
         given = {**headers, "Authorization": f"Bearer {text}"}

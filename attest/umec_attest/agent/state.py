@@ -1,64 +1,101 @@
 """What an enrolled node keeps: one file of mode 0600 in a directory of mode 0700. The TPM wraps the keys in it."""
 
+import base64
+import json
 import os
+import re
 import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
-
-from pydantic import Base64Encoder, BaseModel, ConfigDict, EncodedBytes, Field, ValidationError
+from typing import Any, Final
 
 from umec_attest.agent.errors import AgentStateInvalid
+from umec_attest.agent.fields import FieldInvalid, Fields, read_object
 from umec_attest.agent.tpm import WrappedKey
 from umec_core.keys import EXPOSED, read_private, write_private
 
-__all__ = ["NodeState", "StoredKey", "load_state", "prepare_directory", "save_state", "state_exists"]
+__all__ = [
+    "NODE",
+    "URL",
+    "NodeState",
+    "load_state",
+    "prepare_directory",
+    "read_key",
+    "save_state",
+    "shown_key",
+    "state_exists",
+]
 
 STATE_FILE: Final = "node.json"
 DIRECTORY_MODE: Final = 0o700
+FORMAT: Final = 1
+MAX_KEY: Final = 4096
+MAX_CA: Final = 64 * 1024
+NODE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+URL: Final = re.compile(r"https://[^/?#\s@]+")
 
 
-class _Plain(Base64Encoder):
-    """Base64 without the line breaks that pydantic's own encoder puts in."""
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Who the node is, where its platform is, which TPM holds its keys, and since when it has these keys."""
 
-    @classmethod
-    def encode(cls, value: bytes) -> bytes:
-        return super().encode(value).replace(b"\n", b"")
-
-
-Blob = Annotated[bytes, EncodedBytes(encoder=_Plain)]
-
-
-class StoredKey(BaseModel):
-    """A wrapped key: TPMT_PUBLIC and the buffer of a TPM2B_PRIVATE."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    public: Blob
-    private: Blob
-
-    @classmethod
-    def of(cls, key: WrappedKey) -> "StoredKey":
-        """Return a key in the form of the file."""
-        return cls.model_construct(public=key.public, private=key.private)
-
-    def wrapped(self) -> WrappedKey:
-        """Return the key as the TPM takes it."""
-        return WrappedKey(self.public, self.private)
-
-
-class NodeState(BaseModel):
-    """Who the node is, where its platform is, which TPM holds its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    node: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    url: Annotated[str, Field(pattern=r"^https://[^/?#\s@]+$")]
+    node: str
+    url: str
     ca: str
     tcti: str
-    ek_public: Blob
-    ak: StoredKey
-    node_key: StoredKey
+    ek_public: bytes
+    ak: WrappedKey
+    node_key: WrappedKey
+    keys_since: datetime
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        members = {
+            "format": FORMAT,
+            "node": self.node,
+            "url": self.url,
+            "ca": self.ca,
+            "tcti": self.tcti,
+            "ek_public": base64.b64encode(self.ek_public).decode(),
+            "ak": shown_key(self.ak),
+            "node_key": shown_key(self.node_key),
+            "keys_since": self.keys_since.isoformat(),
+        }
+        return json.dumps(members, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, *, written: datetime) -> "NodeState":
+        """Read what `to_json` wrote; a file without `keys_since` has keys as old as itself. Raises FieldInvalid."""
+        fields = read_object(data)
+        fields.integer("format", least=FORMAT, most=FORMAT)
+        state = cls(
+            node=fields.text("node", longest=63, pattern=NODE),
+            url=fields.text("url", longest=512, pattern=URL),
+            ca=fields.text("ca", longest=MAX_CA),
+            tcti=fields.text("tcti", longest=512),
+            ek_public=fields.octets("ek_public", least=1, most=MAX_KEY),
+            ak=read_key(fields.inside("ak")),
+            node_key=read_key(fields.inside("node_key")),
+            keys_since=fields.optional("keys_since", fields.instant) or written,
+        )
+        fields.end()
+        return state
+
+
+def shown_key(key: WrappedKey) -> dict[str, Any]:
+    """Return a wrapped key as files have it: TPMT_PUBLIC and the buffer of a TPM2B_PRIVATE in base64."""
+    return {
+        "public": base64.b64encode(key.public).decode(),
+        "private": base64.b64encode(key.private).decode(),
+    }
+
+
+def read_key(fields: Fields) -> WrappedKey:
+    """Read what `shown_key` wrote. Raises FieldInvalid."""
+    key = WrappedKey(fields.octets("public", least=1, most=MAX_KEY), fields.octets("private", least=1, most=MAX_KEY))
+    fields.end()
+    return key
 
 
 def prepare_directory(directory: Path) -> None:
@@ -75,7 +112,7 @@ def state_exists(directory: Path) -> bool:
 def save_state(directory: Path, state: NodeState) -> None:
     """Write the state so that a power cut leaves the old or the new one."""
     prepare_directory(directory)
-    write_private(directory / STATE_FILE, state.model_dump_json(indent=1).encode() + b"\n")
+    write_private(directory / STATE_FILE, state.to_json())
 
 
 def load_state(directory: Path) -> NodeState:
@@ -85,8 +122,9 @@ def load_state(directory: Path) -> NodeState:
         raise AgentStateInvalid(f"no node was enrolled with {directory}", advice="umec node enroll")
     _check_mode(directory)
     try:
-        return NodeState.model_validate_json(read_private(path))
-    except ValidationError as error:
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return NodeState.from_json(read_private(path), written=written)
+    except FieldInvalid as error:
         raise AgentStateInvalid(f"{path} is not the state of a node", advice="enroll the node again") from error
 
 

@@ -1,29 +1,23 @@
 """Enrolment tickets: what an operator hands to whoever installs a node."""
 
 import hashlib
+import re
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from umec_attest.agent.errors import PlatformUntrusted, TicketInvalid
+from umec_attest.agent.fields import FieldInvalid, read_object
+from umec_attest.agent.state import NODE, URL
 from umec_core.errors import UmecError
 from umec_core.jose import base64url_decode
 
 __all__ = ["Ticket", "check_ca", "parse_ticket"]
 
 MAX_TICKET: Final = 8192
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    asset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    ca_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    url: Annotated[str, Field(pattern=r"^https://[^/?#\s@]+$", max_length=512)]
-    secret: Annotated[str, Field(min_length=1, max_length=512)]
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +36,15 @@ def parse_ticket(text: str) -> Ticket:
     if len(text) > MAX_TICKET:
         raise TicketInvalid(f"a ticket has at most {MAX_TICKET} characters")
     try:
-        wire = _Wire.model_validate_json(base64url_decode(text.rstrip("=")))
-    except (UmecError, ValidationError) as error:
+        fields = read_object(base64url_decode(text.rstrip("=")))
+        asset = fields.text("asset", longest=63, pattern=NODE)
+        ca_sha256 = fields.text("ca_sha256", longest=64, pattern=SHA256)
+        url = fields.text("url", longest=512, pattern=URL)
+        fields.text("secret", shortest=1, longest=512)
+        fields.end()
+    except (UmecError, FieldInvalid) as error:
         raise TicketInvalid("this is no ticket", advice="copy all of it, in one line") from error
-    return Ticket(wire.asset, wire.url, wire.ca_sha256, text)
+    return Ticket(asset, url, ca_sha256, text)
 
 
 def check_ca(ticket: Ticket, ca_pem: str) -> None:

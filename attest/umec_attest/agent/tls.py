@@ -8,7 +8,6 @@ import ssl
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from umec_core.keys import private_pem
 
-__all__ = ["NodeCredential", "client", "make_request", "new_key", "request_pem", "tls_context"]
+__all__ = ["NodeCredential", "make_request", "new_key", "request_pem", "tls_context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +69,6 @@ def tls_context(ca: str, credential: NodeCredential | None) -> ssl.SSLContext:
     if credential is not None:
         _load(context, credential)
     return context
-
-
-def client(ca: str, credential: NodeCredential | None = None, *, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """Return an HTTP client that follows no redirect and takes nothing from the environment."""
-    return httpx.AsyncClient(
-        verify=tls_context(ca, credential), timeout=timeout, follow_redirects=False, trust_env=False
-    )
 
 
 def _load(context: ssl.SSLContext, credential: NodeCredential) -> None:

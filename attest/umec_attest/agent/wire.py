@@ -3,13 +3,14 @@
 Members that the agent does not know are ignored: a node in the street must survive a platform newer than itself.
 """
 
+import re
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeVar
-
-import httpx
-from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 from umec_attest.agent.errors import AnswerInvalid
+from umec_attest.agent.fields import FieldInvalid, Fields, read_object
+from umec_attest.agent.transport import Answer
 
 __all__ = [
     "Activated",
@@ -18,65 +19,113 @@ __all__ = [
     "Enrolment",
     "Finding",
     "NodeToken",
+    "Pcrs",
     "PopChallenge",
+    "Readable",
     "Result",
     "read_answer",
 ]
 
 MAX_ANSWER: Final = 256 * 1024
 """Bytes; the longest answer is a result with its findings."""
+MAX_BLOB: Final = 4096
+"""Bytes of a structure of a TPM."""
+MAX_NAME: Final = 256
+MAX_TEXT: Final = 16384
+MAX_PCRS: Final = 24
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_LOGS: Final[dict[str, Literal["full", "digest"]]] = {"full": "full", "digest": "digest"}
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+class Readable(Protocol):
+    """What an answer may be."""
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
 
 
-A = TypeVar("A", bound=_Answer)
+A = TypeVar("A", bound=Readable)
 
 
-def _indices(pcrs: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(pcrs)) != len(pcrs):
-        raise ValueError("a PCR is named twice")
-    return pcrs
-
-
-class Enrolment(_Answer):
+@dataclass(frozen=True, slots=True)
+class Enrolment:
     """The answer to `POST /attest/v1/enrolments`."""
 
-    enrolment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
-    credential_blob: Base64Bytes
-    encrypted_secret: Base64Bytes
+    enrolment: str
+    credential_blob: bytes
+    encrypted_secret: bytes
     expires_at: datetime
 
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("enrolment", longest=128, pattern=_IDENTIFIER),
+            fields.octets("credential_blob", most=MAX_BLOB),
+            fields.octets("encrypted_secret", most=MAX_BLOB),
+            fields.instant("expires_at"),
+        )
 
-class Activated(_Answer):
+
+@dataclass(frozen=True, slots=True)
+class Activated:
     """The answer to `POST /attest/v1/enrolments/{id}/activation`."""
 
     node: str
     standing: str
     approved: bool
 
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("node", longest=MAX_NAME), fields.text("standing", longest=MAX_NAME), fields.flag("approved")
+        )
 
-class Pcrs(_Answer):
-    """Which PCRs a quote has to cover."""
 
-    sha256: Annotated[
-        tuple[Annotated[int, Field(ge=0, le=23)], ...], Field(min_length=1, max_length=24), AfterValidator(_indices)
-    ]
+@dataclass(frozen=True, slots=True)
+class Pcrs:
+    """Which PCRs a quote has to cover: 1 to 24 numbers, each once."""
+
+    sha256: tuple[int, ...]
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        indices = fields.integers("sha256", least=0, most=MAX_PCRS - 1)
+        if not indices or len(set(indices)) != len(indices):
+            raise FieldInvalid("pcrs.sha256")
+        return cls(indices)
 
 
-class Challenge(_Answer):
+@dataclass(frozen=True, slots=True)
+class Challenge:
     """The answer to `POST /attest/v1/challenges`."""
 
-    challenge: Annotated[str, Field(min_length=1, max_length=8192)]
-    nonce: Annotated[Base64Bytes, Field(min_length=16, max_length=64)]
+    challenge: str
+    nonce: bytes
     pcrs: Pcrs
     boot_log: Literal["full", "digest"]
     deadline: datetime
-    round_seconds: Annotated[float, Field(gt=0, le=86400)]
+    round_seconds: float
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("challenge", shortest=1, longest=8192),
+            fields.octets("nonce", least=16, most=64),
+            Pcrs.read(fields.inside("pcrs")),
+            fields.one_of("boot_log", _LOGS),
+            fields.instant("deadline"),
+            fields.number("round_seconds", above=0, most=86400),
+        )
 
 
-class Finding(_Answer):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """Something that the verifier did not expect."""
 
     id: str
@@ -84,45 +133,97 @@ class Finding(_Answer):
     expected: Any = None
     found: Any = None
 
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("id", longest=MAX_NAME),
+            fields.text("detail", longest=MAX_TEXT),
+            fields.anything("expected"),
+            fields.anything("found"),
+        )
 
-class Result(_Answer):
+    def to_json(self) -> dict[str, Any]:
+        """Return what is there."""
+        shown = {"id": self.id, "detail": self.detail, "expected": self.expected, "found": self.found}
+        return {name: value for name, value in shown.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
     """The answer to `POST /attest/v1/evidence`."""
 
     verdict: str
     standing: str
-    generation: Annotated[int, Field(ge=0)]
+    generation: int
     findings: tuple[Finding, ...] = ()
     ear: str | None = None
 
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("verdict", longest=MAX_NAME),
+            fields.text("standing", longest=MAX_NAME),
+            fields.integer("generation"),
+            tuple(Finding.read(one) for one in fields.optional("findings", fields.objects) or ()),
+            fields.optional("ear", lambda name: fields.text(name, longest=MAX_TEXT)),
+        )
 
-class PopChallenge(_Answer):
+
+@dataclass(frozen=True, slots=True)
+class PopChallenge:
     """The answer to `POST /oauth2/challenge`."""
 
-    attestation_challenge: Annotated[str, Field(min_length=1, max_length=2048)]
+    attestation_challenge: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(fields.text("attestation_challenge", shortest=1, longest=2048))
 
 
-class Certified(_Answer):
+@dataclass(frozen=True, slots=True)
+class Certified:
     """The answer to `POST /identity/v1/certificates`."""
 
-    certificate: Annotated[str, Field(max_length=16384)]
-    chain: Annotated[str, Field(max_length=65536)] = ""
+    certificate: str
+    chain: str
     expires_at: datetime
 
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("certificate", longest=MAX_TEXT),
+            fields.optional("chain", lambda name: fields.text(name, longest=4 * MAX_TEXT)) or "",
+            fields.instant("expires_at"),
+        )
 
-class NodeToken(_Answer):
+
+@dataclass(frozen=True, slots=True)
+class NodeToken:
     """The answer of the token endpoint (RFC 6749, 5.1)."""
 
-    access_token: Annotated[str, Field(min_length=1, max_length=16384)]
+    access_token: str
     token_type: str
-    expires_in: Annotated[int, Field(gt=0)]
+    expires_in: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("access_token", shortest=1, longest=MAX_TEXT),
+            fields.text("token_type", longest=MAX_NAME),
+            fields.integer("expires_in", least=1),
+        )
 
 
-def read_answer(kind: type[A], response: httpx.Response) -> A:
+def read_answer(kind: type[A], answer: Answer) -> A:
     """Return the answer as its type. Raises AnswerInvalid, without repeating what was answered."""
-    if len(response.content) > MAX_ANSWER:
-        raise AnswerInvalid(f"{response.url.path} answered {len(response.content)} bytes")
+    if len(answer.content) > MAX_ANSWER:
+        raise AnswerInvalid(f"{answer.path} answered {len(answer.content)} bytes")
     try:
-        return kind.model_validate_json(response.content)
-    except ValidationError as error:
-        places = ", ".join(sorted({".".join(str(part) for part in fault["loc"]) for fault in error.errors()}))
-        raise AnswerInvalid(f"{response.url.path} answered otherwise than expected, see: {places}") from error
+        return kind.read(read_object(answer.content))
+    except FieldInvalid as error:
+        raise AnswerInvalid(f"{answer.path} answered otherwise than expected, see: {error.place}") from error

@@ -2,15 +2,15 @@
 
 import asyncio
 import base64
-import signal
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from umec_core.errors import Invalid, Refused
 from umec_platform.cli.files import read_file
-from umec_platform.cli.node.agent import asked, reporter, with_agent
+from umec_platform.cli.node.agent import asked
 from umec_platform.cli.node.parameters import (
     BOOT_LOG,
     NODE_SCOPE,
@@ -25,14 +25,10 @@ from umec_platform.cli.node.parameters import (
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from umec_attest.agent.loop import Agent
     from umec_attest.agent.wire import Result
 
 __all__ = ["attest", "call", "ek", "enroll", "run", "token"]
-
-R = TypeVar("R", bound="BaseModel")
 
 
 class NodeNotTrusted(Refused):
@@ -91,12 +87,13 @@ def attest(
     as_json: Json = False,
 ) -> None:
     """Do one round: a fresh challenge, a quote, the verdict. Exit status 1 if it speaks against the node."""
+    from umec_attest.agent.report import reporter
+    from umec_attest.agent.running import Options, with_agent
 
     async def one(agent: "Agent") -> "Result":
         return await agent.attest()
 
-    result = with_agent(state, tcti, boot_log, save, reporter(as_json=as_json), one)
-    _check_verdict(result)
+    _check_verdict(with_agent(Options(state, tcti, boot_log, save), reporter(as_json=as_json), one))
 
 
 @refusals
@@ -109,14 +106,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run the agent: attest round after round, keep certificate and tokens alive. SIGTERM ends it."""
-    from umec_attest.agent.control import only_agent, serve_control
-
-    async def until_told(agent: "Agent") -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with serve_control(agent, state):
-            await agent.run(stop)
+    from umec_attest.agent.control import only_agent
+    from umec_attest.agent.report import reporter
+    from umec_attest.agent.running import Options, command_line, with_agent
+    from umec_attest.agent.state import load_state
 
     async def one(agent: "Agent") -> "Result":
         result = await agent.attest()
@@ -124,15 +117,15 @@ def run(
             await agent.settle()
         return result
 
-    report = reporter(as_json=as_json)
+    options = Options(state, tcti, boot_log, save)
     if once:
-        _check_verdict(with_agent(state, tcti, boot_log, save, report, one))
+        _check_verdict(with_agent(options, reporter(as_json=as_json), one))
         return
-    from umec_attest.agent.state import load_state
-
     load_state(state)
     with only_agent(state):
-        with_agent(state, tcti, boot_log, save, report, until_told)
+        pass  # what is wrong is said here, in the voice of all commands
+    words = command_line(options, as_json=as_json)
+    os.execv(words[0], words)  # noqa: S606 - the same process, without this command line in its memory
 
 
 @refusals
@@ -145,9 +138,10 @@ def token(
     as_json: Json = False,
 ) -> None:
     """Print a token that is bound to the certificate of the running agent (without one: of a round of its own)."""
-    from umec_attest.agent.control import Token
+    from umec_attest.agent.requests import Token, checked
+    from umec_attest.agent.running import Options
 
-    said = asked(state, tcti, boot_log, _request(Token, {"resource": resource, "scope": scope}))
+    said = asked(Options(state, tcti, boot_log), checked(Token(resource, scope)))
     emit({"token": said["token"], "expires_at": said["expires_at"]}, as_json=as_json, human=said["token"])
 
 
@@ -164,33 +158,24 @@ def call(
     as_json: Json = False,
 ) -> None:
     """Send one request in the node's name: its in-memory TLS key, a token bound to it. Exit status 1 unless 2xx."""
-    from umec_attest.agent.control import Call
+    from umec_attest.agent.requests import Call, checked
+    from umec_attest.agent.running import Options
     from umec_attest.agent.session import default_resource
     from umec_attest.agent.state import load_state
 
-    wanted = {
-        "method": method.upper(),
-        "url": url,
-        "resource": resource if resource is not None else default_resource(url, load_state(state).url),
-        "scope": scope,
-        "content": None if data is None else _content(data),
-        "headers": {} if data is None else {"Content-Type": "application/json"},
-    }
-    said = asked(state, tcti, boot_log, _request(Call, wanted))
+    request = Call(
+        method=method.upper(),
+        url=url,
+        resource=resource if resource is not None else default_resource(url, load_state(state).url),
+        scope=scope,
+        content=None if data is None else _content(data),
+        headers={} if data is None else {"Content-Type": "application/json"},
+    )
+    said = asked(Options(state, tcti, boot_log), checked(request))
     body = base64.b64decode(said["content"]).decode(errors="replace")
     emit({"status": said["status"], "body": body}, as_json=as_json, human=f"{said['status']}\n{body}")
     if not 200 <= int(said["status"]) < 300:
         raise typer.Exit(1)
-
-
-def _request(kind: type[R], wanted: dict[str, Any]) -> R:
-    from pydantic import ValidationError
-
-    try:
-        return kind.model_validate(wanted)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
-        raise Invalid("; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in faults)) from None
 
 
 def _check_verdict(result: "Result") -> None:
@@ -205,7 +190,7 @@ def _ticket_text(given: str | None) -> str | None:
 
 def _content(given: str) -> bytes:
     data = _text_of(Path(given[1:])) if given.startswith("@") else given
-    return base64.b64encode(data.encode())
+    return data.encode()
 
 
 def _text_of(path: Path) -> str:

@@ -1,0 +1,113 @@
+"""What others on the node may ask the running agent for: one JSON object, with `op` and what belongs to it."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from umec_attest.agent.fields import FieldInvalid, Fields, read_object
+from umec_core.errors import Invalid
+
+__all__ = ["MAX_CONTENT", "Call", "Request", "Status", "Token", "checked", "read_request"]
+
+MAX_CONTENT: Final = 1024 * 1024
+"""Bytes of a body, in either direction."""
+MAX_NAME: Final = 512
+MAX_URL: Final = 4096
+MAX_HEADERS: Final = 8192
+
+_METHOD: Final = re.compile(r"[A-Z]{3,16}")
+_HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+_URL: Final = re.compile(r"https://[^\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Ask for the last status line."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the request."""
+        return {"op": "status"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Ask for a token that is bound to the node's certificate."""
+
+    resource: str
+    scope: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the request."""
+        return {"op": "token", "resource": self.resource, "scope": self.scope}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Ask for one request in the node's name."""
+
+    method: str
+    url: str
+    resource: str
+    scope: str
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the request; content in base64."""
+        members: dict[str, Any] = {
+            "op": "call",
+            "method": self.method,
+            "url": self.url,
+            "resource": self.resource,
+            "scope": self.scope,
+            "headers": dict(self.headers),
+        }
+        return members if self.content is None else {**members, "content": base64.b64encode(self.content).decode()}
+
+
+Request = Status | Token | Call
+
+
+def read_request(line: bytes) -> Request:
+    """Return the request of a line; raises Invalid, which names the member that is not as it should be."""
+    try:
+        fields = read_object(line)
+        request = fields.one_of("op", _READERS)(fields)
+        fields.end()
+    except FieldInvalid as error:
+        raise Invalid(f"not a request to the agent, see: {error.place}") from error
+    return request
+
+
+def checked(request: Request) -> Request:
+    """Return a request as it arrives at the agent; raises Invalid."""
+    return read_request(json.dumps(request.to_json()).encode())
+
+
+def _status(_fields: Fields) -> Request:
+    return Status()
+
+
+def _token(fields: Fields) -> Request:
+    return Token(fields.text("resource", shortest=1, longest=MAX_NAME), fields.text("scope", longest=MAX_NAME))
+
+
+def _call(fields: Fields) -> Request:
+    headers = fields.optional("headers", lambda name: fields.texts(name, longest=MAX_HEADERS)) or {}
+    if not all(_HEADER.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers.items()):
+        raise FieldInvalid("headers")
+    return Call(
+        method=fields.text("method", longest=16, pattern=_METHOD),
+        url=fields.text("url", longest=MAX_URL, pattern=_URL),
+        resource=fields.text("resource", shortest=1, longest=MAX_NAME),
+        scope=fields.text("scope", longest=MAX_NAME),
+        content=fields.optional("content", lambda name: fields.octets(name, most=MAX_CONTENT)),
+        headers=headers,
+    )
+
+
+_READERS: Final = {"status": _status, "token": _token, "call": _call}
