@@ -4,7 +4,8 @@ AttestError
 ├── NodeUnknown, NodeRevoked, NodeConflict (node-*, ek-enrolled-elsewhere), StandingConflict
 ├── TicketRefused        ticket-*
 ├── ActivationRefused    enrolment-unknown, activation-*
-└── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
+├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
+└── SecretRefused        secret-*, secrets-full
 """
 
 from umec_attest.errors import AttestError
@@ -34,6 +35,13 @@ __all__ = [
     "ReadmitNeedsBoot",
     "ReferenceConflict",
     "ReferenceMissing",
+    "SecretOtherTpm",
+    "SecretRefused",
+    "SecretStanding",
+    "SecretSuperseded",
+    "SecretUnknown",
+    "SecretUnreadable",
+    "SecretsFull",
     "StandingConflict",
     "TicketEkMismatch",
     "TicketExpired",
@@ -246,3 +254,50 @@ class ReferenceConflict(AttestError):
 
     code = "reference-conflict"
     kind = Kind.CONFLICT
+
+
+class SecretRefused(AttestError):
+    """A secret that is not stored, or not released."""
+
+    code = "secret-refused"
+    kind = Kind.FORBIDDEN
+
+
+class SecretUnknown(SecretRefused):
+    """The node has no secret of this name; whether another node has is nobody's business."""
+
+    code = "secret-unknown"
+    kind = Kind.NOT_FOUND
+
+
+class SecretStanding(SecretRefused):
+    """The node does not stand well enough for the secret."""
+
+    code = "secret-standing"
+
+
+class SecretSuperseded(SecretRefused):
+    """The standing of the node changed between its evidence and the release."""
+
+    code = "secret-superseded"
+    kind = Kind.CONFLICT
+
+
+class SecretOtherTpm(SecretRefused):
+    """The secret was stored for another TPM than the node has now."""
+
+    code = "secret-other-tpm"
+
+
+class SecretsFull(SecretRefused):
+    """The node has as many secrets as a node may have."""
+
+    code = "secrets-full"
+    kind = Kind.TOO_MANY
+
+
+class SecretUnreadable(SecretRefused):
+    """What is kept of a secret does not open with the key of this service."""
+
+    code = "secret-unreadable"
+    kind = Kind.UNAVAILABLE
