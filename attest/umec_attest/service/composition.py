@@ -33,6 +33,9 @@ from umec_attest.service.tending import Tending
 from umec_attest.service.tickets.endpoints import tickets_router
 from umec_attest.service.tickets.service import TicketService
 from umec_attest.service.trust import load_roots, load_signers
+from umec_attest.service.vault.cabinet import KEY_SIZE, Cabinet
+from umec_attest.service.vault.endpoints import secrets_router
+from umec_attest.service.vault.service import SecretService
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.events import Events
@@ -53,6 +56,7 @@ class _Keys:
     verifier: EllipticCurvePrivateKey
     audit: EllipticCurvePrivateKey
     challenge: bytes
+    secrets: bytes
 
 
 class AttestService:
@@ -97,7 +101,8 @@ class AttestService:
         keys = _Keys(
             verifier=load_or_create_key(settings.state / "verifier.key"),
             audit=load_or_create_key(settings.state / "audit.key"),
-            challenge=_load_or_create_secret(settings.state / "challenge.secret"),
+            challenge=_load_or_create_secret(settings.state / "challenge.secret", MAC_SIZE),
+            secrets=_load_or_create_secret(settings.state / "secrets.key", KEY_SIZE),
         )
         store = await Store.open(settings.database, migrations=MIGRATIONS)
         events = Events()
@@ -148,12 +153,14 @@ class AttestService:
         tickets = TicketService(
             store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
         )
+        kept = SecretService(store, audit, refusals, rounds, cabinet=Cabinet(keys.secrets), clock=clock)
         service.rounds = rounds
         service.routers = [
             tickets_router(tickets, access),
             enrolments_router(enrolments),
             rounds_router(rounds),
             nodes_router(nodes, access),
+            secrets_router(kept, access),
             standings_router(feed, access, keys.verifier.public_key()),
             references_router(references, access),
             _audit_router(audit, store, access),
@@ -211,8 +218,8 @@ def _audit_router(audit: AuditLog, store: Store, access: Access) -> APIRouter:
     return router
 
 
-def _load_or_create_secret(path: Path) -> bytes:
+def _load_or_create_secret(path: Path, size: int) -> bytes:
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path, secrets.token_bytes(MAC_SIZE))
+        write_private(path, secrets.token_bytes(size))
     return read_private(path)
