@@ -16,10 +16,8 @@ __all__ = [
     "NodeRow",
     "PresenceRow",
     "ReferenceRow",
-    "SecretRow",
     "StandingRow",
     "TicketRow",
-    "UsedChallengeRow",
 ]
 
 
@@ -85,6 +83,9 @@ class NodeRow(Base):
     enrolled_at: Mapped[datetime]
     deadline: Mapped[datetime | None] = mapped_column(index=True)
     rounds: Mapped[int]
+    """Rounds that counted. A challenge carries the number of before, so it is answered once."""
+    answered: Mapped[bytes | None]
+    """The nonce of the challenge that was answered last: who repeats that answer hears so."""
     clock_state: Mapped[str | None] = mapped_column(Text)
     """Clock and counters of the last accepted quote (JSON of `ClockState`)."""
     fell_at_reset: Mapped[int | None] = mapped_column(RowId)
@@ -92,6 +93,9 @@ class NodeRow(Base):
     boot_log_sha256: Mapped[str | None]
     boot_log_reset: Mapped[int | None] = mapped_column(RowId)
     last_round: Mapped[str | None] = mapped_column(Text)
+    """What the last round said (JSON), apart from its time and its evidence: they are another with each round."""
+    round_at: Mapped[datetime | None]
+    evidence_sha256: Mapped[str | None]
     last_seq: Mapped[int] = mapped_column(RowId, index=True, default=0)
     """The newest row of the standing feed about this node."""
     result: Mapped[str | None] = mapped_column(Text)
@@ -109,15 +113,6 @@ class BootLogRow(Base):
     sha256: Mapped[str] = mapped_column(primary_key=True)
     content: Mapped[bytes]
     stored_at: Mapped[datetime]
-
-
-class UsedChallengeRow(Base):
-    """The mark that a challenge was answered, kept until the challenge is over anyway."""
-
-    __tablename__ = "used_challenge"
-
-    nonce: Mapped[bytes] = mapped_column(primary_key=True)
-    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class StandingRow(Base):
@@ -153,23 +148,6 @@ class ReferenceRow(Base):
     sha256: Mapped[str]
     expires_at: Mapped[datetime]
     installed_at: Mapped[datetime]
-
-
-class SecretRow(Base):
-    """A secret that an operator stored for the TPM of a node; `kept` is encrypted (`vault.cabinet`)."""
-
-    __tablename__ = "secret"
-
-    node: Mapped[str] = mapped_column(ForeignKey("node.id"), primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    version: Mapped[int]
-    ek_sha256: Mapped[str]
-    degraded: Mapped[bool]
-    kept: Mapped[bytes]
-    set_by: Mapped[str]
-    set_at: Mapped[datetime]
-    releases: Mapped[int]
-    released_at: Mapped[datetime | None]
 
 
 class AuditRow(AuditMixin, Base):

@@ -1,4 +1,4 @@
-"""What is over is not kept: marks, enrolments, tickets, boot logs, and the history of standings."""
+"""What is over is not kept: enrolments, tickets, boot logs, and the history of standings."""
 
 import asyncio
 from datetime import timedelta
@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.refusals import Refusals
-from umec_attest.service.tables import BootLogRow, EnrolmentRow, NodeRow, StandingRow, TicketRow, UsedChallengeRow
+from umec_attest.service.tables import BootLogRow, EnrolmentRow, NodeRow, StandingRow, TicketRow
 from umec_core.clock import Clock
 from umec_core.store import Store
 
@@ -47,7 +47,6 @@ class Tending:
         now = self._clock()
 
         async def work(session: AsyncSession) -> None:
-            await session.execute(delete(UsedChallengeRow).where(UsedChallengeRow.expires_at < now))
             await session.execute(delete(EnrolmentRow).where(EnrolmentRow.expires_at < now - KEPT_AFTER))
             named = select(EnrolmentRow.ticket).where(EnrolmentRow.ticket.is_not(None))
             over = TicketRow.expires_at < now - HISTORY_KEPT

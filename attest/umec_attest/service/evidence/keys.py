@@ -9,6 +9,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from umec_attest.errors import NodeKeyAttributes
+from umec_attest.service.evidence.state import NodeState
 from umec_attest.service.tables import NodeRow
 from umec_attest.tpm.names import Hierarchy, qualified_name
 from umec_attest.tpm.public import Public, parse_public
@@ -16,7 +17,7 @@ from umec_core.jose import public_jwk
 
 __all__ = ["KnownKeys", "known_keys"]
 
-REMEMBERED: Final = 8192
+REMEMBERED: Final = 32_768
 """Nodes whose parsed keys are kept, at some 5 KB; those of more nodes are parsed again."""
 
 
@@ -30,7 +31,7 @@ class KnownKeys:
     node_key: Mapping[str, str]
 
 
-def known_keys(node: NodeRow) -> KnownKeys:
+def known_keys(node: NodeRow | NodeState) -> KnownKeys:
     """Return the parsed keys of a node as its row has them now."""
     return _parsed(node.ak_public, node.ek_public, node.node_key_public)
 

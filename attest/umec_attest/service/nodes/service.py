@@ -75,7 +75,7 @@ class NodeService:
             node = await _visible(session, node_id, tenant)
             query = select(StandingRow).where(StandingRow.node == node_id).order_by(StandingRow.seq.desc())
             changes = list(await session.scalars(query.limit(HISTORY)))
-            last = None if node.last_round is None else json.loads(node.last_round)
+            last = _last_round(node)
             events = [] if last is None else await _events(session, node, last["findings"])
         return {
             **_view(node),
@@ -168,6 +168,15 @@ class NodeService:
             raise
         self._ledger.announce()
         return view
+
+
+def _last_round(node: NodeRow) -> dict[str, Any] | None:
+    if node.last_round is None:
+        return None
+    said: dict[str, Any] = json.loads(node.last_round)
+    if node.round_at is None:  # of a verifier before this one: it has its time within
+        return said
+    return {"at": instant(node.round_at), **said, "evidence_sha256": node.evidence_sha256}
 
 
 async def _events(session: AsyncSession, node: NodeRow, findings: list[dict[str, str]]) -> list[dict[str, Any]]:

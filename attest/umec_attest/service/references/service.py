@@ -1,13 +1,14 @@
 """Keeps signed reference sets; the newest version of an image is the one that counts, and none is ever replaced."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from umec_attest.errors import ReferenceExpired, ReferenceRollback
 from umec_attest.reference import ReferenceSet, verify_reference_set
@@ -114,23 +115,28 @@ class ReferenceService:
             for row in rows
         ]
 
-    async def identity(self, session: AsyncSession, image: str) -> tuple[int, str] | None:
-        """Return version and SHA-256 (hex) of the newest set of an image, or None if there is none."""
-        query = select(ReferenceRow.version, ReferenceRow.sha256).where(ReferenceRow.image == image)
-        row = (await session.execute(query.order_by(ReferenceRow.version.desc()).limit(1))).first()
-        return None if row is None else (row[0], row[1])
+    async def identities(self, session: AsyncSession, images: Collection[str]) -> dict[str, tuple[int, str]]:
+        """Return version and SHA-256 (hex) of the newest set of each of these images that has one."""
+        if not images:
+            return {}
+        other = aliased(ReferenceRow)
+        newest = select(func.max(other.version)).where(other.image == ReferenceRow.image).scalar_subquery()
+        query = select(ReferenceRow.image, ReferenceRow.version, ReferenceRow.sha256)
+        rows = await session.execute(query.where(ReferenceRow.image.in_(images), ReferenceRow.version == newest))
+        return {image: (version, sha256) for image, version, sha256 in rows}
 
-    async def newest(self, session: AsyncSession, image: str) -> FiledReference | None:
-        """Return the newest set of an image for `verified`, or None if there is none."""
-        identity = await self.identity(session, image)
-        if identity is None:
-            return None
-        version, sha256 = identity
-        known = self._verified.get(image)
-        if known is not None and (known.version, known.sha256) == identity:
-            return FiledReference(image, version, sha256, known)
-        row = await session.get_one(ReferenceRow, (image, version))
-        return FiledReference(image, version, sha256, row.envelope)
+    async def newest(self, session: AsyncSession, images: Collection[str]) -> dict[str, FiledReference]:
+        """Return the newest set of each of these images that has one, for `verified`."""
+        found = {}
+        for image, (version, sha256) in (await self.identities(session, images)).items():
+            known = self._verified.get(image)
+            content: ReferenceSet | bytes
+            if known is not None and (known.version, known.sha256) == (version, sha256):
+                content = known
+            else:
+                content = (await session.get_one(ReferenceRow, (image, version))).envelope
+            found[image] = FiledReference(image, version, sha256, content)
+        return found
 
     def verified(self, image: str, filed: FiledReference | None, now: datetime) -> ReferenceSet:
         """Return a filed set, verified by this process against the signers that are pinned now.

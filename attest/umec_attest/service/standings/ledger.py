@@ -1,19 +1,41 @@
 """The one place that changes a standing: generation, feed row and audit entry in the caller's transaction."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
+from sqlalchemy import Table, bindparam, insert, inspect, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.tables import NodeRow, StandingRow
-from umec_core.audit import AuditLog
+from umec_core.audit import AuditEntry, AuditLog
 from umec_core.events import Events
 from umec_core.standing import Standing
 from umec_core.store import serialise
 
-__all__ = ["TOPIC", "StandingLedger"]
+__all__ = ["TOPIC", "Change", "StandingLedger"]
 
 TOPIC: Final = "standings"
+
+_COLUMNS: Final = ("standing", "generation", "reason", "changed_at", "last_seq")
+_TABLE: Final = cast("Table", inspect(NodeRow).local_table)
+_UPDATE: Final = (
+    update(_TABLE).where(_TABLE.c.id == bindparam("node")).values({name: bindparam(f"new_{name}") for name in _COLUMNS})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of standing that was decided about a locked row; `generation` is the one that it begins."""
+
+    node: str
+    tenant: str | None
+    before: str
+    standing: str
+    generation: int
+    reason: str
+    at: datetime
 
 
 class StandingLedger:
@@ -29,19 +51,42 @@ class StandingLedger:
         """Give a node a standing. A change takes the node to its next generation; what is no change does nothing."""
         if node.standing == standing.value:
             return
-        before = node.standing
-        node.standing, node.generation = standing.value, node.generation + 1
+        change = Change(node.id, node.tenant, node.standing, standing.value, node.generation + 1, reason, now)
+        node.standing, node.generation = change.standing, change.generation
         node.reason, node.changed_at = reason, now
         await self.record(session, node)
-        await self._audit.append(
-            session,
-            actor=actor,
-            action="standing.change",
-            subject=node.id,
-            outcome="done",
-            facts={"from": before, "to": standing.value, "generation": node.generation, "reason": reason},
-            now=now,
-        )
+        await self._audit.append_all(session, [_entry(change, actor)])
+
+    async def change_all(self, session: AsyncSession, changes: Sequence[Change], *, actor: str) -> None:
+        """Write changes that were decided for many nodes: rows, feed and audit."""
+        if not changes:
+            return
+        await serialise(session, TOPIC)
+        feed = [
+            {
+                "node": change.node,
+                "tenant": change.tenant,
+                "standing": change.standing,
+                "generation": change.generation,
+                "changed_at": change.at,
+            }
+            for change in changes
+        ]
+        written = insert(StandingRow).returning(StandingRow.node, StandingRow.generation, StandingRow.seq)
+        numbers = {(node, generation): seq for node, generation, seq in await session.execute(written, feed)}
+        rows = [
+            {
+                "node": change.node,
+                "new_standing": change.standing,
+                "new_generation": change.generation,
+                "new_reason": change.reason,
+                "new_changed_at": change.at,
+                "new_last_seq": numbers[change.node, change.generation],
+            }
+            for change in changes
+        ]
+        await session.execute(_UPDATE, rows)
+        await self._audit.append_all(session, [_entry(change, actor) for change in changes])
 
     async def record(self, session: AsyncSession, node: NodeRow) -> None:
         """Write the present standing of a node into the feed. Numbers become visible in their order."""
@@ -60,3 +105,13 @@ class StandingLedger:
     def announce(self) -> None:
         """Wake those who wait for changes."""
         self._events.publish(TOPIC, {})
+
+
+def _entry(change: Change, actor: str) -> AuditEntry:
+    facts = {
+        "from": change.before,
+        "to": change.standing,
+        "generation": change.generation,
+        "reason": change.reason,
+    }
+    return AuditEntry(actor, "standing.change", change.node, "done", change.at, facts=facts)

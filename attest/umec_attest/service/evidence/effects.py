@@ -1,0 +1,242 @@
+"""Step 6 of a round: what a judgement does to the node, many rounds in one transaction.
+
+Each judgement began with a node as it was; here the row is read again and locked, and what does not hold any more is
+refused: what an operator decided meanwhile wins. The number of the round is in the challenge and in the row, and the
+round moves it on: of two answers to one challenge, exactly one counts.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from sqlalchemy import Table, bindparam, inspect, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_attest.appraisal import Appraisal, Verdict
+from umec_attest.service.errors import EvidenceStale, NodeRevoked, NonceSuperseded
+from umec_attest.service.evidence.judging import Judged, check_round
+from umec_attest.service.evidence.logs import keep_logs
+from umec_attest.service.evidence.results import Results
+from umec_attest.service.evidence.rules import RoundRules
+from umec_attest.service.evidence.state import NodeState, read_states
+from umec_attest.service.evidence.together import Together
+from umec_attest.service.evidence.transition import next_standing
+from umec_attest.service.references.service import ReferenceService
+from umec_attest.service.standings.ledger import Change, StandingLedger
+from umec_attest.service.tables import NodeRow
+from umec_core.audit import AuditEntry, AuditLog
+from umec_core.errors import UmecError
+from umec_core.standing import Standing
+from umec_core.store import Store
+
+__all__ = ["Effect", "Effects", "shown"]
+
+MOST: Final = 256
+"""Rounds in one transaction: some 100 ms of work."""
+
+_TABLE: Final = cast("Table", inspect(NodeRow).local_table)
+_WRITTEN: Final = (
+    "rounds",
+    "answered",
+    "clock_state",
+    "fell_at_reset",
+    "boot_log_sha256",
+    "boot_log_reset",
+    "last_round",
+    "result",
+    "result_basis",
+    "result_expires_at",
+)
+"""What a round writes of a node's state; its standing is written by the ledger alone."""
+_UPDATE: Final = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("node"))
+    .values({name: bindparam(f"new_{name}") for name in (*_WRITTEN, "deadline", "round_at", "evidence_sha256")})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What became of a node by a round: the node after it, and its change of standing, if it was one."""
+
+    judged: Judged
+    node: NodeState
+    change: Change | None
+    entry: AuditEntry | None
+
+
+class Effects:
+    """Gives judgements their effect; those that wait at one moment share a transaction."""
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        ledger: StandingLedger,
+        references: ReferenceService,
+        results: Results,
+        *,
+        rules: RoundRules,
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._ledger = ledger
+        self._references = references
+        self._results = results
+        self._rules = rules
+        self._together = Together(self._batch, most=MOST)
+
+    async def apply(self, judged: Judged) -> Effect:
+        """Give a judgement its effect, durably, or raise why it has none (and changes nothing)."""
+        return await self._together.do(judged)
+
+    async def _batch(self, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
+        try:
+            effects = await self._store.write(lambda session: self._apply(session, rounds))
+        except UmecError:
+            raise
+        except Exception:
+            if len(rounds) == 1:
+                raise
+            return [await self._alone(judged) for judged in rounds]  # what the database does not take of one
+        if any(isinstance(effect, Effect) and effect.change is not None for effect in effects):
+            self._ledger.announce()  # a round that changes nothing wakes nobody
+        return effects
+
+    async def _alone(self, judged: Judged) -> Effect | Exception:
+        try:
+            return (await self._batch([judged]))[0]
+        except Exception as error:  # noqa: BLE001 - whoever handed it in is told
+            return error
+
+    async def _apply(self, session: AsyncSession, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
+        """Decide for one after the other, each by what the ones before it left; then write all."""
+        nodes = dict(await read_states(session, {judged.node.id for judged in rounds}, lock=True))
+        images = {node.image for node in nodes.values() if node.image is not None}
+        filed = await self._references.identities(session, images)
+        answers: list[Effect | Exception] = []
+        for judged in rounds:
+            try:
+                node = nodes[judged.node.id]  # no node is ever deleted
+                _check_unchanged(node, judged, filed)
+                effect = self._effect(node, judged)
+            except UmecError as error:
+                answers.append(error)
+            else:
+                nodes[node.id] = effect.node
+                answers.append(effect)
+        await self._write(session, [answer for answer in answers if isinstance(answer, Effect)])
+        return answers
+
+    def _effect(self, node: NodeState, judged: Judged) -> Effect:
+        standing, fell_at_reset = _next(node, judged)
+        change = None
+        if standing.value != node.standing:
+            change = Change(
+                node=node.id,
+                tenant=node.tenant,
+                before=node.standing,
+                standing=standing.value,
+                generation=node.generation + 1,
+                reason=_reason(judged.appraisal),
+                at=judged.now,
+            )
+        after = replace(
+            node,
+            standing=standing.value,
+            generation=node.generation if change is None else change.generation,
+            rounds=node.rounds + 1,
+            answered=judged.nonce,
+            clock_state=json.dumps(dataclasses.asdict(judged.appraisal.clock_state)),
+            fell_at_reset=fell_at_reset,
+            boot_log_sha256=judged.log.sha256 if judged.log_replayed else None,
+            boot_log_reset=judged.quote.clock_info.reset_count if judged.log_replayed else node.boot_log_reset,
+            last_round=json.dumps(_said(judged)),
+        )
+        issued = self._results.after(after, judged)
+        return Effect(judged, issued.node, change, issued.entry)
+
+    async def _write(self, session: AsyncSession, effects: Sequence[Effect]) -> None:
+        if not effects:
+            return
+        logs = {
+            effect.judged.log.sha256: effect.judged.log.content
+            for effect in effects
+            if effect.judged.log.content is not None and effect.judged.log_replayed
+        }
+        await keep_logs(session, logs, effects[0].judged.now)
+        changes = [effect.change for effect in effects if effect.change is not None]
+        await self._ledger.change_all(session, changes, actor="verifier")
+        issued = [effect.entry for effect in effects if effect.entry is not None]
+        if issued:
+            await self._audit.append_all(session, issued)
+        await session.execute(_UPDATE, [self._columns(effect) for effect in effects])
+
+    def _columns(self, effect: Effect) -> dict[str, Any]:
+        node, now = effect.node, effect.judged.now
+        deadline = now + self._rules.silent_rounds * self._rules.round if Standing(node.standing).stands else None
+        return {
+            "node": node.id,
+            **{f"new_{name}": getattr(node, name) for name in _WRITTEN},
+            "new_deadline": deadline,
+            "new_round_at": now,
+            "new_evidence_sha256": effect.judged.evidence_sha256,
+        }
+
+
+def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, tuple[int, str]]) -> None:
+    """Refuse what does not hold any more (1, 4): keys, standing, round, image, reference set."""
+    if node.ak_public != judged.node.ak_public:
+        raise NonceSuperseded("the node was enrolled anew meanwhile", advice="ask for a new challenge")
+    if node.standing == Standing.REVOKED.value:
+        raise NodeRevoked(f"node {node.id} is revoked")
+    challenge = judged.challenge
+    check_round(node, challenge, judged.nonce, policy=challenge.policy, pcrs=challenge.pcrs)
+    newest = None if node.image is None else filed.get(node.image)
+    if newest != (judged.reference.version, judged.reference.sha256):
+        raise EvidenceStale(
+            "meanwhile the node was given another image or reference set", advice="ask for a new challenge"
+        )
+
+
+def _next(node: NodeState, judged: Judged) -> tuple[Standing, int | None]:
+    """Return the standing after this round, and at which boot the node fell (None: it did not, or has recovered)."""
+    reset_count, verdict = judged.quote.clock_info.reset_count, judged.appraisal.verdict
+    standing = next_standing(
+        Standing(node.standing),
+        verdict,
+        approved=node.approved,
+        reset_count=reset_count,
+        fell_at_reset=node.fell_at_reset,
+    )
+    if verdict is Verdict.CONTRAINDICATED:
+        return standing, max(reset_count, node.fell_at_reset or 0)
+    return standing, None if standing.stands else node.fell_at_reset
+
+
+def shown(appraisal: Appraisal) -> dict[str, Any]:
+    """Return what a node and its operators see of an appraisal."""
+    return {
+        "verdict": appraisal.verdict.value,
+        "findings": [finding.to_json() for finding in appraisal.findings],
+        "trust_vector": dict(appraisal.trust_vector),
+    }
+
+
+def _said(judged: Judged) -> dict[str, Any]:
+    """Return what is kept of a round beside its time and its evidence."""
+    appraisal = judged.appraisal
+    return {
+        **shown(appraisal),
+        "policies": list(appraisal.policy_ids),
+        "policy_sha256": appraisal.policy_digest,
+        "facts_sha256": appraisal.facts_digest,
+        "reference": {"version": judged.reference.version, "sha256": judged.reference.sha256},
+    }
+
+
+def _reason(appraisal: Appraisal) -> str:
+    names = ", ".join(dict.fromkeys(finding.id for finding in appraisal.findings))
+    return f"{appraisal.verdict.value}: {names}"[:500] if names else appraisal.verdict.value

@@ -1,0 +1,136 @@
+"""From evidence to a judgement: steps 1 to 5 of a round (`umec_attest.service.evidence.service`). Changes nothing."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from umec_attest.appraisal import Appraisal, AppraisalCache, appraise, judge_boot
+from umec_attest.clock import ClockState
+from umec_attest.digests import parse_pcr_values
+from umec_attest.quote import VerifiedQuote, verify_quote
+from umec_attest.reference import ReferenceSet
+from umec_attest.service.errors import AssignmentMissing, EvidenceReplayed, NonceSuperseded
+from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
+from umec_attest.service.evidence.keys import known_keys
+from umec_attest.service.evidence.logs import BootLogs, SentLog
+from umec_attest.service.evidence.rules import RoundRules, selection_of
+from umec_attest.service.evidence.schemas import EvidenceRequest
+from umec_attest.service.evidence.state import NodeState
+from umec_attest.service.references.service import FiledReference, ReferenceService
+from umec_core.errors import UmecError
+from umec_policies import PolicySet
+
+__all__ = ["Judge", "Judged", "check_round"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Evidence that is authentic and judged, before it has an effect. Only `Judge` makes one.
+
+    `node` is what the judgement began with, `log_replayed` whether the boot log holds for the quote.
+    """
+
+    node: NodeState
+    now: datetime
+    request: EvidenceRequest
+    challenge: Challenge
+    nonce: bytes
+    quote: VerifiedQuote
+    log: SentLog
+    log_replayed: bool
+    reference: ReferenceSet
+    appraisal: Appraisal
+    evidence_sha256: str
+
+
+def check_round(node: NodeState, challenge: Challenge, nonce: bytes, *, policy: str, pcrs: tuple[int, ...]) -> None:
+    """Refuse an answer that counted already, and one to a challenge of another round, policy or PCR selection (1)."""
+    if nonce == node.answered:
+        raise EvidenceReplayed("the challenge was answered already", advice="ask for a new challenge")
+    if (challenge.round, challenge.policy, challenge.pcrs) != (node.rounds, policy, pcrs):
+        raise NonceSuperseded("the challenge is of another round or policy", advice="ask for a new challenge")
+
+
+class Judge:
+    """Judges evidence by what is filed: keys, boot logs, reference sets, policies."""
+
+    def __init__(
+        self,
+        references: ReferenceService,
+        logs: BootLogs,
+        *,
+        rules: RoundRules,
+        seal: ChallengeSeal,
+        policies: PolicySet,
+    ) -> None:
+        self._references = references
+        self._logs = logs
+        self._rules = rules
+        self._seal = seal
+        self._policies = policies
+        self._boots = AppraisalCache()
+
+    def asked(self, node: NodeState, filed: FiledReference | None, now: datetime) -> tuple[int, ...]:
+        """Return the PCRs that a node is asked for now."""
+        try:
+            return self._rules.asked(self._reference(node, filed, now))
+        except UmecError:  # which `judge` raises where it counts
+            return self._rules.pcrs
+
+    async def judge(
+        self, node: NodeState, filed: FiledReference | None, request: EvidenceRequest, now: datetime
+    ) -> Judged:
+        """Return authentic evidence with its appraisal, or raise why it is none that can be judged."""
+        keys, pcrs = known_keys(node), self.asked(node, filed, now)
+        challenge, nonce = self._seal.open(request.challenge, node=node.id, ak=keys.ak_name, now=now)  # 1
+        check_round(node, challenge, nonce, policy=self._policies.digest, pcrs=pcrs)
+        quote = verify_quote(  # 2
+            attest=request.quote,
+            signature=request.signature,
+            ak=keys.ak,
+            ak_parent=keys.parent,
+            nonce=nonce,
+            selection=selection_of(pcrs),
+            pcrs=parse_pcr_values(request.pcrs),
+        )
+        log = self._logs.of(node, request, quote)  # 3
+        reference = self._reference(node, filed, now)  # 4
+        boot = self._boots.get(log.sha256, quote, reference)
+        if boot is None:
+            outcome = await self._logs.replayed(log, quote)  # 3, unless this very boot was judged before
+            boot = self._boots.put(log.sha256, judge_boot(quote, outcome, reference))
+        # Runtime measurements are judged here, between the boot log and the appraisal of both.
+        appraisal = appraise(  # 5
+            node=node.id,
+            quote=quote,
+            log=boot,
+            reference=reference,
+            policies=self._policies,
+            previous=None if node.clock_state is None else ClockState(**json.loads(node.clock_state)),
+            now=now,
+        )
+        return Judged(
+            node=node,
+            now=now,
+            request=request,
+            challenge=challenge,
+            nonce=nonce,
+            quote=quote,
+            log=log,
+            log_replayed=boot.facts is not None,
+            reference=reference,
+            appraisal=appraisal,
+            evidence_sha256=_digest(request, log),
+        )
+
+    def _reference(self, node: NodeState, filed: FiledReference | None, now: datetime) -> ReferenceSet:
+        if node.image is None:
+            raise AssignmentMissing(f"nobody has said which image {node.id} runs", advice="an operator approves it")
+        return self._references.verified(node.image, filed, now)
+
+
+def _digest(request: EvidenceRequest, log: SentLog) -> str:
+    """Return the SHA-256 (hex) over the evidence: quote, signature and the hash of the boot log, each by its digest."""
+    parts = (hashlib.sha256(request.quote).digest(), hashlib.sha256(request.signature).digest())
+    return hashlib.sha256(b"".join((*parts, bytes.fromhex(log.sha256)))).hexdigest()

@@ -1,0 +1,38 @@
+"""How rounds go: who signs results for whom, which PCRs are asked for, how long things last."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+
+from umec_attest.reference import ReferenceSet
+from umec_attest.tpm.pcr import PcrSelection
+
+__all__ = ["RUNTIME_PCR", "RoundRules", "selection_of"]
+
+RUNTIME_PCR = 10
+"""What the kernel's IMA extends: asked for where the reference set of an image says what may run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRules:
+    """Times of rounds and results; `pcrs` are those of the boot, which every node is asked for."""
+
+    issuer: str
+    audience: str
+    pcrs: tuple[int, ...]
+    round: timedelta
+    silent_rounds: int
+    challenge: timedelta
+    result: timedelta
+
+    def asked(self, reference: ReferenceSet | None) -> tuple[int, ...]:
+        """Return the PCRs that a node is asked for whose image has this reference set (None: has none that holds)."""
+        if reference is None or reference.runtime is None:
+            return self.pcrs
+        return tuple(sorted({*self.pcrs, RUNTIME_PCR}))
+
+
+@lru_cache(maxsize=16)
+def selection_of(pcrs: tuple[int, ...]) -> PcrSelection:
+    """Return the selection of these PCRs in the SHA-256 bank."""
+    return PcrSelection.from_mapping({"sha256": list(pcrs)})
