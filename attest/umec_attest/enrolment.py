@@ -1,39 +1,28 @@
 """Which keys of a TPM a node may be enrolled with: endorsement key, attestation key, node key.
 
-1  EK         follows a template of the EK credential profile; a certificate path or an allow-list vouches for it
+1  EK         follows a template of the EK credential profile; somebody vouches for it: a certificate path, an
+              allow-list, or the identity that the device's maker gave it (`device_identity`)
 2  AK         restricted signing key that never leaves its TPM; its Name goes into MakeCredential
 3  node key   P-256 signing key that never leaves its TPM, certified by the AK for this very enrolment
 """
 
 import hashlib
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from umec_attest.ek_certificate import verify_ek_certificate
-from umec_attest.errors import (
-    AkAttributes,
-    AttestError,
-    CertifyNameMismatch,
-    CertifyNonceMismatch,
-    CertifyTypeMismatch,
-    EkProfile,
-    EkTrustMissing,
-    KeyWeak,
-    NodeKeyAttributes,
-)
-from umec_attest.tpm.algorithms import ALG_AES, ALG_CFB, SIGNING_HASHES, HashAlgorithm
-from umec_attest.tpm.attest import Certified, parse_attest
-from umec_attest.tpm.names import Hierarchy, signer_name
+from umec_attest.certification import verify_certification
+from umec_attest.device_identity import DeviceIdentity, bind_to_ek
+from umec_attest.ek_certificate import EkPolicy, TpmModel, verify_ek_certificate
+from umec_attest.errors import AkAttributes, EkProfile, EkTrustMissing, NodeKeyAttributes
+from umec_attest.key_rules import ORIGIN, check_attestation_key, check_signing_key, spki_of
+from umec_attest.tpm.algorithms import ALG_AES, ALG_CFB, HashAlgorithm
+from umec_attest.tpm.names import Hierarchy
 from umec_attest.tpm.public import Attributes, EccParameters, Public, RsaParameters, Symmetric
-from umec_attest.tpm.signature import Scheme, parse_signature
-from umec_attest.tpm.verify import check_key_strength, verify_signature
+from umec_attest.tpm.signature import Scheme
+from umec_attest.tpm.verify import check_key_strength
+from umec_attest.tpm.weakness import refuse_roca
 
 __all__ = [
     "CertifiedKey",
@@ -48,11 +37,7 @@ __all__ = [
 _P256: Final = 0x0003
 _P384: Final = 0x0004
 
-_ORIGIN: Final = Attributes.FIXED_TPM | Attributes.FIXED_PARENT | Attributes.SENSITIVE_DATA_ORIGIN
-"""Made inside this TPM, and never anywhere else."""
-_AUTHORISATION: Final = Attributes.USER_WITH_AUTH | Attributes.ADMIN_WITH_POLICY | Attributes.NO_DA
-"""How its owner unlocks a key: of no concern to a verifier."""
-_EK_ATTRIBUTES: Final = _ORIGIN | Attributes.ADMIN_WITH_POLICY | Attributes.RESTRICTED | Attributes.DECRYPT
+_EK_ATTRIBUTES: Final = ORIGIN | Attributes.ADMIN_WITH_POLICY | Attributes.RESTRICTED | Attributes.DECRYPT
 
 _POLICY_A: Final = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 _POLICY_B_SHA256: Final = bytes.fromhex("ca3d0a99a2b93906f7a3342414efcfb3a385d44cd1fd459089d19b5071c0b7a0")
@@ -93,7 +78,9 @@ class EndorsedKey:
 
     public: Public
     sha256: str
-    endorsed_by: Literal["certificate", "allow-list"]
+    endorsed_by: Literal["certificate", "allow-list", "device-identity"]
+    model: TpmModel | None = None
+    """What its certificate says about the TPM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +93,7 @@ class CertifiedKey:
 
 def ek_sha256(public: Public) -> str:
     """Return the SHA-256 (hex) of the key's SubjectPublicKeyInfo: how tickets and allow-lists name an EK."""
-    return hashlib.sha256(_spki(public)).hexdigest()
+    return hashlib.sha256(spki_of(public)).hexdigest()
 
 
 def check_ek(
@@ -114,29 +101,34 @@ def check_ek(
     public: Public,
     certificate: bytes | None,
     chain: Sequence[bytes],
-    roots: Sequence[x509.Certificate],
+    policy: EkPolicy,
     now: datetime,
     allow_list: frozenset[str] = frozenset(),
+    device: DeviceIdentity | None = None,
 ) -> EndorsedKey:
     """Check an endorsement key (1).
 
-    `certificate` and `chain` are DER; `allow_list` holds `ek_sha256` values, and is asked only for a TPM that has no
-    certificate: one that is shown must be good. Errors: `EkProfile`, `KeyWeak`, `EkCertificate…`, `EkTrustMissing`.
+    `certificate` and `chain` are DER; one that is shown must be good. `allow_list` holds `ek_sha256` values, and is
+    asked only for a TPM that has no certificate, as is `device`: who relies on it has to see its IAK certify an AK
+    below this EK (`verify_ak_by_iak`). Errors: `EkProfile`, `KeyWeak`, `EkCertificate…`, `EkMakerRefused`,
+    `DeviceIdentityMismatch`, `EkTrustMissing`.
     """
     _check_template(public)  # 1a
-    key = check_key_strength(public)
-    if isinstance(key, rsa.RSAPublicKey):
-        _refuse_roca(key)  # 1b
+    refuse_roca(check_key_strength(public))  # 1b
     fingerprint = ek_sha256(public)
     if certificate is not None:
-        verify_ek_certificate(certificate, chain, spki=_spki(public), roots=roots, now=now)  # 1c
-        return EndorsedKey(public, fingerprint, "certificate")
-    if fingerprint not in allow_list:
-        raise EkTrustMissing(
-            "the TPM shows no EK certificate, and its endorsement key is not on the allow-list",
-            advice=f"If this TPM is to be trusted, allow the endorsement key {fingerprint}.",
-        )
-    return EndorsedKey(public, fingerprint, "allow-list")
+        shown = verify_ek_certificate(certificate, chain, spki=spki_of(public), policy=policy, now=now)  # 1c
+        if device is not None:
+            bind_to_ek(device, shown)
+        return EndorsedKey(public, fingerprint, "certificate", shown.model)
+    if fingerprint in allow_list:
+        return EndorsedKey(public, fingerprint, "allow-list")
+    if device is not None:
+        return EndorsedKey(public, fingerprint, "device-identity")
+    raise EkTrustMissing(
+        "the TPM shows no EK certificate, and its endorsement key is not on the allow-list",
+        advice=f"If this TPM is to be trusted, allow the endorsement key {fingerprint}.",
+    )
 
 
 def check_ak(public: Public) -> Public:
@@ -144,13 +136,7 @@ def check_ak(public: Public) -> Public:
 
     Errors: `AkAttributes`, `KeyWeak`.
     """
-    required = _ORIGIN | Attributes.RESTRICTED | Attributes.SIGN
-    _check_attributes(public, required, AkAttributes)
-    check_key_strength(public)
-    scheme = public.parameters.scheme
-    if scheme is None or scheme.algorithm not in set(Scheme) or scheme.hash_algorithm not in SIGNING_HASHES:
-        raise AkAttributes("an attestation key is bound to RSASSA, RSAPSS or ECDSA with a SHA-2 hash")
-    return public
+    return check_attestation_key(public, AkAttributes)
 
 
 def check_node_key(public: Public) -> Public:
@@ -158,14 +144,13 @@ def check_node_key(public: Public) -> Public:
 
     Errors: `NodeKeyAttributes`, `KeyWeak`.
     """
-    _check_attributes(public, _ORIGIN | Attributes.SIGN, NodeKeyAttributes)
+    check_signing_key(public, ORIGIN | Attributes.SIGN, NodeKeyAttributes)
     parameters = public.parameters
     if not isinstance(parameters, EccParameters) or parameters.curve != _P256:
         raise NodeKeyAttributes("a node key is on P-256")
     scheme = parameters.scheme
     if scheme is not None and (scheme.algorithm, scheme.hash_algorithm) != (Scheme.ECDSA, _SHA256):
         raise NodeKeyAttributes("a node key signs by ECDSA with SHA-256")
-    check_key_strength(public)
     return public
 
 
@@ -184,28 +169,17 @@ def verify_certify(
     The Qualified Name of the node key is not compared: its attributes bind it to the TPM, under whichever parent.
     Errors: `TpmInvalid`, `Certify…`, `NodeKeyAttributes`, `SignatureRefused`.
     """
-    parsed, parsed_signature = parse_attest(attest), parse_signature(signature)
-    if not isinstance(parsed.attested, Certified):
-        raise CertifyTypeMismatch("the TPM signed something else than the certification of a key")
-    if not qualifying or not hmac.compare_digest(parsed.extra_data, qualifying):
-        raise CertifyNonceMismatch("the certification answers another enrolment")
-    if parsed.qualified_signer != signer_name(ak, ak_parent):
-        raise CertifyNameMismatch("the certification is by another key than the attestation key under its parent")
     check_node_key(node_key)
-    if not hmac.compare_digest(parsed.attested.name, node_key.name()):
-        raise CertifyNameMismatch("the certification is about another key")
-    verify_signature(ak, parsed_signature, attest)
+    verify_certification(
+        attest=attest,
+        signature=signature,
+        signer=ak,
+        signer_parent=ak_parent,
+        subject=node_key,
+        subject_parent=None,
+        qualifying=qualifying,
+    )
     return CertifiedKey(node_key, node_key.name())
-
-
-def _check_attributes(public: Public, required: Attributes, error: type[AttestError]) -> None:
-    missing, forbidden = required & ~public.attributes, public.attributes & ~required & ~_AUTHORISATION
-    if missing or forbidden:
-        raise error(f"object attributes: missing {missing!r}, forbidden {forbidden!r}")
-    if public.name_algorithm not in SIGNING_HASHES:
-        raise error(f"the Name must use SHA-2, not {public.name_algorithm.label}")
-    if public.parameters.symmetric is not None:
-        raise error("a signing key has no symmetric algorithm")
 
 
 def _check_template(public: Public) -> None:
@@ -219,23 +193,3 @@ def _check_template(public: Public) -> None:
     found = _Template(public.name_algorithm, public.attributes, public.auth_policy, parameters.symmetric, key)
     if found not in _TEMPLATES:
         raise EkProfile("the endorsement key follows no template of the EK credential profile that we know")
-
-
-def _spki(public: Public) -> bytes:
-    return public.key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _refuse_roca(key: rsa.RSAPublicKey) -> None:
-    """1b. CVE-2017-15361: moduli of weak primes lie in the subgroup of 65537 modulo each of these primes."""
-    modulus = key.public_numbers().n
-    if all(modulus % prime in subgroup for prime, subgroup in _ROCA_SUBGROUPS.items()):
-        raise KeyWeak("the modulus has the structure of CVE-2017-15361 (ROCA)")
-
-
-def _subgroup(prime: int) -> frozenset[int]:
-    return frozenset(pow(65537, exponent, prime) for exponent in range(prime - 1))
-
-
-_ROCA_SUBGROUPS: Final = {
-    prime: _subgroup(prime) for prime in (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
-}

@@ -4,7 +4,7 @@
     ├── TpmInvalid              tpm-invalid               bytes that are no TPM structure of the kind they claim to be
     ├── QuoteRefused            quote-*, pcr-*            a quote that does not prove what was asked for
     ├── SignatureRefused        signature-*, key-weak     a signature, or a key, that proves nothing
-    ├── EnrolmentRefused        ek-*, ak-*, certify-*, …  a key that is not what enrolment demands
+    ├── EnrolmentRefused        ek-*, ak-*, certify-*, device-*, …  a key that is not what enrolment demands
     ├── BootLogRefused          bootlog-*                 a boot log that cannot be believed
     ├── ImaRefused              ima-*                     a list of runtime measurements that cannot be believed
     ├── ReferenceRefused        reference-*               a reference set that may not be used
@@ -32,13 +32,22 @@ __all__ = [
     "CertifyNameMismatch",
     "CertifyNonceMismatch",
     "CertifyTypeMismatch",
+    "DeviceCertificateExpired",
+    "DeviceCertificateInvalid",
+    "DeviceCertificateMismatch",
+    "DeviceCertificatePath",
+    "DeviceIdentityMismatch",
     "EkCertificateExpired",
     "EkCertificateInvalid",
+    "EkCertificateMalformed",
     "EkCertificateMismatch",
     "EkCertificatePath",
+    "EkMakerRefused",
     "EkProfile",
     "EkTrustMissing",
     "EnrolmentRefused",
+    "IakAttributes",
+    "IdevidAttributes",
     "ImaAggregateMismatch",
     "ImaInvalid",
     "ImaRefused",
@@ -176,6 +185,12 @@ class EkCertificateInvalid(EnrolmentRefused):
     code = "ek-certificate-invalid"
 
 
+class EkCertificateMalformed(EkCertificateInvalid):
+    """An EK certificate, or one of its chain, whose bytes are no certificate; some vendors' are not."""
+
+    code = "ek-certificate-malformed"
+
+
 class EkCertificatePath(EnrolmentRefused):
     """An EK certificate that no configured root vouches for."""
 
@@ -192,6 +207,54 @@ class EkCertificateMismatch(EnrolmentRefused):
     """The EK certificate is about another key."""
 
     code = "ek-certificate-mismatch"
+
+
+class EkMakerRefused(EnrolmentRefused):
+    """An EK certificate of a maker of software TPMs, which are for tests."""
+
+    code = "ek-maker-refused"
+
+
+class DeviceCertificateInvalid(EnrolmentRefused):
+    """A certificate of an IAK or IDevID, or one of its chain, that is malformed or of another kind."""
+
+    code = "device-certificate-invalid"
+
+
+class DeviceCertificatePath(EnrolmentRefused):
+    """A certificate of an IAK or IDevID that no configured root of device makers vouches for."""
+
+    code = "device-certificate-path"
+
+
+class DeviceCertificateExpired(EnrolmentRefused):
+    """A certificate of the path of an IAK or IDevID is not valid now."""
+
+    code = "device-certificate-expired"
+
+
+class DeviceCertificateMismatch(EnrolmentRefused):
+    """The certificate of an IAK or IDevID is about another key."""
+
+    code = "device-certificate-mismatch"
+
+
+class DeviceIdentityMismatch(EnrolmentRefused):
+    """What a node shows of its device's identity is about two devices, or about one with another TPM."""
+
+    code = "device-identity-mismatch"
+
+
+class IakAttributes(EnrolmentRefused):
+    """An initial attestation key that could sign something else than what its TPM says."""
+
+    code = "iak-attributes"
+
+
+class IdevidAttributes(EnrolmentRefused):
+    """An initial device identity key that could leave its TPM."""
+
+    code = "idevid-attributes"
 
 
 class EkTrustMissing(EnrolmentRefused):

@@ -25,8 +25,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from fastapi import APIRouter, Header, Request
 
+from umec_attest.certificates import TrustStore, load_certificate
 from umec_attest.credential import make_credential
 from umec_attest.digests import parse_pcr_values
+from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import check_ak, check_ek, verify_certify
 from umec_attest.quote import verify_quote
 from umec_attest.testing.node import DEFAULT_PCRS
@@ -163,7 +165,7 @@ class Standin:
                 public=ek,
                 certificate=base64.b64decode(body["ek_certificate"]),
                 chain=[base64.b64decode(one) for one in body["ek_chain"]],
-                roots=self._pending["roots"],
+                policy=self._pending["policy"],
                 now=datetime.now(UTC),  # noqa: TID251
             ).public
             secret = os.urandom(32)
@@ -306,7 +308,8 @@ class Standin:
         return claims["sub"], proof
 
     def trust_tpms_of(self, root: x509.Certificate) -> None:
-        self._pending["roots"] = [root]
+        trusted = TrustStore((load_certificate(root.public_bytes(Encoding.DER), tolerate=False),))
+        self._pending["policy"] = EkPolicy(trusted, software_tpms=True)
 
 
 def _key(public: Public) -> ec.EllipticCurvePublicKey:

@@ -169,6 +169,7 @@ class Site:
             database=f"sqlite+aiosqlite:///{self.folder}/attest.db",
             ca_sha256=self.server_ca.sha256,
             ek_roots=roots,
+            software_tpms=True,
             reference_signers=(signer,),
             round_seconds=1.0,
             silent_rounds=10,

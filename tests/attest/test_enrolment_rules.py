@@ -7,8 +7,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from umec_attest import enrolment
+from umec_attest.certificates import TrustStore
 from umec_attest.credential import make_credential
+from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import check_ak, check_ek, check_node_key, ek_sha256, verify_certify
+from umec_attest.tpm import weakness
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.public import Attributes, SchemeChoice, Symmetric
 from umec_attest.tpm.signature import Scheme
@@ -36,7 +39,7 @@ def allowed(public, now, **changes):
     arguments = {
         "certificate": None,
         "chain": (),
-        "roots": (),
+        "policy": EkPolicy(TrustStore(())),
         "now": now,
         "allow_list": frozenset({ek_sha256(public)}),
     }
@@ -100,7 +103,7 @@ def test_small_keys_are_outside_the_profile(kit, refused):
 def test_roca(ek, kit, refused):
     """A modulus that is a power of 65537 modulo each of the primes; 1 is such a power, so 1 modulo their product."""
     product = 1
-    for prime in enrolment._ROCA_SUBGROUPS:
+    for prime in weakness._SUBGROUPS:
         product *= prime
     good = int.from_bytes(ek.parameters.modulus, "big")
     modulus = good - good % product + 1

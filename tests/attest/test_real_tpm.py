@@ -3,13 +3,16 @@
 import secrets
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from tpm2_pytss import ESAPI
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPMA_OBJECT
 from tpm2_pytss.types import TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT, TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
 
 from umec_attest.appraisal import Verdict, appraise
 from umec_attest.bootlog import parse_boot_log, verify_boot_log
+from umec_attest.certificates import TrustStore, load_certificate
 from umec_attest.credential import make_credential
+from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import check_ak, check_ek, check_node_key, verify_certify
 from umec_attest.errors import BootLogRefused
 from umec_attest.predict import predict
@@ -37,14 +40,16 @@ def node(device):
 
 def test_enrolment_with_a_manufactured_tpm(node, kit):
     ek, ak, node_key = (parse_public(data) for data in (node.ek_public, node.ak_public, node.node_key_public))
+    root = node.device.authority.root.public_bytes(Encoding.DER)
     endorsed = check_ek(
         public=ek,
         certificate=node.ek_certificate,
         chain=node.ek_chain,
-        roots=[node.device.authority.root],
+        policy=EkPolicy(TrustStore((load_certificate(root, tolerate=False),)), software_tpms=True),
         now=kit.NOW,
     )
     assert (endorsed.endorsed_by, endorsed.sha256) == ("certificate", node.ek_sha256)
+    assert endorsed.model.maker == "id:00001014"
     check_ak(ak)
     check_node_key(node_key)
     secret = secrets.token_bytes(32)

@@ -107,6 +107,7 @@ class World:
             "database": f"sqlite+aiosqlite:///{folder}/attest.db",
             "ca_sha256": "ab" * 32,
             "ek_roots": roots,
+            "software_tpms": True,
             "reference_signers": (signer,),
         }
         self.settings = AttestSettings(**{**values, **changes})

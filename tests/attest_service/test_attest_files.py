@@ -15,7 +15,7 @@ from umec_attest.errors import NodeKeyAttributes
 from umec_attest.service.evidence.challenge import ChallengeSeal
 from umec_attest.service.evidence.keys import known_keys
 from umec_attest.service.tables import NodeRow
-from umec_attest.service.trust import TrustFileInvalid, load_roots, load_signers
+from umec_attest.service.trust import TrustFileInvalid, load_bundle, load_signers
 from umec_attest.service.wire import MAX_BLOB, Blob
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.public import Attributes, EccParameters, Public, RsaParameters
@@ -38,11 +38,11 @@ def test_other_kinds_of_signers_are_refused(tmp_path: Path, key: Any) -> None:
 
 def test_roots_are_a_folder_of_certificates(tmp_path: Path) -> None:
     file = tmp_path / "root.pem"
-    assert load_roots(tmp_path) == ()
+    assert load_bundle(tmp_path).anchors == ()
     file.write_bytes(b"no certificate")
     for wrong in (tmp_path, file, tmp_path / "missing"):
         with pytest.raises(TrustFileInvalid) as refused:
-            load_roots(wrong)
+            load_bundle(wrong)
         assert refused.value.code == "trust-file-invalid"
 
 

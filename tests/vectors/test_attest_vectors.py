@@ -4,15 +4,13 @@ import hashlib
 import json
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from umec_attest.bootlog import claimed_facts, extract_facts, parse_boot_log, replay, verify_boot_log
 from umec_attest.bootlog.efi import parse_variable
 from umec_attest.bootlog.event_types import EV_EFI_VARIABLE_DRIVER_CONFIG, EV_NO_ACTION, EV_SEPARATOR
-from umec_attest.ek_certificate import verify_ek_certificate
 from umec_attest.enrolment import check_ak
-from umec_attest.errors import AttestError, BootLogRefused, EnrolmentRefused
+from umec_attest.errors import AttestError, BootLogRefused
 from umec_attest.ima import parse_ima
 from umec_attest.offline import EvidencePieces, check_consistency, parse_key
 from umec_attest.predict.model import predict_boot_applications, predict_secure_boot
@@ -376,24 +374,3 @@ def test_a_quote_of_tpm2_tools(attest):
     for change in ({"attest": flipped}, {"nonce": b"a" + arguments["nonce"][1:]}, {"pcrs": {SHA256: {16: bytes(32)}}}):
         with pytest.raises(AttestError):
             verify_quote_unanchored(**(arguments | change))
-
-
-# --- certificates ---------------------------------------------------------------------------------------------------
-
-
-def loaded(pem):
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError:
-        return None
-
-
-def test_vendor_certificates_load_or_are_refused_without_a_crash(attest):
-    store = sorted((attest / "keylime/tpm_cert_store").glob("*.pem"))
-    assert len(store) >= 50
-    roots = [root for path in store if (root := loaded(path.read_bytes())) is not None]
-    assert len(store) - len(roots) == 7  # Nuvoton's seven are malformed
-    now = roots[0].not_valid_before_utc.replace(year=2026)
-    for path in sorted((attest / "keylime/certs").glob("*.der")):
-        with pytest.raises(EnrolmentRefused):
-            verify_ek_certificate(path.read_bytes(), [], spki=b"another key", roots=roots, now=now)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy import text
 
+from umec_attest.ek_certificate import EkPolicy
 from umec_attest.service.access import Access
 from umec_attest.service.enrolments.endpoints import enrolments_router
 from umec_attest.service.enrolments.service import EnrolmentService
@@ -32,7 +33,7 @@ from umec_attest.service.tables import AuditRow
 from umec_attest.service.tending import Tending
 from umec_attest.service.tickets.endpoints import tickets_router
 from umec_attest.service.tickets.service import TicketService
-from umec_attest.service.trust import load_roots, load_signers
+from umec_attest.service.trust import load_bundle, load_signers
 from umec_attest.service.vault.cabinet import KEY_SIZE, Cabinet
 from umec_attest.service.vault.endpoints import secrets_router
 from umec_attest.service.vault.service import SecretService
@@ -97,7 +98,7 @@ class AttestService:
         `tokens` verifies access tokens for the audience `settings.issuer`; `policies` is the appraisal policy set, the
         default one if None. Raises `StoreUrlInvalid`, `TrustFileInvalid`, `KeyFileExposed`, `PolicyInvalid`.
         """
-        roots, signers = load_roots(settings.ek_roots), load_signers(settings.reference_signers)
+        endorsements, signers = _endorsements(settings), load_signers(settings.reference_signers)
         keys = _Keys(
             verifier=load_or_create_key(settings.state / "verifier.key"),
             audit=load_or_create_key(settings.state / "audit.key"),
@@ -137,7 +138,7 @@ class AttestService:
             audit,
             ledger,
             refusals,
-            roots=roots,
+            endorsements=endorsements,
             allow_list=settings.ek_allow_list,
             activation=timedelta(seconds=settings.activation_seconds),
             clock=clock,
@@ -205,6 +206,12 @@ def _rules(settings: AttestSettings) -> RoundRules:
         challenge=timedelta(seconds=settings.challenge_seconds),
         result=timedelta(seconds=settings.result_seconds),
     )
+
+
+def _endorsements(settings: AttestSettings) -> EkPolicy:
+    tolerate = settings.malformed_ek_certificates == "tolerate"
+    store = load_bundle(settings.ek_roots, tolerate=tolerate)
+    return EkPolicy(store, tolerate_malformed=tolerate, software_tpms=settings.software_tpms)
 
 
 def _audit_router(audit: AuditLog, store: Store, access: Access) -> APIRouter:

@@ -1,7 +1,7 @@
 """What the attestation service is told once, at its start."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,12 @@ class AttestSettings(BaseModel):
     ca_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 (hex) over the DER of the CA that the management listener's certificate leads to: tickets pin it."""
     ek_roots: Path | None = None
-    """Folder of root certificates of TPM vendors (PEM or DER); None: only EKs named by tickets or the allow-list."""
+    """Folder of certificates of TPM vendors (PEM or DER): roots, and intermediates that lead to them; what lies in its
+    sub-folder `anchors` is a root, too. None: only EKs named by tickets or the allow-list."""
+    malformed_ek_certificates: Literal["refuse", "tolerate"] = "refuse"
+    """Whether certificates with the known mistakes of some vendors (`umec_attest.certificates.der`) are read."""
+    software_tpms: bool = False
+    """Whether makers of software TPMs are believed, whose certificates lead to a root: for tests and demonstrations."""
     ek_allow_list: frozenset[str] = frozenset()
     """`ek_sha256` of TPMs without EK certificate that may enrol without a ticket."""
     reference_signers: tuple[Path, ...] = ()

@@ -1,18 +1,28 @@
-"""What the service trusts from files: roots of TPM vendors, and the signers of reference sets."""
+"""What the service trusts from files: roots of the makers of TPMs and devices, and the signers of reference sets."""
 
+import base64
+import binascii
+import re
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from umec_attest.certificates.certificate import Certificate, CertificateMalformed, load_certificate
+from umec_attest.certificates.path import TrustStore, sort_bundle
 from umec_core.errors import Invalid
 
-__all__ = ["TrustFileInvalid", "load_roots", "load_signers"]
+__all__ = ["TrustFileInvalid", "load_bundle", "load_signers"]
 
 MAX_FILE: Final = 1024 * 1024
 """Bytes of a file with certificates; a bundle of all vendors has some hundred KB."""
+
+ANCHORS: Final = "anchors"
+"""The folder in a bundle whose certificates end a path though another authority signed them."""
+
+_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 class TrustFileInvalid(Invalid):
@@ -21,14 +31,19 @@ class TrustFileInvalid(Invalid):
     code = "trust-file-invalid"
 
 
-def load_roots(folder: Path | None) -> tuple[x509.Certificate, ...]:
-    """Return the certificates of all files in a folder (PEM with one or more, or DER); raises `TrustFileInvalid`."""
+def load_bundle(folder: Path | None, *, tolerate: bool = False) -> TrustStore:
+    """Return the certificates of all files in a folder (PEM with one or more, or DER).
+
+    Those that name themselves as issuer are roots, as are all in its sub-folder `anchors`; the others only help to
+    build a path to a root. `tolerate` reads vendors' malformed certificates, too. Raises `TrustFileInvalid`.
+    """
     if folder is None:
-        return ()
+        return TrustStore(())
     if not folder.is_dir():
-        raise TrustFileInvalid(f"{folder} is not a folder of root certificates")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return tuple(certificate for path in files for certificate in _certificates(path))
+        raise TrustFileInvalid(f"{folder} is not a folder of certificates")
+    anchors = folder / ANCHORS
+    more = _folder(anchors, tolerate=tolerate) if anchors.is_dir() else []
+    return sort_bundle(_folder(folder, tolerate=tolerate), anchors=more)
 
 
 def load_signers(files: tuple[Path, ...]) -> tuple[EllipticCurvePublicKey, ...]:
@@ -36,14 +51,29 @@ def load_signers(files: tuple[Path, ...]) -> tuple[EllipticCurvePublicKey, ...]:
     return tuple(_signer(path) for path in files)
 
 
-def _certificates(path: Path) -> list[x509.Certificate]:
+def _folder(folder: Path, *, tolerate: bool) -> list[Certificate]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [certificate for path in files for certificate in _certificates(path, tolerate=tolerate)]
+
+
+def _certificates(path: Path, *, tolerate: bool) -> list[Certificate]:
     try:
         data = path.read_bytes()[:MAX_FILE]
-        if b"-----BEGIN CERTIFICATE-----" in data:
-            return x509.load_pem_x509_certificates(data)
-        return [x509.load_der_x509_certificate(data)]
-    except (OSError, ValueError) as error:
+        return [load_certificate(der, tolerate=tolerate) for der in _encoded(data)]
+    except CertificateMalformed as error:
+        advice = None if tolerate else 'Vendors\' malformed ones: attest.malformed_ek_certificates = "tolerate".'
+        raise TrustFileInvalid(f"{path} holds a malformed certificate: {error}", advice=advice) from error
+    except (OSError, binascii.Error) as error:
         raise TrustFileInvalid(f"{path} holds no certificate in PEM or DER") from error
+
+
+def _encoded(data: bytes) -> list[bytes]:
+    if _BEGIN not in data:
+        return [data]
+    found = [base64.b64decode(b"".join(text.split()), validate=True) for text in _PEM.findall(data)]
+    if len(found) != data.count(_BEGIN):
+        raise binascii.Error("a certificate in PEM without an end")
+    return found
 
 
 def _signer(path: Path) -> EllipticCurvePublicKey:

@@ -77,6 +77,8 @@ def _welcome(settings: "SiteSettings", credential: Path) -> str:
         lines.append("warning     attest.reference_signers is not set: no node can become trusted")
     if settings.attest.ek_roots is None:
         lines.append("warning     attest.ek_roots is not set: no EK certificate is believed")
+    if settings.attest.software_tpms:
+        lines.append("warning     attest.software_tpms is set: makers of software TPMs are believed, as in a test")
     if not settings.netd:
         lines.append("note        no [[netd]] is configured: this machine is no MEC host")
     lines.append(

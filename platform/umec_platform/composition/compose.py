@@ -253,6 +253,8 @@ class _Builder:
                 database=options.database or f"sqlite+aiosqlite:///{state / 'attest.db'}",
                 ca_sha256=_fingerprint(self._tls.ca),
                 ek_roots=options.ek_roots,
+                malformed_ek_certificates=options.malformed_ek_certificates,
+                software_tpms=options.software_tpms,
                 ek_allow_list=options.ek_allow_list,
                 reference_signers=options.reference_signers,
                 pcrs=options.pcrs,

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -56,6 +56,10 @@ class AttestOptions(_Strict):
     """PEM public keys whose reference sets are believed. Without one, no node can become trusted."""
     ek_roots: Path | None = None
     """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
+    malformed_ek_certificates: Literal["refuse", "tolerate"] = "refuse"
+    """Whether the malformed certificates of some makers (ST, Nuvoton) are read."""
+    software_tpms: bool = False
+    """Whether makers of software TPMs are believed: for tests and demonstrations."""
     ek_allow_list: frozenset[str] = frozenset()
     """`ek_sha256` of TPMs without certificate that may enrol without a ticket."""
     pcrs: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)

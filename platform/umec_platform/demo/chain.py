@@ -143,6 +143,7 @@ def start_site(this: Run) -> None:
         "round_seconds": ROUND_SECONDS,
         "reference_signers": [signer],
         "ek_roots": str(this.folder / "ek-roots"),
+        "software_tpms": True,
     }
     broken = sabotage.prepare(this)
     broken["identity"] = {"token_seconds": patience.LIFE_SECONDS} | broken.get("identity", {})

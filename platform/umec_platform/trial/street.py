@@ -73,6 +73,7 @@ def _settings(run: Run, signer: Path) -> str:
             "round_seconds": ROUND_SECONDS,
             "reference_signers": [str(signer)],
             "ek_roots": str(run.folder / "ek-roots"),
+            "software_tpms": True,
         },
         "[[netd]]": {
             "node": NODE.name,

@@ -10,15 +10,14 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cryptography import x509
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.credential import make_credential
+from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import EndorsedKey, check_ak, check_ek, check_node_key, ek_sha256, verify_certify
 from umec_attest.service.enrolments.schemas import ActivationRequest, EnrolmentRequest
 from umec_attest.service.errors import (
@@ -69,7 +68,7 @@ class EnrolmentService:
         ledger: StandingLedger,
         refusals: Refusals,
         *,
-        roots: Sequence[x509.Certificate],
+        endorsements: EkPolicy,
         allow_list: frozenset[str],
         activation: timedelta,
         clock: Clock,
@@ -78,7 +77,7 @@ class EnrolmentService:
         self._audit = audit
         self._ledger = ledger
         self._refusals = refusals
-        self._roots = roots
+        self._endorsements = endorsements
         self._allow_list = allow_list
         self._activation = activation
         self._clock = clock
@@ -224,7 +223,7 @@ class EnrolmentService:
             public=ek,
             certificate=request.ek_certificate,
             chain=request.ek_chain,
-            roots=self._roots,
+            policy=self._endorsements,
             now=now,
             allow_list=self._allow_list | named,
         )
