@@ -16,6 +16,7 @@ __all__ = [
     "NodeRow",
     "PresenceRow",
     "ReferenceRow",
+    "SecretRow",
     "StandingRow",
     "TicketRow",
 ]
@@ -148,6 +149,23 @@ class ReferenceRow(Base):
     sha256: Mapped[str]
     expires_at: Mapped[datetime]
     installed_at: Mapped[datetime]
+
+
+class SecretRow(Base):
+    """A secret that an operator stored for the TPM of a node; `kept` is encrypted (`vault.cabinet`)."""
+
+    __tablename__ = "secret"
+
+    node: Mapped[str] = mapped_column(ForeignKey("node.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    ek_sha256: Mapped[str]
+    degraded: Mapped[bool]
+    kept: Mapped[bytes]
+    set_by: Mapped[str]
+    set_at: Mapped[datetime]
+    releases: Mapped[int]
+    released_at: Mapped[datetime | None]
 
 
 class AuditRow(AuditMixin, Base):

@@ -5,8 +5,8 @@ from alembic import op
 
 from umec_core.store import Timestamp
 
-revision = "attest_0004"
-down_revision = "attest_0003"
+revision = "attest_0005"
+down_revision = "attest_0004"
 branch_labels = None
 depends_on = None
 
