@@ -26,9 +26,14 @@ __all__ = [
     "BootLogDataMismatch",
     "BootLogEmpty",
     "BootLogInvalid",
+    "BootLogOtherRegisters",
+    "BootLogPadded",
     "BootLogRefused",
     "BootLogReplayMismatch",
+    "BootLogSha1Only",
     "BootLogTooLarge",
+    "BootLogVendorInfoSize",
+    "CanonicalLogInvalid",
     "CertifyNameMismatch",
     "CertifyNonceMismatch",
     "CertifyTypeMismatch",
@@ -49,9 +54,12 @@ __all__ = [
     "IakAttributes",
     "IdevidAttributes",
     "ImaAggregateMismatch",
+    "ImaCheckpointOutdated",
+    "ImaEmpty",
     "ImaInvalid",
     "ImaRefused",
     "ImaReplayMismatch",
+    "ImaTemplateUnknown",
     "ImageFolderInvalid",
     "KeyWeak",
     "NodeKeyAttributes",
@@ -75,6 +83,8 @@ __all__ = [
     "SignatureRefused",
     "SignatureSchemeRefused",
     "TpmInvalid",
+    "UserspaceLogInvalid",
+    "UserspaceLogTooLarge",
 ]
 
 
@@ -322,6 +332,30 @@ class BootLogEmpty(BootLogInvalid):
     code = "bootlog-empty"
 
 
+class BootLogPadded(BootLogInvalid):
+    """A log with nothing but padding behind its last event, where nobody said that there may be some."""
+
+    code = "bootlog-padded"
+
+
+class BootLogVendorInfoSize(BootLogInvalid):
+    """A Spec ID event that ends before its vendorInfo: a quirk of some firmware, to be excused for it or not at all."""
+
+    code = "bootlog-vendor-info-size"
+
+
+class BootLogSha1Only(BootLogRefused):
+    """A log whose only digests are SHA-1: it can be shown, and proves nothing."""
+
+    code = "bootlog-sha1-only"
+
+
+class BootLogOtherRegisters(BootLogRefused):
+    """A log of other registers than the PCRs of a TPM, those of confidential computing."""
+
+    code = "bootlog-other-registers"
+
+
 class BootLogReplayMismatch(BootLogRefused):
     """A log whose replay does not give the quoted PCR values."""
 
@@ -332,6 +366,25 @@ class BootLogDataMismatch(BootLogRefused):
     """An event whose digest is not of its data, though events of its kind always hash it."""
 
     code = "bootlog-data-mismatch"
+
+
+class UserspaceLogInvalid(BootLogInvalid):
+    """A log of what userspace measured that is not well-formed."""
+
+    code = "userspace-log-invalid"
+
+
+class UserspaceLogTooLarge(UserspaceLogInvalid):
+    """A log of what userspace measured that is beyond the limits."""
+
+    code = "userspace-log-too-large"
+    kind = Kind.TOO_LARGE
+
+
+class CanonicalLogInvalid(BootLogInvalid):
+    """A canonical event log (CEL) that is not well-formed, or beyond the limits."""
+
+    code = "canonical-log-invalid"
 
 
 # --- runtime measurements -------------------------------------------------------------------------------------------
@@ -348,6 +401,24 @@ class ImaInvalid(ImaRefused):
 
     code = "ima-invalid"
     kind = Kind.INVALID
+
+
+class ImaEmpty(ImaInvalid):
+    """A list without a measurement: it proves nothing, so it is not a good one."""
+
+    code = "ima-empty"
+
+
+class ImaTemplateUnknown(ImaInvalid):
+    """An entry whose template no kernel that we know writes: nobody can say what it measures."""
+
+    code = "ima-template-unknown"
+
+
+class ImaCheckpointOutdated(ImaRefused):
+    """A checkpoint of another boot, of another runtime policy or of another bank: the list is needed from its start."""
+
+    code = "ima-checkpoint-outdated"
 
 
 class ImaReplayMismatch(ImaRefused):
