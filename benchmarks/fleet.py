@@ -24,7 +24,6 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import uvloop
@@ -36,7 +35,6 @@ from umec_attest.testing.fleet.keys import make_keys
 from umec_attest.testing.fleet.node import Boot, SimulatedNode
 from umec_attest.testing.fleet.verifier import FleetVerifier
 from umec_attest.testing.image import make_image
-from umec_core.audit import verify_export
 from umec_core.telemetry import configure_logging
 from umec_core.testing import temporary_postgresql
 
@@ -179,10 +177,7 @@ class Run:
         """Open the database as the next start would, and compare it with what the nodes were told."""
         service = await self.site.open()
         try:
-            transport = httpx.ASGITransport(self.site.application(service))
-            async with httpx.AsyncClient(transport=transport, base_url=self.site.settings.management_url) as client:
-                log = await self._audited(client)
-                verify_export(log, service.audit_public_key)
+            log = await self.site.audit_log(service)
             written = await self.site.rounds()
             standings = Counter(await self.site.standings())
         finally:
@@ -202,17 +197,6 @@ class Run:
             at_most("nodes of whose verdicts not all are in the database", lost, "", 0),
             at_most("evidence that was refused", tally.refused.total() - tally.counted, "", 0),
         ]
-
-    async def _audited(self, client: httpx.AsyncClient) -> dict[str, Any]:
-        """Return the whole audit log."""
-        entries: list[dict[str, Any]] = []
-        while True:
-            headers = self.site.token("attest:admin")
-            answer = await client.get("/attest/v1/audit", params={"after": len(entries)}, headers=headers)
-            page = answer.raise_for_status().json()
-            entries += page["entries"]
-            if "next" not in page:
-                return {**page, "entries": entries}
 
 
 def measure(given: Namespace) -> list[Row]:

@@ -77,7 +77,7 @@ class SimulatedNode:
         self.keys = keys
         self.clock = clock
         self._saved = clock.clock
-        self._booted = boot
+        self.booted = boot
         self.signer = structures.qualified_signer(keys.ak_public, keys.ek_public)
         self._boot(boot)
 
@@ -141,8 +141,8 @@ class SimulatedNode:
         return body
 
     def _boot(self, boot: Boot | None) -> None:
-        booted = self._booted if boot is None else boot
-        self._booted = booted
+        booted = self.booted if boot is None else boot
+        self.booted = booted
         self.pcrs = dict(booted.pcrs)
         self.log = booted.log
 

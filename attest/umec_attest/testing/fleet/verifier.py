@@ -23,6 +23,7 @@ from umec_attest.service.tables import NodeRow
 from umec_attest.testing.fleet.node import Boot, SimulatedNode
 from umec_attest.testing.node import DEFAULT_PCRS
 from umec_attest.tpm.algorithms import HashAlgorithm
+from umec_core.audit import verify_export
 from umec_core.clock import Clock, system_clock
 from umec_core.http import create_app
 from umec_core.jose import KeySet, sign_jwt
@@ -121,6 +122,22 @@ class FleetVerifier:
                 "/attest/v1/reference-sets", content=envelope, headers=self.token("attest:admin")
             )
             answer.raise_for_status()
+
+    async def audit_log(self, service: AttestService) -> dict[str, Any]:
+        """Return the whole audit log as one export; raises what says that it does not verify."""
+        entries: list[dict[str, Any]] = []
+        transport = httpx.ASGITransport(self.application(service))
+        async with httpx.AsyncClient(transport=transport, base_url=self.settings.management_url) as client:
+            while True:
+                headers = self.token("attest:admin")
+                answer = await client.get("/attest/v1/audit", params={"after": len(entries)}, headers=headers)
+                page = answer.raise_for_status().json()
+                entries += page["entries"]
+                if "next" not in page:
+                    break
+        log = {**page, "entries": entries}
+        verify_export(log, service.audit_public_key)
+        return log
 
     async def rounds(self) -> dict[str, int]:
         """Return how many rounds are written down for each node."""
