@@ -190,13 +190,77 @@ def test_what_is_no_ek_certificate(pki, refused):
     for broken in (
         {"purpose": None},
         {"purpose": other_purpose},
-        {"usage": None},
-        {"usage": usage(digital_signature=True)},
-        {"usage": usage(key_encipherment=True, key_cert_sign=True)},
+        {"constraints": None},
         {"constraints": x509.BasicConstraints(ca=True, path_length=None)},
     ):
         with refused("ek-certificate-invalid"):
             pki.verify(ek=pki.ek(**broken))
+    both = x509.ExtendedKeyUsage([*other_purpose, EK_PURPOSE])
+    pki.verify(ek=pki.ek(purpose=both))
+
+
+@pytest.mark.parametrize(
+    ("curve", "good"), [(False, {"key_encipherment": True}), (True, {"key_agreement": True})], ids=["rsa", "ecc"]
+)
+def test_key_usage_goes_by_the_type_of_the_key(pki, kit, refused, curve, good):
+    if curve:
+        pki.keys["ek"] = kit.ec_key(name="ek")
+    pki.verify(ek=pki.ek(usage=usage(**good)))
+    pki.verify(ek=pki.ek(usage=usage(**good, data_encipherment=True)))
+    other = {"key_encipherment": True} if curve else {"key_agreement": True}
+    for wrong in (
+        None,
+        usage(),
+        usage(**other),
+        *(
+            usage(**good, **{flag: True})
+            for flag in ("digital_signature", "content_commitment", "key_cert_sign", "crl_sign")
+        ),
+    ):
+        with refused("ek-certificate-invalid"):
+            pki.verify(ek=pki.ek(usage=wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        tpm_name(maker=None),
+        tpm_name(model=None),
+        tpm_name(version=None),
+        tpm_name("id:53544D20", "ST33", "id:1", ("2.23.133.2.1", "id:49465800")),
+        tpm_name(maker="STM"),
+        tpm_name(maker="id:53544D2"),
+        tpm_name(maker="id:53544D200"),
+        tpm_name(maker="id:5354 D20"),
+        tpm_name(None, None, None),
+    ],
+)
+def test_a_certificate_that_does_not_name_its_tpm(pki, refused, wrong):
+    with refused("ek-certificate-invalid"):
+        pki.verify(ek=pki.ek(names=[x509.DirectoryName(wrong)]))
+    with refused("ek-certificate-invalid"):
+        pki.verify(ek=pki.ek(names=[x509.DNSName("tpm.example")]))
+    with refused("ek-certificate-invalid"):
+        pki.verify(ek=pki.ek(names=None))
+    mixed = [x509.DNSName("tpm.example"), x509.DirectoryName(tpm_name())]
+    found = pki.verify(ek=pki.ek(names=mixed)).model
+    assert (found.maker, found.model, found.version) == ("id:53544d20", "st33", "id:00490004")
+
+
+@pytest.mark.parametrize("maker", ["id:00001014", "id:49424D00", "id:474F4F47", "id:564D5700", "id:414D5A4E"])
+def test_makers_of_software_tpms_are_for_tests_only(pki, refused, maker):
+    shown = pki.ek(names=[x509.DirectoryName(tpm_name(maker=maker))])
+    with refused("ek-maker-refused"):
+        pki.verify(ek=shown)
+    assert pki.verify(ek=shown, policy={"software_tpms": True}).model.maker == maker.lower()
+
+
+def test_a_certificate_that_vouches_for_itself(pki, refused):
+    """Neither as it is, nor where somebody put it among the roots."""
+    signed_by_itself = pki.ek(issuer_name="ek", signing_key=pki.keys["ek"])
+    for roots in ([pki.root()], [pki.root(), signed_by_itself]):
+        with refused("ek-certificate-path"):
+            pki.verify(ek=signed_by_itself, roots=roots)
 
 
 def test_signatures_that_are_not_sha_2(pki, refused):

@@ -1,4 +1,4 @@
-"""Certificates of real TPMs, of their vendors, and of a device: which of them are believed, and why the others are not."""
+"""Certificates of real TPMs, of vendors, and of a device: which of them are believed, and why the others are not."""
 
 import base64
 from datetime import UTC, datetime
