@@ -30,7 +30,10 @@ CONFINES = Confines(
     domains=("harbour.example",),
 )
 REFUSED = {"appd-invalid", "rule-invalid", "rule-unsupported", "permission-not-grantable"}
-NOT_HERE = {"tag", "srcTunnelAddress", "tgtTunnelAddress", "srcTunnelPort", "dstTunnelPort", "tunnelInfo"}
+NOT_HERE = {"tag", "srcTunnelAddress", "tgtTunnelAddress", "srcTunnelPort", "dstTunnelPort", "tunnelInfo"} | {
+    "srcMacAddress",
+    "dstMacAddress",
+}
 """Members that this data plane cannot match: with any text they are refused."""
 
 
