@@ -14,7 +14,13 @@ from umec_attest.bootlog.coverage import check_coverage
 from umec_attest.bootlog.parse import parse_boot_log
 from umec_attest.bootlog.replay import ReplayedLog, verify_boot_log
 from umec_attest.digests import PcrValues, parse_pcr_values
-from umec_attest.errors import AttestError, BootLogRefused, PcrValuesInvalid, QuoteSignerMismatch
+from umec_attest.errors import (
+    AttestError,
+    BootLogRefused,
+    BootLogReplayMismatch,
+    PcrValuesInvalid,
+    QuoteSignerMismatch,
+)
 from umec_attest.ima import parse_ima, verify_ima
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote, verify_quote, verify_quote_unanchored
 from umec_attest.reference import ReferenceSet
@@ -100,6 +106,8 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     if pieces.boot_log is not None:
         raw = parse_boot_log(pieces.boot_log)
         log, events = verify_boot_log(raw, quote), len(raw.events)
+        if log.findings:  # a quirk may be excused for a model, and here is none
+            raise BootLogReplayMismatch("; ".join(finding.detail for finding in log.findings))
         uncovered = sum(len(event.data) for event in raw.events) - check_coverage(log)
         checked.append("boot-log")
     if pieces.ima is not None:

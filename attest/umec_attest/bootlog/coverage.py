@@ -2,15 +2,13 @@
 
 A log says much that nothing proves: types, names of files, addresses of tables. Over some 90 real logs, though, these
 events always hash their data, or a part of it that can be told: separators, actions, Secure Boot's variables, the GPT,
-boot variables (all, or their content), authorities that are UEFI variables, the CRTM's version, and what GRUB says that
-it does. One that does not was changed after it was measured.
+boot variables (all, or their content), authorities that are UEFI variables (older shims hash some bytes too many), the
+CRTM's version, and what GRUB says that it does. One that does not was changed after it was measured.
 """
 
-import uuid
-from collections.abc import Iterator
 from typing import Final
 
-from umec_attest.bootlog.efi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, parse_variable
+from umec_attest.bootlog.efi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, SHIM_LOCK, parse_variable
 from umec_attest.bootlog.event_types import (
     EV_ACTION,
     EV_EFI_ACTION,
@@ -28,7 +26,7 @@ from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.errors import BootLogDataMismatch
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["check_coverage", "covered_part"]
+__all__ = ["SHIM_SURPLUS", "check_coverage", "coverable_parts", "covered_part"]
 
 _WHOLE: Final = frozenset(
     {
@@ -41,16 +39,56 @@ _WHOLE: Final = frozenset(
         EV_S_CRTM_VERSION,
     }
 )
-_SHIM: Final = uuid.UUID("605dab50-e046-4300-abb6-3dd810dd8b23")
-_VENDORS: Final = frozenset(vendor.bytes_le for vendor in (GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, _SHIM))
-_LABELS: Final = (b"grub_cmd: ", b"kernel_cmdline: ")
-"""What GRUB writes in front of the text that it hashes; the text ends with a NUL that it does not hash."""
+SHIM_SURPLUS: Final = 5
+"""Bytes that older shims hash behind the variable that an image was verified with; they log another one."""
+_VENDORS: Final = frozenset(vendor.bytes_le for vendor in (GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, SHIM_LOCK))
+_RED_HAT_COMMAND: Final = b"grub_cmd "
+_LABELS: Final = (
+    b"grub_cmd: ",
+    b"kernel_cmdline: ",
+    b"module_cmdline: ",
+    _RED_HAT_COMMAND,
+    b"grub_kernel_cmdline ",
+)
+"""What GRUB writes in front of the text that it hashes. The text ends with a NUL, which it hashes with Red Hat's
+commands only."""
+
+
+def coverable_parts(event: RawEvent) -> tuple[slice, ...]:
+    """Return the parts of an event's data one of which its digest has to be of; none where that is not known.
+
+    Where none is known a digest may be of the data by chance, and both change without a trace.
+    """
+    data = event.data
+    whole = slice(0, len(data))
+    if event.type == EV_IPL:
+        label = next((label for label in _LABELS if data.startswith(label)), None)
+        if label is None:
+            return ()
+        hashes_nul = label == _RED_HAT_COMMAND
+        return (slice(len(label), len(data) - (data.endswith(b"\0") and not hashes_nul)),)
+    if event.type == EV_EFI_VARIABLE_BOOT and (variable := parse_variable(data)) is not None:
+        return whole, slice(len(data) - len(variable.data), len(data))
+    if event.type == EV_EFI_VARIABLE_AUTHORITY:
+        return _parts_of_authority(data)
+    return (whole,) if event.type in _WHOLE else ()
+
+
+def _parts_of_authority(data: bytes) -> tuple[slice, ...]:
+    if parse_variable(data[: -SHIM_SURPLUS - 1]) is not None:
+        return slice(0, len(data)), slice(0, len(data) - 1)
+    if data[:16] in _VENDORS or parse_variable(data) is not None:
+        return (slice(0, len(data)),)
+    return ()  # a certificate alone, of older firmware
 
 
 def covered_part(event: RawEvent, algorithm: HashAlgorithm) -> slice | None:
     """Return which part of an event's data hashes to its digest of that bank, where it has to; else None."""
     digest = event.digest(algorithm)
-    return next((part for part in _parts(event) if algorithm.digest(event.data[part]) == digest), None)
+    for part in coverable_parts(event):
+        if algorithm.digest(event.data[part]) == digest:
+            return part
+    return None
 
 
 def check_coverage(log: ReplayedLog) -> int:
@@ -67,28 +105,6 @@ def check_coverage(log: ReplayedLog) -> int:
             if any(algorithm.digest(data) != digest for algorithm, digest in event.digests):
                 raise BootLogDataMismatch(f"{type_name(event.type)} of PCR {event.pcr}: its digests are of other data")
             covered += len(data)
-        elif _has_to_be_covered(event):
+        elif coverable_parts(event):
             raise BootLogDataMismatch(f"{type_name(event.type)} of PCR {event.pcr}: its digest is not of its data")
     return covered
-
-
-def _parts(event: RawEvent) -> Iterator[slice]:
-    data = event.data
-    if not _has_to_be_covered(event):  # it may be by chance, and change without a trace
-        return
-    if event.type == EV_IPL:
-        yield slice(len(_label(data)), len(data) - data.endswith(b"\0"))
-        return
-    yield slice(0, len(data))
-    if event.type == EV_EFI_VARIABLE_BOOT and (variable := parse_variable(data)) is not None:
-        yield slice(len(data) - len(variable.data), len(data))
-
-
-def _has_to_be_covered(event: RawEvent) -> bool:
-    if event.type == EV_EFI_VARIABLE_AUTHORITY:  # else it is no variable: a certificate alone, of older firmware
-        return event.data[:16] in _VENDORS or parse_variable(event.data) is not None
-    return event.type in _WHOLE or (event.type == EV_IPL and bool(_label(event.data)))
-
-
-def _label(data: bytes) -> bytes:
-    return next((label for label in _LABELS if data.startswith(label)), b"")

@@ -4,10 +4,11 @@ import uuid
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["GLOBAL_VARIABLE", "IMAGE_SECURITY_DATABASE", "EfiVariable", "parse_variable"]
+__all__ = ["GLOBAL_VARIABLE", "IMAGE_SECURITY_DATABASE", "SHIM_LOCK", "EfiVariable", "parse_variable"]
 
 GLOBAL_VARIABLE: Final = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 IMAGE_SECURITY_DATABASE: Final = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
+SHIM_LOCK: Final = uuid.UUID("605dab50-e046-4300-abb6-3dd810dd8b23")
 
 _HEADER_SIZE: Final = 32
 _MAX_NAME: Final = 512

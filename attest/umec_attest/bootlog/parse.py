@@ -3,28 +3,40 @@
 A crypto-agile log begins with one TCG_PCClientPCREvent that holds a TCG_EfiSpecIDEvent ("Spec ID Event03"), and goes on
 with TCG_PCR_EVENT2. A log of the older format has TCG_PCClientPCREvents only, with SHA-1 digests: it can be shown, and
 no policy will ever believe it, because no SHA-1 bank is. A log of confidential computing (UEFI 2.10, 38.2) is
-crypto-agile too, but its index counts measurement registers, not PCRs.
+crypto-agile too, but its index counts measurement registers, not PCRs; it lies in an area of a fixed size, whose rest
+is padding.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from umec_attest.bootlog.event_types import EV_NO_ACTION
-from umec_attest.errors import BootLogEmpty, BootLogInvalid, BootLogTooLarge
+from umec_attest.bootlog.findings import Finding
+from umec_attest.errors import (
+    BootLogEmpty,
+    BootLogInvalid,
+    BootLogPadded,
+    BootLogTooLarge,
+    BootLogVendorInfoSize,
+)
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.pcr import PCR_COUNT
 
-__all__ = ["MAX_EVENTS", "MAX_LOG_SIZE", "RawBootLog", "RawEvent", "parse_boot_log"]
+__all__ = ["LOG_PADDED", "MAX_EVENTS", "MAX_LOG_SIZE", "RawBootLog", "RawEvent", "parse_boot_log"]
 
 MAX_LOG_SIZE: Final = 1024 * 1024
 """Firmware reserves 64 to 256 KiB; the largest real log that we know has 104 KiB."""
 MAX_EVENTS: Final = 4096
 """Real logs have 30 to 250 events."""
 
+LOG_PADDED: Final = "log-padded"
+VENDOR_INFO_SIZE: Final = "spec-id-vendor-info-size"
+
 _SPEC_ID_03: Final = b"Spec ID Event03\0"
 _SPEC_ID_SIZE: Final = 16
+_PADDING: Final = b"\xff"
 _HEAD: Final = struct.Struct("<III")
 _ALGORITHMS: Final = {int(algorithm): algorithm for algorithm in HashAlgorithm}
 
@@ -40,28 +52,36 @@ class RawEvent:
 
     def digest(self, algorithm: HashAlgorithm) -> bytes | None:
         """Return the digest for a bank, or None if the event has none for it."""
-        return next((digest for found, digest in self.digests if found is algorithm), None)
+        for found, digest in self.digests:
+            if found is algorithm:
+                return digest
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class RawBootLog:
-    """A well-formed log; nothing in it is believed before it was replayed."""
+    """A well-formed log; nothing in it is believed before it was replayed.
+
+    `findings` are the irregularities of its form that the caller allowed, and that it has.
+    """
 
     format: Literal["crypto-agile", "confidential-computing", "sha1"]
     algorithms: tuple[HashAlgorithm, ...]
     events: tuple[RawEvent, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 class _Reader:
     """Reads little-endian fields; every read is checked against the end."""
 
-    __slots__ = ("_data", "_size", "_what", "offset")
+    __slots__ = ("_data", "_size", "_what", "offset", "padding")
 
     def __init__(self, data: bytes, what: str) -> None:
         self._data = data
         self._size = len(data)
         self._what = what
         self.offset = 0
+        self.padding = len(data.rstrip(_PADDING))
 
     def fail(self, why: str) -> BootLogInvalid:
         return BootLogInvalid(f"{self._what}, offset {self.offset}: {why}")
@@ -86,10 +106,13 @@ class _Reader:
         return _HEAD.unpack(self.take(_HEAD.size))
 
 
-def parse_boot_log(data: bytes) -> RawBootLog:
+def parse_boot_log(data: bytes, *, allow: Collection[str] = ()) -> RawBootLog:
     """Parse a boot log.
 
-    Errors: `BootLogEmpty`, `BootLogTooLarge`, `BootLogInvalid`. Trailing bytes, padding among them, are refused.
+    `allow` names irregularities of the form that are let pass and become findings: `LOG_PADDED`, where the caller knows
+    that it read the whole area of a CCEL table, and "spec-id-vendor-info-size", a quirk of some firmware.
+    Errors: `BootLogEmpty`, `BootLogTooLarge`, `BootLogPadded`, `BootLogVendorInfoSize`, `BootLogInvalid`. Trailing
+    bytes are refused.
     """
     if len(data) > MAX_LOG_SIZE:
         raise BootLogTooLarge(f"a log of {len(data)} bytes is beyond the limit of {MAX_LOG_SIZE}")
@@ -97,12 +120,23 @@ def parse_boot_log(data: bytes) -> RawBootLog:
         raise BootLogEmpty("the boot log is empty")
     reader = _Reader(bytes(data), "boot log")
     first = _read_old_event(reader)
-    if first.type == EV_NO_ACTION and first.data.startswith(_SPEC_ID_03):
-        sizes = _parse_spec_id(first)
-        events = tuple(_read_events(reader, sizes))
-        return RawBootLog("crypto-agile" if first.pcr == 0 else "confidential-computing", tuple(sizes), events)
-    rest = tuple(_read_old_events(reader))
-    return RawBootLog("sha1", (HashAlgorithm.SHA1,), (first, *rest))
+    if first.type != EV_NO_ACTION or not first.data.startswith(_SPEC_ID_03):
+        events = (first, *_read_old_events(reader))
+        return RawBootLog("sha1", (HashAlgorithm.SHA1,), events)
+    findings: list[Finding] = []
+    spec_id = _Reader(first.data, "Spec ID event")
+    sizes = _parse_spec_id(first, spec_id)
+    if _skip_vendor_info(spec_id, reader, allowed=VENDOR_INFO_SIZE in allow):
+        findings.append(Finding(VENDOR_INFO_SIZE, "the Spec ID event does not count its vendorInfo"))
+    kind: Literal["crypto-agile", "confidential-computing"] = (
+        "crypto-agile" if first.pcr == 0 else "confidential-computing"
+    )
+    events = tuple(_read_events(reader, sizes))
+    if reader.left:
+        if kind == "crypto-agile" or LOG_PADDED not in allow:
+            raise BootLogPadded(f"the log ends at offset {reader.offset}; {reader.left} bytes of padding follow")
+        findings.append(Finding(LOG_PADDED, f"{reader.left} bytes of padding follow the log"))
+    return RawBootLog(kind, tuple(sizes), events, tuple(findings))
 
 
 def _read_old_events(reader: _Reader) -> Iterator[RawEvent]:
@@ -113,8 +147,9 @@ def _read_old_events(reader: _Reader) -> Iterator[RawEvent]:
 
 
 def _read_events(reader: _Reader, sizes: dict[HashAlgorithm, int]) -> Iterator[RawEvent]:
+    """Yield events up to the end, or to padding, which no event begins with: there is no such PCR."""
     count = 0
-    while reader.left:
+    while reader.offset < reader.padding:
         count = _count(reader, count)
         yield _read_event(reader, sizes)
 
@@ -162,9 +197,8 @@ def _algorithm(reader: _Reader, identifier: int) -> HashAlgorithm:
     return algorithm
 
 
-def _parse_spec_id(event: RawEvent) -> dict[HashAlgorithm, int]:
-    """Return the announced algorithms with their digest sizes (TCG_EfiSpecIDEvent, 10.4.5.1)."""
-    reader = _Reader(event.data, "Spec ID event")
+def _parse_spec_id(event: RawEvent, reader: _Reader) -> dict[HashAlgorithm, int]:
+    """Return the announced algorithms with their digest sizes (TCG_EfiSpecIDEvent, 10.4.5.1), up to vendorInfo."""
     if event.pcr not in (0, 1):
         raise reader.fail("the Spec ID event belongs to PCR 0, or to register 1 in a log of confidential computing")
     if any(any(digest) for _, digest in event.digests):
@@ -185,7 +219,16 @@ def _parse_spec_id(event: RawEvent) -> dict[HashAlgorithm, int]:
         if algorithm in sizes or size != algorithm.digest_size:
             raise reader.fail(f"{algorithm.label} is repeated, or its digest size {size} is wrong")
         sizes[algorithm] = size
-    reader.take(reader.number(1))  # vendorInfo: opaque, and it is in no digest
-    if reader.left:
-        raise reader.fail(f"{reader.left} bytes too many")
     return sizes
+
+
+def _skip_vendor_info(spec_id: _Reader, log: _Reader, *, allowed: bool) -> bool:
+    """Skip vendorInfo, which is opaque and in no digest; tell whether it lay behind the event instead of in it."""
+    size = spec_id.number(1)
+    behind = size > 0 and not spec_id.left
+    if behind and not allowed:
+        raise BootLogVendorInfoSize(f"the Spec ID event ends before its {size} bytes of vendorInfo")
+    (log if behind else spec_id).take(size)
+    if spec_id.left:
+        raise spec_id.fail(f"{spec_id.left} bytes too many")
+    return behind
