@@ -5,7 +5,7 @@ hears nothing. Approvals are checked by the TPM itself (TPM2_PolicyAuthorize), w
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
