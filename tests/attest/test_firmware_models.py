@@ -188,7 +188,8 @@ def test_good_models(verify):
         ({"a": build(excused={QUIRK: ""})}, "reference-invalid"),
         ({"a": build(unknown=1)}, "reference-invalid"),
         ({"": build()}, "reference-invalid"),
-        ({"a b": build()}, "reference-invalid"),
+        ({"a\nb": build()}, "reference-invalid"),
+        ({"a\n": build()}, "reference-invalid"),
     ],
 )
 def test_one_fault_in_the_models(verify, refused, models, code):

@@ -19,7 +19,7 @@ from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["MODEL_NAME", "FirmwareModel", "WireModels", "match_model", "parse_models", "render_models"]
 
-MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+MODEL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+()/-]{0,62}$"
 MAX_MODELS: Final = 256
 """Builds of one image's boards; a large fleet has some dozens."""
 _FIRMWARE_PCR: Final = 0
