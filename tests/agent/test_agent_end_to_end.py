@@ -33,7 +33,7 @@ from umec_core.client import Credential, OAuthClient, http_client, save_credenti
 from umec_core.clock import system_clock
 from umec_core.http import create_app, require
 from umec_core.jose import KeySet
-from umec_core.keys import load_or_create_key, private_pem
+from umec_core.keys import load_or_create_key, private_pem, write_private
 from umec_core.principal import Principal
 from umec_core.server import Listener, serve
 from umec_core.standing import StandingFollower, StandingView
@@ -41,6 +41,7 @@ from umec_core.tokens import StaticKeys, TokenVerifier
 from umec_identity.service import IdentityService, operator_seed, service_seed
 from umec_identity.settings import IdentitySettings
 from umec_platform.cli.node import app
+from umec_platform.cli.secret import app as secrets
 
 IMAGE = "kerb-node"
 NODE = "kerb-7"
@@ -222,6 +223,9 @@ class Workplace:
 
     def operator(self, *arguments: str) -> dict[str, Any]:
         return self.umec(*arguments, "--credential", str(self.site.operator))[0]
+
+    def secret(self, *arguments: str) -> dict[str, Any]:
+        return secret_command(*arguments, "--credential", str(self.site.operator))
 
     def on_node(self, command: str, *arguments: str, ok: bool = True) -> list[dict[str, Any]]:
         given = ["--state", str(self.state), "--boot-log", str(self.log), *arguments]
@@ -416,3 +420,64 @@ def test_saved_evidence_is_what_was_judged(place: Workplace, tmp_path: Path) -> 
     assert set(json.loads((tmp_path / "pcrs.json").read_text())["sha256"]) == {
         str(index) for index in (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
     }
+
+
+@pytest.mark.slow
+def test_a_secret_reaches_the_node_that_stands_well_and_no_other(place: Workplace, tmp_path: Path) -> None:
+    place.boot()
+    key, out = tmp_path / "disk.key", tmp_path / "opened"
+    key.write_bytes(bytes(range(64)))
+    wanted = ["unseal", "disk", "--state", str(place.state), "--boot-log", str(place.log), "--out", str(out)]
+    assert "secret-unknown" in place.refused(*wanted)
+    stored = place.secret("set", NODE, "disk", "--from", str(key))
+    assert (stored["version"], stored["degraded"]) == (1, False)
+    place.boot()  # the verifier lacks the log of this boot, and asks for it
+    assert place.umec(*wanted) == [{"name": "disk", "bytes": 64, "file": str(out)}]
+    assert out.read_bytes() == key.read_bytes()
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert place.secret("list", NODE)["secrets"][0]["releases"] == 1
+    place.operator("quarantine", NODE)
+    assert "secret-standing" in place.refused(*wanted)
+    place.operator("readmit", NODE)
+    plain = CliRunner().invoke(app, [*wanted[:-1], "-"], catch_exceptions=False)
+    assert plain.exit_code == 0
+    assert key.read_bytes() in plain.stdout_bytes
+    assert place.secret("remove", NODE, "disk")["version"] == 1
+    assert "secret-unknown" in place.refused(*wanted)
+
+
+@pytest.mark.slow
+def test_a_node_opens_what_it_sealed_by_an_approval(place: Workplace, tmp_path: Path) -> None:
+    place.boot()
+    owner, key, out = generate_private_key(SECP256R1()), tmp_path / "disk.key", tmp_path / "opened"
+    key.write_bytes(bytes(range(32)))
+    (tmp_path / "owner.pem").write_bytes(
+        owner.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    write_private(tmp_path / "owner.key", private_pem(owner))
+    predicted = {str(pcr): value.hex() for pcr, value in predict(place.image).pcrs.items()}
+    (tmp_path / "predicted.json").write_text(json.dumps({"pcrs": {"sha256": predicted}}))
+    approve = ["approve", "--image", IMAGE, "--predicted", str(tmp_path / "predicted.json")]
+    approve += ["--key", str(tmp_path / "owner.key"), "--out", str(tmp_path / "approval")]
+    assert secret_command(*approve, "--version", "1")["pcrs"] == [4, 7, 11]
+    state = ["--state", str(place.state)]
+    sealing = ["seal", "disk", *state, "--from", str(key), "--owner", str(tmp_path / "owner.pem"), "--image", IMAGE]
+    place.umec(*sealing)
+    wanted = ["unseal", "disk", *state, "--approval", str(tmp_path / "approval"), "--out", str(out)]
+    place.umec(*wanted, "--shut-out-older")
+    assert out.read_bytes() == key.read_bytes()
+    assert "invalid-input" in place.refused(*wanted[:4], "--out", str(out), "--shut-out-older")
+    assert "invalid-input" in place.refused(*wanted[:-1], "-")
+    place.boot("--tamper", "cmdline")
+    assert "approval-pcrs" in place.refused(*wanted)
+    secret_command(*approve, "--version", "2", "--pcr", "7")
+    place.umec(*wanted, "--shut-out-older")
+    secret_command(*approve, "--version", "1", "--pcr", "7")
+    assert "approval-outdated" in place.refused(*wanted)
+
+
+def secret_command(*arguments: str) -> dict[str, Any]:
+    ended = CliRunner().invoke(secrets, [*arguments, "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    return dict(json.loads(line))

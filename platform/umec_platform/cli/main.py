@@ -12,6 +12,7 @@ __all__ = ["build", "main"]
 
 NOUNS: Final = {
     "node": "Nodes: tickets, enrolment, attestation, standing.",
+    "secret": "Secrets of nodes: kept by the verifier, or opened by approved states.",
     "evidence": "Evidence of a node, collected or judged offline.",
     "bootlog": "Boot logs: events, replayed PCRs, facts.",
     "image": "Application images: build, sign, verify, promote.",

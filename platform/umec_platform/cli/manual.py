@@ -80,6 +80,14 @@ MANUAL: Final[dict[str, Page]] = {
         AGENT,
         "0 the answer is 2xx; 1 it is another, or the call was refused; 2 wrong usage",
     ),
+    "node seal": Page(
+        "umec node seal disk --state /var/lib/umec-agent --from disk.key --owner owner.pem --image street-node",
+        "sealed/NAME.json in the --state folder: worth nothing to another TPM",
+    ),
+    "node unseal": Page(
+        "umec node unseal disk --state /var/lib/umec-agent --out /run/disk.key",
+        "--out is made with mode 0600; --approval is what `umec secret approve` wrote for the image",
+    ),
     "node ticket": Page(
         "umec node ticket pole-17 --tenant city --image street-node --ek-sha256 5f70bf18… --lifetime 600", CREDENTIAL
     ),
@@ -97,6 +105,14 @@ MANUAL: Final[dict[str, Page]] = {
         "the folder: the TPM's state, ek-root.pem (for attest.ek_roots) and ek-chain.pem (for --ek-chain)",
         SERVED,
     ),
+    "secret set": Page("umec secret set pole-17 disk --from disk.key", CREDENTIAL),
+    "secret list": Page("umec secret list pole-17", CREDENTIAL),
+    "secret remove": Page("umec secret remove pole-17 disk", CREDENTIAL),
+    "secret approve": Page(
+        "umec secret approve --image street-node --version 1 --predicted street-node.json --key owner.key "
+        "--out street-node.approval",
+        "--predicted is what `umec nodeimage predict image --json` printed; --key has mode 0600",
+    ),
     "evidence verify": Page(
         "umec evidence verify evidence --ak ak.pub --nonce 9f3c… --reference street-node.dsse --signer signer.pem "
         "--policy default",
@@ -104,7 +120,9 @@ MANUAL: Final[dict[str, Page]] = {
         "0 everything was checked and held; 1 something was missing or refused; 2 wrong usage",
     ),
     "bootlog show": Page(
-        "umec bootlog show /sys/kernel/security/tpm0/binary_bios_measurements",
+        "umec bootlog show /sys/kernel/security/tpm0/binary_bios_measurements "
+        "--userspace /run/log/systemd/tpm2-measure.log",
+        "--pcrs is pcrs.json of an evidence folder; IMA's PCR 10 goes on after the log, and is not compared",
         exits="0 the log is well-formed, and replays to --pcrs; 1 it is not; 2 wrong usage",
     ),
     "image build": Page("umec image build docs/examples/hello --out hello-image --tag 1.0.0", LAYOUT),

@@ -5,6 +5,7 @@ on_node      the commands of a node, which need no server package
 agent        how they get at the agent that runs, or at one of their own
 desk         the commands of an operator
 explain      why a node stands as it does, for a reader
+sealing      secrets that the node's TPM opens
 harness      a node without hardware
 """
 
@@ -16,11 +17,21 @@ import typer
 from umec_platform.cli.node.desk import approve, explain, list_nodes, quarantine, readmit, revoke, show, ticket
 from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
 from umec_platform.cli.node.on_node import attest, call, ek, enroll, run, token
+from umec_platform.cli.node.sealing import seal, unseal
 
 __all__ = ["app"]
 
 PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    "On a node": {"ek": ek, "enroll": enroll, "attest": attest, "run": run, "token": token, "call": call},
+    "On a node": {
+        "ek": ek,
+        "enroll": enroll,
+        "attest": attest,
+        "run": run,
+        "token": token,
+        "call": call,
+        "seal": seal,
+        "unseal": unseal,
+    },
     "As an operator": {
         "ticket": ticket,
         "list": list_nodes,
