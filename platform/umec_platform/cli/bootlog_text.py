@@ -1,0 +1,47 @@
+"""A boot log for people to read: a line for each event, register, claim and finding."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+__all__ = ["describe"]
+
+MAX_TEXT: Final = 64
+"""Characters of an event's data that a line shows."""
+MAX_CLAIM: Final = 200
+"""Characters of a claim that a line shows; `--json` has all of them."""
+_MARKS: Final = {True: "=", False: "!", None: " "}
+"""Whether a digest is of the data: it is, it is not and should be, nobody can tell."""
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Return what `umec bootlog show` prints without `--json`."""
+    return "\n".join(_lines(result))
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"format: {result['format']}"
+    yield f"events: {len(result['events'])} (= the digest is of the data, ! it should be and is not)"
+    names = result.get("register_of_index", {})
+    for event in result["events"]:
+        digest = next(iter(reversed(event["digests"].values())), "")
+        where = event.get("register") or names.get(event["pcr"]) or f"PCR {event['pcr']:>2}"
+        text = _readable(bytes.fromhex(event["data"]))
+        yield f"  {where}  {_MARKS[event['covered']]} {event['type']:<34} {digest[:16]}…  {text}"
+    for bank, values in result["pcrs"].items():
+        yield from (f"{bank} PCR {pcr:>2}  {value}" for pcr, value in values.items())
+    for bank, values in result.get("registers", {}).items():
+        yield from (f"{bank} {name}  {value}" for name, value in values.items())
+    yield "claims, which nothing proves without a quote:"
+    for name, value in result["facts"].items():
+        if name != "claims":
+            text = json.dumps(value, ensure_ascii=False)
+            yield f"  {name} = {text if len(text) <= MAX_CLAIM else text[:MAX_CLAIM] + '…'}"
+    yield from (f"finding: {finding['id']}: {finding['detail']}" for finding in result["findings"])
+
+
+def _readable(data: bytes) -> str:
+    """Return the text in data, UTF-16 and ASCII alike; other bytes as dots."""
+    text = data[: 2 * MAX_TEXT].decode("utf-16-le" if data[1:2] == b"\0" else "ascii", "replace")
+    plain = "".join(letter if letter.isascii() and letter.isprintable() else "." for letter in text)
+    return plain.strip(".")[:MAX_TEXT]
