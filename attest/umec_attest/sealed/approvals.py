@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from umec_attest.digests import parse_pcr_values
 from umec_attest.errors import ApprovalInvalid, ApprovalSignature, AttestError
@@ -46,6 +46,10 @@ OwnerKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 OwnerPrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
+def _octets(text: object) -> bytes:
+    return base64.b64decode(str(text).encode(), validate=True)  # ValueError, which pydantic takes
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +57,7 @@ class _Wire(BaseModel):
     image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True)]
     pcrs: dict[str, Any]
-    signature: Base64Bytes
+    signature: Annotated[bytes, BeforeValidator(_octets)]
 
 
 @dataclass(frozen=True, slots=True)
