@@ -112,6 +112,20 @@ def test_something_else_behind_a_certificate_is_not(good, rest):
         mend(good + rest)
 
 
+def test_the_algorithm_that_was_signed_is_the_one_that_was_used(good):
+    """The signature itself is good: what names its algorithm inside of what was signed names another one."""
+    for inner, accepted in ((b"\x02", True), (b"\x03", False)):  # ecdsa-with-SHA256, ecdsa-with-SHA384
+        algorithm = cut(good).outer_algorithm
+        tbs = cut(good).tbs.replace(algorithm, algorithm[:-1] + inner)
+        signature = wrap(0x03, b"\0" + SIGNER.sign(tbs, ec.ECDSA(hashes.SHA256())))
+        shown = load_certificate(wrap(0x30, tbs + algorithm + signature), tolerate=False)
+        if accepted:
+            shown.verify_signed_by(shown)
+        else:
+            with pytest.raises(InvalidSignature):
+                shown.verify_signed_by(shown)
+
+
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_a_certificate_or_malformed(data):
     for tolerate in (False, True):

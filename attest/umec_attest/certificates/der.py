@@ -26,8 +26,6 @@ _HIGH_TAG: Final = 0x1F
 _VERSION: Final = 0xA0
 _EXTENSIONS: Final = 0xA3
 
-_MAX_LENGTH_BYTES: Final = 3
-"""A length of 16 MiB; no certificate comes near."""
 _MAX_DEPTH: Final = 16
 """Certificates nest about ten levels deep."""
 
@@ -63,7 +61,7 @@ class Pieces:
 def elements(data: bytes) -> Iterator[Element]:
     """Yield the elements that stand one behind the other in `data`.
 
-    Raises `DerInvalid` for a tag above 30, an indefinite, longer than needed or too long length, and a truncated end.
+    Raises `DerInvalid` for a tag above 30, an indefinite or longer than needed length, and a truncated end.
     """
     offset = 0
     while offset < len(data):
@@ -115,8 +113,8 @@ def _read(data: bytes, offset: int) -> Element:
     if length >= 0x80:
         size = length & 0x7F
         length, start = int.from_bytes(data[start : start + size], "big"), start + size
-        if not 0 < size <= _MAX_LENGTH_BYTES or length < 0x80 or length >> 8 * (size - 1) == 0:
-            raise DerInvalid("a length that is not in its shortest form, or beyond all measure")
+        if length < 0x80 or length >> 8 * (size - 1) == 0:
+            raise DerInvalid("a length that is indefinite, or not in its shortest form")
     end = start + length
     if end > len(data):
         raise DerInvalid("truncated")

@@ -139,6 +139,7 @@ class AttestService:
             ledger,
             refusals,
             endorsements=endorsements,
+            device_roots=load_bundle(settings.device_roots),
             allow_list=settings.ek_allow_list,
             activation=timedelta(seconds=settings.activation_seconds),
             clock=clock,

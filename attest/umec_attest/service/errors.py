@@ -18,6 +18,8 @@ __all__ = [
     "ActivationUsed",
     "AssignmentMissing",
     "BootLogRequired",
+    "DeviceEnrolledElsewhere",
+    "DeviceProofMismatch",
     "EkEnrolledElsewhere",
     "EnrolmentUnknown",
     "EnrolmentsBusy",
@@ -26,6 +28,7 @@ __all__ = [
     "EvidenceStale",
     "FeedBehind",
     "NodeEnrolled",
+    "NodeOtherDevice",
     "NodeOtherEk",
     "NodeRevoked",
     "NodeUnknown",
@@ -78,6 +81,20 @@ class NodeOtherEk(AttestError):
     """The node is enrolled with another TPM."""
 
     code = "node-other-ek"
+    kind = Kind.CONFLICT
+
+
+class NodeOtherDevice(AttestError):
+    """The node is enrolled with the identity of another device, or has shown one that is missing now."""
+
+    code = "node-other-device"
+    kind = Kind.CONFLICT
+
+
+class DeviceEnrolledElsewhere(AttestError):
+    """The device, by its IAK or IDevID, is enrolled as another node."""
+
+    code = "device-enrolled-elsewhere"
     kind = Kind.CONFLICT
 
 
@@ -189,6 +206,12 @@ class ActivationUsed(ActivationRefused):
 
     code = "activation-used"
     kind = Kind.CONFLICT
+
+
+class DeviceProofMismatch(ActivationRefused):
+    """The IAK certified something else than what the enrolment has shown."""
+
+    code = "device-proof-mismatch"
 
 
 class ActivationSecretMismatch(ActivationRefused):

@@ -32,6 +32,8 @@ class AttestSettings(BaseModel):
     """Whether certificates with the known mistakes of some vendors (`umec_attest.certificates.der`) are read."""
     software_tpms: bool = False
     """Whether makers of software TPMs are believed, whose certificates lead to a root: for tests and demonstrations."""
+    device_roots: Path | None = None
+    """The same of makers of devices, who issue IAK and IDevID; None: nobody's are believed."""
     ek_allow_list: frozenset[str] = frozenset()
     """`ek_sha256` of TPMs without EK certificate that may enrol without a ticket."""
     reference_signers: tuple[Path, ...] = ()

@@ -58,6 +58,10 @@ class EnrolmentRow(Base):
     ak_public: Mapped[bytes]
     node_key_public: Mapped[bytes]
     endorsed_by: Mapped[str]
+    iak_public: Mapped[bytes | None]
+    idevid_public: Mapped[bytes | None]
+    shown: Mapped[str] = mapped_column(Text)
+    """What its certificates say about TPM and device (JSON), for the audit log."""
     address: Mapped[str] = mapped_column(index=True)
     """Where the request came from: enrolments without a ticket are bounded by it."""
     expires_at: Mapped[datetime] = mapped_column(index=True)
@@ -73,6 +77,9 @@ class NodeRow(Base):
     tenant: Mapped[str | None]
     image: Mapped[str | None]
     ek_sha256: Mapped[str] = mapped_column(unique=True)
+    iak_sha256: Mapped[str | None] = mapped_column(unique=True)
+    """The identity of its device, where it has shown one; as `ek_sha256`, it stays when keys change."""
+    idevid_sha256: Mapped[str | None] = mapped_column(unique=True)
     ek_public: Mapped[bytes]
     ak_public: Mapped[bytes]
     node_key_public: Mapped[bytes]

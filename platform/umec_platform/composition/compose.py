@@ -255,6 +255,7 @@ class _Builder:
                 ek_roots=options.ek_roots,
                 malformed_ek_certificates=options.malformed_ek_certificates,
                 software_tpms=options.software_tpms,
+                device_roots=options.device_roots,
                 ek_allow_list=options.ek_allow_list,
                 reference_signers=options.reference_signers,
                 pcrs=options.pcrs,

@@ -60,6 +60,8 @@ class AttestOptions(_Strict):
     """Whether the malformed certificates of some makers (ST, Nuvoton) are read."""
     software_tpms: bool = False
     """Whether makers of software TPMs are believed: for tests and demonstrations."""
+    device_roots: Path | None = None
+    """A folder of CA certificates of device makers. Without it, no IAK and no IDevID is believed."""
     ek_allow_list: frozenset[str] = frozenset()
     """`ek_sha256` of TPMs without certificate that may enrol without a ticket."""
     pcrs: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)

@@ -1,14 +1,18 @@
 """Enrolment in two steps: the verifier seals a secret for a TPM and an AK; who opens it has both.
 
-1. keys      EK by its certificate, its ticket or the allow-list; AK and node key by their attributes
-2. identity  one EK is one node; a known node gets other keys only by a new ticket, a fallen one by one made since
+1. keys      EK by its certificate, its ticket, the allow-list or its device's identity (IAK, IDevID); AK and node key
+             by their attributes
+2. identity  one EK, one IAK, one IDevID is one node; a known node gets other keys only by a new ticket, a fallen one
+             by one made since
 3. secret    MakeCredential for this EK and the Name of this AK; single use, with a deadline
-4. residency TPM2_Certify of the node key by the AK, over the SHA-256 of the secret
+4. residency TPM2_Certify over the SHA-256 of the secret: of the node key by the AK; where there is an IAK, by that of
+             the AK below this EK, and of the IDevID
 5. result    the node is pending; it is approved if a ticket was good, and an operator approves it otherwise
 """
 
 import hashlib
 import hmac
+import json
 import secrets
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,21 +20,20 @@ from typing import Any, Final
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_attest.certificates import TrustStore
 from umec_attest.credential import make_credential
+from umec_attest.device_identity import DeviceIdentity, ShownKey, check_device_identity
 from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import EndorsedKey, check_ak, check_ek, check_node_key, ek_sha256, verify_certify
-from umec_attest.service.enrolments.schemas import ActivationRequest, EnrolmentRequest
+from umec_attest.service.enrolments.device import verify_device_proofs
+from umec_attest.service.enrolments.identity import Identity, check_identity
+from umec_attest.service.enrolments.schemas import ActivationRequest, DeviceKey, EnrolmentRequest
 from umec_attest.service.errors import (
     ActivationExpired,
     ActivationSecretMismatch,
     ActivationUsed,
-    EkEnrolledElsewhere,
     EnrolmentsBusy,
     EnrolmentUnknown,
-    NodeEnrolled,
-    NodeOtherEk,
-    NodeRevoked,
-    TicketOutdated,
 )
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
@@ -54,9 +57,6 @@ MAX_OPEN_PER_ADDRESS: Final = 64
 MAX_OPEN: Final = 10_000
 """The same from all addresses: some 20 MB, which is what strangers can make us keep."""
 
-FALLEN: Final = frozenset({Standing.UNTRUSTED.value, Standing.QUARANTINED.value, Standing.REVOKED.value})
-"""Standings that a ticket from before them does not lift."""
-
 
 class EnrolmentService:
     """Enrols nodes."""
@@ -69,6 +69,7 @@ class EnrolmentService:
         refusals: Refusals,
         *,
         endorsements: EkPolicy,
+        device_roots: TrustStore,
         allow_list: frozenset[str],
         activation: timedelta,
         clock: Clock,
@@ -78,6 +79,7 @@ class EnrolmentService:
         self._ledger = ledger
         self._refusals = refusals
         self._endorsements = endorsements
+        self._device_roots = device_roots
         self._allow_list = allow_list
         self._activation = activation
         self._clock = clock
@@ -98,22 +100,26 @@ class EnrolmentService:
     async def _begin(self, request: EnrolmentRequest, address: str, now: datetime) -> dict[str, Any]:
         ek, ak = parse_public(request.ek_public), check_ak(parse_public(request.ak_public))
         node_key = check_node_key(parse_public(request.node_key_public))
+        device = self._device(request, now)
         secret = secrets.token_bytes(SECRET_SIZE)
         identifier = secrets.token_hex(16)
         expires_at = now + self._activation
         fingerprint = ek_sha256(ek)
+        claimed = Identity(
+            fingerprint, *((None, None) if device is None else (device.iak_sha256, device.idevid_sha256))
+        )
 
         async with self._store.read() as session:  # judged before the transaction, where all others would wait
             shown = await _ticket(session, request.ticket, request.node, fingerprint, now)
-        endorsed = self._endorse(ek, request, shown, now)  # 1
+        endorsed = self._endorse(ek, request, shown, device, now)  # 1
 
         async def work(session: AsyncSession) -> None:
             ticket = await _ticket(session, request.ticket, request.node, fingerprint, now)
-            await _check_identity(session, request.node, fingerprint, ticket)  # 2
+            await check_identity(session, request.node, claimed, ticket)  # 2
             await _replace(session, fingerprint, ticket)
             if ticket is None:
                 await _check_room(session, address, now)
-            row = _enrolment_row(identifier, request, endorsed, ticket, expires_at)
+            row = _enrolment_row(identifier, request, endorsed, device, ticket, expires_at)
             row.address = address
             row.secret_sha256 = hashlib.sha256(secret).digest()
             row.ak_public, row.node_key_public = ak.to_bytes(), node_key.to_bytes()
@@ -173,6 +179,7 @@ class EnrolmentService:
             node_key=parse_public(row.node_key_public),
             qualifying=row.secret_sha256,
         )
+        verify_device_proofs(row, request)
 
     async def _finish(self, session: AsyncSession, identifier: str, now: datetime) -> bool:
         row = await session.get_one(EnrolmentRow, identifier)
@@ -181,14 +188,14 @@ class EnrolmentService:
             ticket = await session.get_one(TicketRow, row.ticket, with_for_update=True)
             check_ticket(ticket, node=row.node, ek_sha256=row.ek_sha256, now=now)
             ticket.used_at = now
-        known = await _check_identity(session, row.node, row.ek_sha256, ticket)
+        known = await check_identity(session, row.node, Identity.of(row), ticket)
         node = _new_node(row, now) if known is None else known
         _baseline(node, row, ticket, now)
-        await self._enrolled(session, node, row.endorsed_by, new=known is None, now=now)  # 5
+        await self._enrolled(session, node, row, new=known is None, now=now)  # 5
         return node.approved
 
     async def _enrolled(
-        self, session: AsyncSession, node: NodeRow, endorsed_by: str, *, new: bool, now: datetime
+        self, session: AsyncSession, node: NodeRow, row: EnrolmentRow, *, new: bool, now: datetime
     ) -> None:
         reason = "enrolled with a ticket" if node.approved else "enrolled, waits for an operator"
         if new:
@@ -209,14 +216,30 @@ class EnrolmentService:
                 "ek_sha256": node.ek_sha256,
                 "ak_name": parse_public(node.ak_public).name().hex(),
                 "node_key_name": parse_public(node.node_key_public).name().hex(),
-                "endorsed_by": endorsed_by,
+                "endorsed_by": row.endorsed_by,
+                "iak_sha256": node.iak_sha256,
+                "idevid_sha256": node.idevid_sha256,
+                **json.loads(row.shown),
                 "approved": node.approved,
                 "generation": node.generation,
             },
             now=now,
         )
 
-    def _endorse(self, ek: Public, request: EnrolmentRequest, ticket: TicketRow | None, now: datetime) -> EndorsedKey:
+    def _device(self, request: EnrolmentRequest, now: datetime) -> DeviceIdentity | None:
+        if request.iak is None:
+            return None
+        idevid = None if request.idevid is None else _shown(request.idevid)
+        return check_device_identity(_shown(request.iak), idevid, store=self._device_roots, now=now)
+
+    def _endorse(
+        self,
+        ek: Public,
+        request: EnrolmentRequest,
+        ticket: TicketRow | None,
+        device: DeviceIdentity | None,
+        now: datetime,
+    ) -> EndorsedKey:
         """Check the EK. A ticket names the TPM, so it vouches for one that has no certificate."""
         named = frozenset() if ticket is None else frozenset({ticket.ek_sha256})
         return check_ek(
@@ -226,6 +249,7 @@ class EnrolmentService:
             policy=self._endorsements,
             now=now,
             allow_list=self._allow_list | named,
+            device=device,
         )
 
 
@@ -237,28 +261,6 @@ async def _ticket(
     ticket = await find_ticket(session, text)
     check_ticket(ticket, node=node, ek_sha256=fingerprint, now=now)
     return ticket
-
-
-async def _check_identity(
-    session: AsyncSession, node: str, fingerprint: str, ticket: TicketRow | None
-) -> NodeRow | None:
-    """Return the node that is enrolled already, if it may be enrolled anew (2)."""
-    other = await session.scalar(select(NodeRow.id).where(NodeRow.ek_sha256 == fingerprint, NodeRow.id != node))
-    if other is not None:
-        raise EkEnrolledElsewhere("this TPM is enrolled as another node")
-    known = await session.get(NodeRow, node, with_for_update=True)
-    if known is None:
-        return None
-    squatted = not known.approved and ticket is not None  # anybody's TPM may have asked for this name before
-    if known.ek_sha256 != fingerprint and not squatted:
-        raise NodeOtherEk(f"node {node} is enrolled with another TPM")
-    if ticket is None:
-        raise NodeEnrolled(f"node {node} is enrolled already", advice="an operator makes a new ticket for new keys")
-    if known.standing in FALLEN and ticket.created_at <= known.changed_at:
-        detail = f"node {node} was {known.standing} after the ticket was made"
-        refusal = NodeRevoked if known.standing == Standing.REVOKED.value else TicketOutdated
-        raise refusal(detail, advice="an operator who knows that makes a new ticket")
-    return known
 
 
 async def _replace(session: AsyncSession, ek_sha256: str, ticket: TicketRow | None) -> None:
@@ -278,9 +280,23 @@ async def _check_room(session: AsyncSession, address: str, now: datetime) -> Non
         raise EnrolmentsBusy("too many enrolments are under way", advice="try again in some minutes, or with a ticket")
 
 
+def _shown(key: DeviceKey) -> ShownKey:
+    return ShownKey(parse_public(key.public), key.certificate, key.chain)
+
+
 def _enrolment_row(
-    identifier: str, request: EnrolmentRequest, endorsed: EndorsedKey, ticket: TicketRow | None, expires_at: datetime
+    identifier: str,
+    request: EnrolmentRequest,
+    endorsed: EndorsedKey,
+    device: DeviceIdentity | None,
+    ticket: TicketRow | None,
+    expires_at: datetime,
 ) -> EnrolmentRow:
+    model = endorsed.model
+    shown = {
+        "tpm": None if model is None else f"{model.maker} {model.model} {model.version}",
+        "device": None if device is None else device.serial,
+    }
     return EnrolmentRow(
         id=identifier,
         node=request.node,
@@ -288,6 +304,9 @@ def _enrolment_row(
         ek_sha256=endorsed.sha256,
         ek_public=endorsed.public.to_bytes(),
         endorsed_by=endorsed.endorsed_by,
+        iak_public=None if device is None else device.iak.to_bytes(),
+        idevid_public=None if device is None or device.idevid is None else device.idevid.to_bytes(),
+        shown=json.dumps(shown),
         expires_at=expires_at,
         used_at=None,
     )
@@ -314,6 +333,8 @@ def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: d
     """
     if node.ek_sha256 != row.ek_sha256:
         node.ek_sha256, node.fell_at_reset = row.ek_sha256, None
+    claimed = Identity.of(row)
+    node.iak_sha256, node.idevid_sha256 = claimed.iak_sha256, claimed.idevid_sha256
     node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public
     node.enrolled_at, node.deadline, node.rounds = now, None, 0
     node.clock_state = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
