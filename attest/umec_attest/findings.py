@@ -38,9 +38,12 @@ def tier_of(identifier: str) -> Tier:
 _INFORMATION, _WARNING, _CONTRADICTION = Tier.AFFIRMING, Tier.WARNING, Tier.CONTRAINDICATED
 _WENT_BACK: Final = "the TPM went back in time: another TPM, or a cleared one; enrol it anew if that was you"
 _RUNS_LOG: Final = "see that the agent may read the boot log: umec node run --boot-log FILE"
-_FORGED: Final = "no firmware writes this: take it for an attack, unless this model is known for it (docs/operating.md)"
+_FORGED: Final = "no firmware writes this: take it for an attack"
 _FIRMWARE: Final = "the firmware's log does not say it: update the firmware"
 _LIST: Final = "the list is not what the kernel measured: see what writes it, and take it for an attack until then"
+_HASH: Final = "have the kernel measure with SHA-256: ima_hash=sha256 on its command line"
+_FILE: Final = "if the change was yours, sign and publish a newer reference set, and boot; else take it for an attack"
+_QUIRK: Final = "see whether this firmware is known for it: then have the reference set excuse it for this very build"
 _IMAGE: Final = "boot the image of the reference set; if the change was yours, sign and publish a newer reference set"
 
 FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
@@ -82,6 +85,32 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         "bootlog-empty": FindingKind(_CONTRADICTION, "the boot log measures nothing", _RUNS_LOG),
         "bootlog-invalid": FindingKind(_CONTRADICTION, "the boot log is not well-formed", _RUNS_LOG),
         "bootlog-too-large": FindingKind(_CONTRADICTION, "the boot log is beyond the limits", _RUNS_LOG),
+        "bootlog-padded": FindingKind(_CONTRADICTION, "bytes follow the boot log that are no event", _RUNS_LOG),
+        "log-padded": FindingKind(_CONTRADICTION, "bytes follow the boot log that are no event", _RUNS_LOG),
+        "bootlog-sha1-only": FindingKind(
+            _CONTRADICTION,
+            "the boot log has SHA-1 digests only, which prove nothing",
+            "switch the SHA-256 bank on in the firmware, and boot again",
+        ),
+        "bootlog-other-registers": FindingKind(
+            _CONTRADICTION, "the boot log is of other registers than those of a TPM", _RUNS_LOG
+        ),
+        "canonical-log-invalid": FindingKind(_CONTRADICTION, "a canonical event log is not well-formed", _RUNS_LOG),
+        "userspace-log-invalid": FindingKind(
+            _CONTRADICTION, "systemd's log of what userspace measured is not well-formed", _RUNS_LOG
+        ),
+        "userspace-log-too-large": FindingKind(
+            _CONTRADICTION, "systemd's log of what userspace measured is beyond the limits", _RUNS_LOG
+        ),
+        "bootlog-vendor-info-size": FindingKind(
+            _CONTRADICTION, "the log's first event does not count its vendorInfo, which is excused for no model", _QUIRK
+        ),
+        "spec-id-vendor-info-size": FindingKind(
+            _CONTRADICTION, "the log's first event does not count its vendorInfo", _QUIRK
+        ),
+        "exit-boot-services-missing": FindingKind(
+            _CONTRADICTION, "the end of boot services was measured into PCR 5, and not logged", _QUIRK
+        ),
         "bootlog-replay-mismatch": FindingKind(
             _CONTRADICTION,
             "the replay of the boot log does not give the quoted PCR values",
@@ -94,7 +123,10 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             _CONTRADICTION, "the digest of an event is not of its data, though events of its kind hash it", _FORGED
         ),
         "crtm-version-invalid": FindingKind(
-            _CONTRADICTION, "PCR 0 has not exactly one S-CRTM version whose digest covers it", _FORGED
+            _CONTRADICTION, "PCR 0 has not exactly one S-CRTM version whose digest covers it", _QUIRK
+        ),
+        "hcrtm-invalid": FindingKind(
+            _CONTRADICTION, "an event of an H-CRTM that did not start the TPM, or is not the first", _FORGED
         ),
         "separator-duplicate": FindingKind(_CONTRADICTION, "a PCR has more than one separator", _FORGED),
         "separator-invalid": FindingKind(_CONTRADICTION, "the data of a separator is none", _FORGED),
@@ -121,22 +153,33 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         "secure-boot-variable-invalid": FindingKind(
             _CONTRADICTION, "a measured Secure Boot variable is malformed", _FORGED
         ),
+        "secure-boot-variable-empty": FindingKind(
+            _CONTRADICTION, "SecureBoot was measured without content, so nobody knows whether it was on", _QUIRK
+        ),
         "secure-boot-variable-late": FindingKind(
             _CONTRADICTION, "a Secure Boot variable was measured after the separator", _FORGED
         ),
         "secure-boot-variable-repeated": FindingKind(
             _CONTRADICTION, "a Secure Boot variable was measured twice", _FORGED
         ),
+        "authority-not-in-db": FindingKind(
+            _CONTRADICTION, "an image was verified with what the measured db does not have", _FORGED
+        ),
         "boot-application-early": FindingKind(
             _WARNING,
             "a boot application was measured before the firmware called one",
-            "look at the boot entries of the firmware: something starts before the image",
+            "look at the boot entries of the firmware: something starts before the image; or it is known for it",
         ),
         "uki-event-unexpected": FindingKind(
             _CONTRADICTION, "PCR 11 has a measurement that is no section of a unified kernel image", _IMAGE
         ),
         "uki-section-repeated": FindingKind(
             _CONTRADICTION, "a section of the unified kernel image was measured twice", _IMAGE
+        ),
+        "grub-command-line-unproven": FindingKind(
+            _CONTRADICTION,
+            "what GRUB's events call a command line and what their digests are of differ",
+            "look at GRUB's configuration, and take it for an attack until it is explained",
         ),
         # --- the TPM's clock and counters
         "rebooted": FindingKind(_INFORMATION, "the node booted since its last accepted round", "nothing"),
@@ -162,6 +205,15 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             "the reference set says what may run, and there is no list of what ran",
             "see that the kernel measures (ima_policy=) and that the agent may read its list",
         ),
+        "ima-empty": FindingKind(_CONTRADICTION, "the list of what ran has no entry", _LIST),
+        "ima-template-unknown": FindingKind(
+            _CONTRADICTION, "the list of what ran has a template that no kernel known to us writes", _LIST
+        ),
+        "ima-checkpoint-outdated": FindingKind(
+            _CONTRADICTION,
+            "what was judged before is of another boot, policy or bank: the list is needed from its start",
+            "nothing: the next challenge asks for the whole list",
+        ),
         "ima-refused": FindingKind(_CONTRADICTION, "the list of what ran cannot be believed", _LIST),
         "ima-invalid": FindingKind(
             _CONTRADICTION, "the list of what ran is not well-formed, or has a template that we do not know", _LIST
@@ -171,6 +223,38 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         ),
         "ima-aggregate-mismatch": FindingKind(
             _CONTRADICTION, "the list of what ran began on another boot than the quoted one", _LIST
+        ),
+        "ima-kexec": FindingKind(
+            _CONTRADICTION,
+            "another kernel was started by kexec, past firmware and boot loader",
+            'boot the node; where kexec is meant, have the reference set say "kexec": "allow"',
+        ),
+        "ima-file-unknown": FindingKind(
+            _CONTRADICTION, "a file ran, or was read as root, that is neither listed, excluded nor signed", _FILE
+        ),
+        "ima-file-changed": FindingKind(
+            _CONTRADICTION, "a listed file ran with another content than those listed", _FILE
+        ),
+        "ima-buffer-unknown": FindingKind(
+            _CONTRADICTION, "the kernel was given a key, a command line or a policy that is not listed", _FILE
+        ),
+        "ima-path-invalid": FindingKind(_CONTRADICTION, "the name of a file is no path that the kernel gives", _LIST),
+        "ima-digest-weak": FindingKind(_CONTRADICTION, "a file was measured with a weak hash", _HASH),
+        "ima-digest-unknown": FindingKind(_CONTRADICTION, "a file was measured with an unknown hash", _HASH),
+        "ima-key-unknown": FindingKind(
+            _CONTRADICTION, "a file is signed with a key that the reference set does not name", _FILE
+        ),
+        "ima-key-revoked": FindingKind(
+            _CONTRADICTION, "a file is signed with a key that the reference set revokes", _FILE
+        ),
+        "ima-signature-invalid": FindingKind(_CONTRADICTION, "the signature of a file does not verify", _FILE),
+        "ima-signature-unsupported": FindingKind(
+            _CONTRADICTION, "a file has a signature of a kind that proves nothing about its content", _FILE
+        ),
+        "ima-violation": FindingKind(
+            _CONTRADICTION,
+            "a file changed while it was measured, so nobody knows what ran",
+            "see what writes to this file while it is read; exclude it, if it is data",
         ),
         "ima-violation-tolerated": FindingKind(
             _WARNING,

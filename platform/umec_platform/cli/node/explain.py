@@ -4,28 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from umec_attest.findings import FINDINGS, Tier
+
 __all__ = ["duration", "explanation", "next_steps", "summary"]
 
 INDENT: Final = " " * 14
-
-FINDINGS: Final[dict[str, str]] = {
-    "pcr-unexpected": "if the change was yours, sign and publish a newer reference set; else take it for an attack",
-    "pcr-unlisted": "have the reference set list this PCR, or ignore it for a stated reason",
-    "pcr-not-quoted": "add the PCR to attest.pcrs, or take it out of the reference set",
-    "bootlog-missing": "see that the agent may read the boot log: umec node run --boot-log FILE",
-    "bootlog-replay-mismatch": "the log is not of this boot: see what writes it, and take it for an attack until then",
-    "secure-boot-off": "switch Secure Boot on in the firmware, and boot again",
-    "secure-boot-unknown": "the firmware's log does not say it: update the firmware",
-    "firmware-error": "look at the firmware's own error log, and boot again",
-    "boot-application-early": "look at the boot entries of the firmware: something starts before the image",
-    "reference-expired": "sign and publish a newer reference set: umec nodeimage predict, umec nodeimage publish",
-    "reset-count-fell": "the TPM went back in time: another TPM, or a cleared one; enrol it anew if that was you",
-    "clock-fell": "the TPM went back in time: another TPM, or a cleared one; enrol it anew if that was you",
-    "restart-count-fell": "the TPM went back in time: another TPM, or a cleared one; enrol it anew if that was you",
-    "firmware-version-fell": "somebody put an older firmware onto the TPM: update it",
-    "clock-unsafe-long": "let the TPM run; if it stays so, replace it",
-}
-"""What to do about a finding; one that is not here contradicts what is expected, and its detail says how."""
 
 REBOOT: Final = "boot it into the image of its reference set: a good round of a new boot brings it back"
 
@@ -53,9 +36,16 @@ def next_steps(node: Mapping[str, Any]) -> list[str]:
     if standing == "untrusted" and last.get("verdict") == "affirming":
         return [f"its evidence is good again, of the same boot: {REBOOT}"]
     if standing in {"degraded", "untrusted"}:
-        found = [FINDINGS[finding["id"]] for finding in last.get("findings", ()) if finding["id"] in FINDINGS]
-        return [*dict.fromkeys(found), *steps]
+        return [*dict.fromkeys(_advice(last.get("findings", ()))), *steps]
     return steps
+
+
+def _advice(findings: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """What to do about the findings that count; the detail of one that is not in the table says how."""
+    for finding in findings:
+        known = FINDINGS.get(finding["id"])
+        if known is not None and known.tier > Tier.AFFIRMING:
+            yield known.advice
 
 
 def summary(node: Mapping[str, Any], now: datetime) -> str:
