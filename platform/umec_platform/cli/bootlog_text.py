@@ -25,9 +25,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     names = result.get("register_of_index", {})
     for event in result["events"]:
         digest = next(iter(reversed(event["digests"].values())), "")
-        where = event.get("register") or names.get(event["pcr"]) or f"PCR {event['pcr']:>2}"
         text = _readable(bytes.fromhex(event["data"]))
-        yield f"  {where}  {_MARKS[event['covered']]} {event['type']:<34} {digest[:16]}…  {text}"
+        yield f"  {_place(event, names)}  {_MARKS[event['covered']]} {event['type']:<34} {digest[:16]}…  {text}"
     for bank, values in result["pcrs"].items():
         yield from (f"{bank} PCR {pcr:>2}  {value}" for pcr, value in values.items())
     for bank, values in result.get("registers", {}).items():
@@ -38,6 +37,15 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
             text = json.dumps(value, ensure_ascii=False)
             yield f"  {name} = {text if len(text) <= MAX_CLAIM else text[:MAX_CLAIM] + '…'}"
     yield from (f"finding: {finding['id']}: {finding['detail']}" for finding in result["findings"])
+
+
+def _place(event: dict[str, Any], names: dict[int, str]) -> str:
+    """Return where an event was measured into: a register that the log names, one of confidential computing, a PCR."""
+    if "register" in event:
+        return str(event["register"])
+    if event["pcr"] is None:
+        return "NV index"
+    return names.get(event["pcr"]) or f"PCR {event['pcr']:>2}"
 
 
 def _readable(data: bytes) -> str:
