@@ -4,6 +4,7 @@
 create_app(title, routers, ready=…)     a FastAPI application that fails closed and shows no internals
 require(verifier, "scope", …)           a dependency: the verified Principal, or 401 / 403 as problem+json
 presented(request, base)                what a request shows, for those who ask a verifier themselves
+plain_route(method, path, answer)       an endpoint that is asked so often that it does without the framework
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from umec_core import metrics
 from umec_core.edge import BodyTooLarge, Edge
@@ -37,6 +39,7 @@ __all__ = [
     "client_certificate",
     "create_app",
     "judges_query",
+    "plain_route",
     "presented",
     "problem_response",
     "require",
@@ -117,6 +120,29 @@ def create_app(
     return app
 
 
+def plain_route(method: str, path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Return an endpoint that reads its request itself, query included, for the `routes` of a router.
+
+    Errors are answered as everywhere; what FastAPI does around an endpoint takes longer than many an answer.
+    """
+    endpoint = _Plain(answer)
+    route = endpoint.route = Route(path, endpoint, methods=[method])
+    route.methods = {method}  # and not HEAD beside GET: what is not meant is 405
+    return route
+
+
+class _Plain:
+    route: Route
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self.route  # for the access line and the counters
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+
 def problem_response(error: UmecError, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return an error as problem+json."""
     body = problem_details(error)
@@ -129,11 +155,11 @@ def require_json(request: Request) -> None:
         raise ContentTypeWrong("the body is application/json here")
 
 
-def judges_query() -> None:
+async def judges_query() -> None:
     """Mark, as a dependency, an endpoint that judges its query itself."""
 
 
-def _known_query(request: Request) -> None:
+async def _known_query(request: Request) -> None:
     """Refuse what an endpoint does not read: a filter that is misspelt must not return everything."""
     given = [name for name, _ in request.query_params.multi_items()]
     if not given:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -77,10 +78,13 @@ class _Writes(Protocol):
 class Store:
     """One open database."""
 
-    def __init__(self, reader: AsyncEngine, writer: AsyncEngine, writes: _Writes) -> None:
+    def __init__(
+        self, reader: AsyncEngine, writer: AsyncEngine, writes: _Writes, watcher: sqlite3.Connection | None = None
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._writes = writes
+        self._watcher = watcher
         self._sessions = async_sessionmaker(reader, expire_on_commit=False)
 
     @classmethod
@@ -103,8 +107,9 @@ class Store:
             await writer.dispose()
             await reader.dispose()
             raise
-        writes: _Writes = Writer(writer) if parsed.drivername == SQLITE else _Transactions(writer)
-        return cls(reader, writer, writes)
+        if parsed.drivername == SQLITE:
+            return cls(reader, writer, Writer(writer), sqlite3.connect(str(parsed.database), isolation_level=None))
+        return cls(reader, writer, _Transactions(writer))
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -119,9 +124,22 @@ class Store:
         """
         return await self._writes.write(work)
 
+    def version(self) -> int | None:
+        """Return a number that is another one after every COMMIT, by whatever process; None if there is no such number.
+
+        Who reads it before reading rows may keep what it made of them for as long as the number stays the same. It
+        costs some microseconds on SQLite (`PRAGMA data_version`, of which no thread is needed); PostgreSQL has none.
+        """
+        if self._watcher is None:
+            return None
+        (number,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        return int(number)
+
     async def close(self) -> None:
         """Finish the writes that were handed in and close every connection."""
         await self._writes.close()
+        if self._watcher is not None:
+            self._watcher.close()
         await self._writer.dispose()
         if self._reader is not self._writer:
             await self._reader.dispose()

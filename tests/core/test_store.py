@@ -112,6 +112,29 @@ def test_reading_changes_nothing(opened: Any, names: Any, schema: Any) -> None:
     opened(body)
 
 
+def test_the_version_is_another_one_after_every_commit_of_anybody(
+    sqlite: str, postgresql: str, migrations: Path, add: Any
+) -> None:
+    async def body() -> None:
+        store, other = await Store.open(sqlite, migrations=migrations), await Store.open(sqlite, migrations=migrations)
+        versions = [store.version()]
+        for writer in (store, other, other):
+            await add(writer, f"thing-{len(versions)}")
+            versions.append(store.version())
+            async with store.read() as session:
+                await session.execute(select(1))
+            assert store.version() == versions[-1]
+        assert None not in versions
+        assert len(set(versions)) == len(versions)
+        await store.close()
+        await other.close()
+        remote = await Store.open(postgresql, migrations=migrations)
+        assert remote.version() is None
+        await remote.close()
+
+    asyncio.run(body())
+
+
 def test_a_closed_store_refuses(url: str, migrations: Path, add: Any) -> None:
     async def body() -> None:
         store = await Store.open(url, migrations=migrations)

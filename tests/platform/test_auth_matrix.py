@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 from fastapi import FastAPI
+from starlette.routing import Route
 
 MANAGEMENT: Final = "https://authority.test:8443"
 MP1: Final = "https://authority.test:8444"
@@ -243,11 +244,13 @@ def test_every_endpoint_of_management_answers_its_tenant_and_the_operator_only(
 def test_the_matrix_knows_every_endpoint(world: Any) -> None:
     async def scenario() -> None:
         async with world.open(working=False):
-            app = FastAPI()
+            app, plain = FastAPI(), []
             for router in [*world.service.management_routers, *world.service.mp1_routers]:
                 app.include_router(router)
+                plain += [route for route in router.routes if type(route) is Route]
         paths = app.openapi()["paths"]
         served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+        served |= {(method, route.path) for route in plain for method in route.methods or ()}
         known = {_shape(item) for item in [*MP1_ENDPOINTS, *MANAGEMENT_ENDPOINTS]}
         aliases = {(method, path.replace("/v2/", "/v1/")) for method, path in served}
         assert {(method, _anonymous(path)) for method, path in aliases} == known

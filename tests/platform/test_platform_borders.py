@@ -24,7 +24,7 @@ from umec_platform.rules.schemas import DnsRule, TrafficRule
 from umec_platform.rules.translate import settle_dns_rule, to_netd_dns, to_netd_traffic
 from umec_platform.services.queries import ServiceQuery, parse_service_query
 from umec_platform.services.schemas import FilteringCriteria, LocalityType, ServiceInput
-from umec_platform.services.view import Showcase, shown_state
+from umec_platform.services.view import KeptList, Lists, Showcase, mark, next_silence, shown_state
 from umec_platform.tables.services import ServiceRow
 from umec_platform.tables.tenants import TenantRow
 from umec_platform.tenants.service import _nested
@@ -456,3 +456,25 @@ def test_what_is_said_of_a_service_that_is_silent_or_fallen() -> None:
     beating = offered(interval=10)
     assert shown_state(beating, NOW + timedelta(seconds=30)).value == "ACTIVE"
     assert shown_state(beating, NOW + timedelta(seconds=31)).value == "SUSPENDED"
+
+
+def test_a_kept_list_ends_with_a_commit_and_with_the_next_silence() -> None:
+    rows = [offered(interval=10), offered(interval=20), offered()]
+    end = NOW + timedelta(seconds=30)
+    assert next_silence(rows, NOW) == end
+    assert next_silence(rows, end) == end
+    assert next_silence(rows, end + timedelta(seconds=1)) == NOW + timedelta(seconds=60)
+    assert next_silence([offered()], NOW) == next_silence([], NOW) == datetime.max.replace(tzinfo=UTC)
+    marks, key = tuple(mark(row, NOW) for row in rows), ("harbour",)
+    lists = Lists()
+    lists.keep(key, KeptList("host-a", marks, b"[]", version=7, until=end))
+    assert lists.unchanged(key, 7, NOW) == b"[]"
+    assert lists.unchanged(key, 8, NOW) is None
+    assert lists.unchanged(key, 7, end) is None
+    assert lists.unchanged(("transit",), 7, NOW) is None
+    assert lists.find(key, "host-a", marks) == b"[]"
+    assert lists.find(key, "host-b", marks) is None
+    assert lists.find(key, "host-a", marks[:2]) is None
+    # A database that counts no commits never says that nothing was written.
+    lists.keep(key, KeptList("host-a", marks, b"[]", version=None, until=end))
+    assert lists.unchanged(key, None, NOW) is None

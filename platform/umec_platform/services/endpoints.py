@@ -1,11 +1,13 @@
 """`/mec_service_mgmt/v1` on Mp1 (MEC 011 clause 8): the registry of services."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import Row
 
 from umec_core.clock import Clock
-from umec_core.http import judges_query, require
+from umec_core.http import judges_query, plain_route, require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
 from umec_platform.api import entity, if_match, own_instance, same_tenant, seconds
@@ -17,7 +19,7 @@ from umec_platform.services.schemas import (
     ServiceLivenessUpdate,
 )
 from umec_platform.services.service import Services, Subscriptions
-from umec_platform.services.view import Lists, Showcase, mark, shown_state
+from umec_platform.services.view import KeptList, Lists, Showcase, mark, next_silence, shown_state
 from umec_platform.tables.services import ServiceRow, SubscriptionRow
 
 __all__ = ["ServiceEndpoints", "service_router"]
@@ -40,16 +42,21 @@ class ServiceEndpoints:
         """Return what the query of a request finds for a caller, of one instance or of its whole tenant."""
         query = parse_service_query(request.query_params.multi_items())
         tenant, now = same_tenant(principal), self._clock()
-        showcase = await self._showcase(principal)
-        key = (tenant, showcase.owner, showcase.host, instance, query)
-        marks = [mark(row, now) for row in await self.services.marked(tenant=tenant, instance=instance)]
-        known = self._lists.find(key, tuple(marks))
+        key = (tenant, principal.instance, instance, query)
+        version = self.services.version()
+        known = self._lists.unchanged(key, version, now)
         if known is not None:
             return Response(known, media_type="application/json")
-        rows = await self.services.list(tenant=tenant, instance=instance)
-        answer = entity([showcase.show(row, now).wire() for row in rows if showcase.offers(row, query)])
-        self._lists.keep(key, tuple(mark(row, now) for row in rows), bytes(answer.body))
-        return answer
+        showcase = await self._showcase(principal)
+        marked: Sequence[ServiceRow | Row[Any]] = await self.services.marked(tenant=tenant, instance=instance)
+        body = self._lists.find(key, showcase.host, tuple(mark(row, now) for row in marked))
+        if body is None:
+            marked = rows = await self.services.list(tenant=tenant, instance=instance)
+            shown = [showcase.show(row, now).wire() for row in rows if showcase.offers(row, query)]
+            body = bytes(entity(shown).body)
+        marks, until = tuple(mark(row, now) for row in marked), next_silence(marked, now)
+        self._lists.keep(key, KeptList(showcase.host, marks, body, version, until))
+        return Response(body, media_type="application/json")
 
     async def shown(self, row: ServiceRow, principal: Principal) -> dict[str, Any]:
         """Return one service for a caller."""
@@ -80,9 +87,12 @@ def service_router(verifier: TokenVerifier, endpoints: ServiceEndpoints, prefix:
     writer = Annotated[Principal, Depends(require(verifier, "mec:services.write"))]
     services = endpoints.services
 
-    @router.get("/services", dependencies=[Depends(judges_query)])
-    async def find(request: Request, who: reader) -> Response:
-        return await endpoints.found(request, who)
+    may_read = require(verifier, "mec:services.read")
+
+    async def find(request: Request) -> Response:
+        return await endpoints.found(request, await may_read(request))
+
+    router.routes.append(plain_route("GET", f"{prefix}/services", find))
 
     @router.get("/services/{service}")
     async def read(service: str, who: reader) -> Response:

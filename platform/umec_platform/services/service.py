@@ -165,6 +165,10 @@ class Services:
         async with self._ledger.store.read() as session:
             return list(await session.scalars(_of(select(ServiceRow), tenant, instance)))
 
+    def version(self) -> int | None:
+        """Return `Store.version`: while it is the same, so is everything that this registry reads."""
+        return self._ledger.store.version()
+
     async def marked(self, *, tenant: str | None = None, instance: str | None = None) -> Sequence[Row[Any]]:
         """Return the columns `MARKED` of what `list` returns: a small part of the work."""
         async with self._ledger.store.read() as session:

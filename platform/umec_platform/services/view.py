@@ -1,7 +1,8 @@
 """How a service looks from outside: its state, its locality, its links, and the platform's own token endpoint. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -10,10 +11,12 @@ from umec_platform.services.queries import ServiceQuery
 from umec_platform.services.schemas import LocalityType, ServiceInfo, ServiceState
 from umec_platform.tables.services import ServiceRow
 
-__all__ = ["MARKED", "MISSED", "Lists", "Mark", "Showcase", "mark", "shown_state"]
+__all__ = ["MARKED", "MISSED", "KeptList", "Lists", "Mark", "Showcase", "mark", "next_silence", "shown_state"]
 
 MISSED: Final = 3
 """Heartbeats that may be missing before a service counts as SUSPENDED."""
+
+FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 
 MOST_KEPT: Final = 8 * 1024 * 1024
 MOST_LISTS: Final = 256
@@ -43,8 +46,18 @@ def shown_state(row: ServiceRow, now: datetime) -> ServiceState:
 
 def mark(row: ServiceRow | Row[Any], now: datetime) -> Mark:
     """Return the mark of a service, of its row or of the columns `MARKED`."""
-    silent = row.interval is not None and now - row.heard_at > timedelta(seconds=MISSED * row.interval)
-    return row.id, row.version, row.suspended, row.withdrawn, silent
+    return row.id, row.version, row.suspended, row.withdrawn, now > _heard_until(row)
+
+
+def next_silence(rows: Iterable[ServiceRow | Row[Any]], now: datetime) -> datetime:
+    """Return when the next of these services falls silent if it is not heard of."""
+    ends = (_heard_until(row) for row in rows)
+    return min((end for end in ends if end >= now), default=FOREVER)
+
+
+def _heard_until(row: ServiceRow | Row[Any]) -> datetime:
+    """Return the last moment at which a service is not silent."""
+    return FOREVER if row.interval is None else row.heard_at + timedelta(seconds=MISSED * row.interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +116,47 @@ class Showcase:
         return {**transport, "security": security}
 
 
+@dataclass(frozen=True, slots=True)
+class KeptList:
+    """A list as it was written out: for a consumer on which host, out of services with which marks.
+
+    It holds while the database has that version (which was read before the rows), and until some service falls silent.
+    """
+
+    host: str | None
+    marks: tuple[Mark, ...]
+    body: bytes
+    version: int | None
+    until: datetime
+
+
 class Lists:
     """Lists of services as they were last written out, each for one who asks and one query of theirs.
 
-    `marks` are those of the rows that were read for this very request: a list is given again only if they are the same.
+    A list is given again while the database has the same version and no service fell silent (`unchanged`), or if the
+    marks of the rows that were read for this very request are the same (`find`).
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[tuple[Mark, ...], bytes]] = {}
+        self._known: dict[tuple[object, ...], KeptList] = {}
         self._octets = 0
 
-    def find(self, key: tuple[object, ...], marks: tuple[Mark, ...]) -> bytes | None:
-        """Return the list under a key that was written out of services with these marks, or None."""
+    def unchanged(self, key: tuple[object, ...], version: int | None, now: datetime) -> bytes | None:
+        """Return the list under a key if nothing was written since it was, whatever its services, or None."""
         known = self._known.get(key)
-        return known[1] if known is not None and known[0] == marks else None
+        if known is None or version is None or known.version != version or now >= known.until:
+            return None
+        return known.body
 
-    def keep(self, key: tuple[object, ...], marks: tuple[Mark, ...], body: bytes) -> None:
+    def find(self, key: tuple[object, ...], host: str | None, marks: tuple[Mark, ...]) -> bytes | None:
+        """Return the list under a key that was written for a consumer there out of services with these marks."""
+        known = self._known.get(key)
+        return known.body if known is not None and (known.host, known.marks) == (host, marks) else None
+
+    def keep(self, key: tuple[object, ...], kept: KeptList) -> None:
         """Keep a list, instead of the one before."""
         if self._octets > MOST_KEPT or len(self._known) >= MOST_LISTS:
             self._known.clear()
             self._octets = 0
-        self._known[key] = (marks, body)
-        self._octets += len(body)
+        self._known[key] = kept
+        self._octets += len(kept.body)
