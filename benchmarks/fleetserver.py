@@ -2,18 +2,24 @@
 
     python benchmarks/fleetserver.py FOLDER PORT [--database URL]
 
-FOLDER is one that `benchmarks/fleet.py` made. It has one core, and logs warnings only. Ended by SIGTERM in good order;
+FOLDER is one that `benchmarks/fleet.py` made. It has one core, and logs errors only. Ended by SIGTERM in good order;
 after SIGKILL it is started again on the same folder, as a service manager would.
 """
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import socket
+import ssl
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import uvloop
-from measuring import SERVER, pin
+from measuring import SERVER, cpu_seconds, pin, resident_mb
 
 from umec_attest.testing.fleet.verifier import FleetVerifier
 from umec_core.clock import system_clock
@@ -21,9 +27,11 @@ from umec_core.server import Listener, serve
 from umec_core.telemetry import configure_logging
 from umec_platform.composition.servercert import ServerCertificate, server_certificate
 
-__all__ = ["WARNINGS", "certificate", "management", "verifier"]
+__all__ = ["ERRORS", "Verifier", "certificate", "management", "verifier"]
 
-WARNINGS = 30
+ERRORS = 40
+"""Refusals are warnings, one a line: they are counted on the other side."""
+START_SECONDS = 60.0
 
 
 def certificate(folder: Path) -> ServerCertificate:
@@ -39,6 +47,53 @@ def management(port: int) -> str:
 def verifier(folder: Path, port: int, database: str | None) -> FleetVerifier:
     """Return the verifier of a folder, which is not opened by that."""
     return FleetVerifier(folder / "verifier", management=management(port), database=database)
+
+
+class Verifier:
+    """The verifier's process."""
+
+    def __init__(self, folder: Path, database: str | None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.folder = folder
+        self.spent = 0.0
+        self.peak = 0.0
+        self._line = [sys.executable, str(Path(__file__)), str(folder), str(self.port)]
+        self._line += [] if database is None else ["--database", database]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; `answers` tells when it is there."""
+        self._process = subprocess.Popen(self._line, stdin=subprocess.DEVNULL)
+
+    def end(self, how: signal.Signals) -> None:
+        """End it by a signal, and remember what it took."""
+        if self._process is None:
+            return
+        self.spent += cpu_seconds(self._process.pid)
+        self.peak = max(self.peak, resident_mb(self._process.pid, peak=True))
+        self._process.send_signal(how)
+        self._process.wait()
+        self._process = None
+
+    def cpu(self) -> float:
+        """Return the processor's time that the process took until now."""
+        return self.spent + (0.0 if self._process is None else cpu_seconds(self._process.pid))
+
+    def resident(self) -> float:
+        """Return the memory of the process in MB."""
+        return 0.0 if self._process is None else resident_mb(self._process.pid)
+
+    async def answers(self, trust: ssl.SSLContext) -> None:
+        """Return when it answers; raises RuntimeError when it does not."""
+        give_up = time.monotonic() + START_SECONDS
+        async with httpx.AsyncClient(base_url=f"https://localhost:{self.port}", verify=trust) as client:
+            while time.monotonic() < give_up:
+                with contextlib.suppress(httpx.HTTPError):
+                    (await client.get("/readyz")).raise_for_status()
+                    return
+                await asyncio.sleep(0.1)
+        raise RuntimeError("the verifier does not answer")
 
 
 async def run(folder: Path, port: int, database: str | None) -> None:
@@ -67,7 +122,7 @@ def main() -> None:
     parser.add_argument("--database")
     given = parser.parse_args()
     pin(SERVER)
-    configure_logging(json=True, level=WARNINGS)
+    configure_logging(json=True, level=ERRORS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(given.folder, given.port, given.database))
 

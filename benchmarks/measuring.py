@@ -47,7 +47,7 @@ class Row:
         sign, said = "≤" if self.most else "≥", "met" if met else "MISSED"
         if self.budget == 0:
             return f"none: {said}"
-        return f"{sign} {self.budget:,g}: {said}, {100 * self.value / self.budget:.0f} % of it"
+        return f"{sign} {self.budget:,}: {said}, {100 * self.value / self.budget:.0f} % of it"
 
 
 def at_least(what: str, value: float, unit: str, budget: float) -> Row:

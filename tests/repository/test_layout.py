@@ -120,7 +120,7 @@ def test_nobody_writes_down_a_workplace_or_a_registry(tracked):
     assert found == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "scripts/uv.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "scripts/uv.lock", "benchmarks/keylime/requirements.lock"])
 def test_a_lock_names_no_host_and_every_hash(lock):
     text = (ROOT / lock).read_text(encoding="utf-8")
     assert "://" not in text
