@@ -12,6 +12,15 @@ __all__ = ["Attest", "Certified", "ClockInfo", "Quoted", "parse_attest"]
 _GENERATED_VALUE: Final = 0xFF544347
 _ST_ATTEST_CERTIFY: Final = 0x8017
 _ST_ATTEST_QUOTE: Final = 0x8018
+_OTHER_TYPES: Final = {
+    0x8014: "NV",
+    0x8015: "COMMAND_AUDIT",
+    0x8016: "SESSION_AUDIT",
+    0x8019: "TIME",
+    0x801A: "CREATION",
+    0x801C: "NV_DIGEST",
+}
+"""TPM_ST (Part 2, 6.9): what else a TPM attests. None of it says anything that this verifier asks for."""
 
 MAX_NAME_SIZE: Final = 2 + MAX_DIGEST_SIZE
 """TPM2B_NAME: an algorithm and the largest digest."""
@@ -108,7 +117,7 @@ def _read_attested(reader: Reader, kind: int) -> Quoted | Certified:
         return Quoted(read_pcr_selection(reader), reader.sized(MAX_DIGEST_SIZE))
     if kind == _ST_ATTEST_CERTIFY:
         return Certified(reader.sized(MAX_NAME_SIZE), reader.sized(MAX_NAME_SIZE))
-    raise reader.fail(f"neither a quote nor a certification: type 0x{kind:04x}")
+    raise reader.fail(f"neither a quote nor a certification: {_OTHER_TYPES.get(kind, 'unknown')}, type 0x{kind:04x}")
 
 
 def _attested_to_bytes(attested: Quoted | Certified) -> tuple[int, bytes]:
