@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from umec_attest.appraisal import Appraisal, appraise
+from umec_attest.appraisal import Appraisal, allowed_forms, appraise
+from umec_attest.bootlog import ReplayedLog, UserspaceRecord, parse_boot_log, parse_userspace_log, verify_boot_log
 from umec_attest.bootlog.coverage import check_coverage
-from umec_attest.bootlog.parse import parse_boot_log
-from umec_attest.bootlog.replay import ReplayedLog, verify_boot_log
 from umec_attest.digests import PcrValues, parse_pcr_values
 from umec_attest.errors import (
     AttestError,
     BootLogRefused,
     BootLogReplayMismatch,
+    ImaRefused,
     PcrValuesInvalid,
     QuoteSignerMismatch,
 )
-from umec_attest.ima import parse_ima, verify_ima
+from umec_attest.ima import IMA_PCR, RuntimeJudged, judge_runtime, parse_ima, verify_ima
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote, verify_quote, verify_quote_unanchored
 from umec_attest.reference import ReferenceSet
 from umec_attest.tpm.attest import Quoted, parse_attest
@@ -51,7 +51,10 @@ class EvidenceIncomplete(AttestError):
 
 @dataclass(frozen=True, slots=True)
 class EvidencePieces:
-    """The files of an evidence folder, as bytes; what is not there is None."""
+    """The files of an evidence folder, as bytes; what is not there is None.
+
+    `userspace` is systemd's log, which goes on where the boot log ends.
+    """
 
     quote: bytes
     signature: bytes
@@ -60,6 +63,7 @@ class EvidencePieces:
     ak_parent: bytes | None = None
     nonce: bytes | None = None
     boot_log: bytes | None = None
+    userspace: bytes | None = None
     ima: bytes | None = None
 
 
@@ -105,11 +109,13 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     log, events, uncovered, entries = None, None, None, None
     if pieces.boot_log is not None:
         raw = parse_boot_log(pieces.boot_log)
-        log, events = verify_boot_log(raw, quote), len(raw.events)
+        log, events = verify_boot_log(raw, quote, _records(pieces.userspace)), len(raw.events)
         if log.findings:  # a quirk may be excused for a model, and here is none
             raise BootLogReplayMismatch("; ".join(finding.detail for finding in log.findings))
         uncovered = sum(len(event.data) for event in raw.events) - check_coverage(log)
-        checked.append("boot-log")
+        checked += ["boot-log"] if pieces.userspace is None else ["boot-log", "userspace-log"]
+    elif pieces.userspace is not None:
+        raise EvidenceIncomplete("userspace.log goes on where bootlog.bin ends, which is not there")
     if pieces.ima is not None:
         entries = len(verify_ima(parse_ima(pieces.ima), quote))
         checked.append("ima")
@@ -129,15 +135,18 @@ def judge_evidence(
 ) -> Appraisal:
     """Verify and appraise a folder against what the caller knows.
 
-    Every PCR of the reference set must be quoted. Without `ak_parent` the folder's own is taken, else the AK must be a
-    primary key of the endorsement hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes
-    the check fail. Errors: those of `verify_quote`, `EvidenceIncomplete` without a boot log. A log that does not hold
-    is a finding.
+    Every PCR of the reference set must be quoted; with a runtime policy in it PCR 10, too, and the list of what ran has
+    to be there. Without `ak_parent` the folder's own is taken, else the AK must be a primary key of the endorsement
+    hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes the check fail. Errors: those
+    of `verify_quote`, `EvidenceIncomplete` for what is missing, or is there and could not be judged. A log or a list
+    that does not hold is a finding.
     """
     if pieces.boot_log is None:
         raise EvidenceIncomplete("bootlog.bin is needed: without it nobody knows what was measured")
-    if pieces.ima is not None:
-        raise EvidenceIncomplete("runtime measurements are not appraised yet: only --structural checks them")
+    if reference.runtime is not None and pieces.ima is None:
+        raise EvidenceIncomplete("ima.bin or ima.txt is needed: the reference set says what may run")
+    if reference.runtime is None and pieces.ima is not None:
+        raise EvidenceIncomplete("the reference set does not say what may run: nothing judges the list of what ran")
     if ak_parent is None and pieces.ak_parent is not None:
         ak_parent = parse_key(pieces.ak_parent)
     quote = verify_quote(
@@ -152,18 +161,35 @@ def judge_evidence(
     return appraise(
         node=node,
         quote=quote,
-        log=_replay(pieces.boot_log, quote),
+        log=_replay(pieces.boot_log, pieces.userspace, quote, reference),
         reference=reference,
         policies=policies,
         previous=None,
         now=now,
+        runtime=_runtime(pieces.ima, quote, reference),
     )
 
 
-def _replay(boot_log: bytes, quote: VerifiedQuote) -> ReplayedLog | BootLogRefused:
+def _replay(
+    boot_log: bytes, userspace: bytes | None, quote: VerifiedQuote, reference: ReferenceSet
+) -> ReplayedLog | BootLogRefused:
     try:
-        return verify_boot_log(parse_boot_log(boot_log), quote)
+        raw = parse_boot_log(boot_log, allow=allowed_forms(quote, reference))
+        return verify_boot_log(raw, quote, _records(userspace))
     except BootLogRefused as error:
+        return error
+
+
+def _records(userspace: bytes | None) -> tuple[UserspaceRecord, ...]:
+    return () if userspace is None else parse_userspace_log(userspace)
+
+
+def _runtime(listed: bytes | None, quote: VerifiedQuote, reference: ReferenceSet) -> RuntimeJudged | ImaRefused | None:
+    if listed is None or reference.runtime is None:
+        return None
+    try:
+        return judge_runtime(listed, quote, None, reference.runtime)
+    except ImaRefused as error:
         return error
 
 
@@ -173,6 +199,8 @@ def _expected_selection(attest: bytes, reference: ReferenceSet) -> PcrSelection:
     if not isinstance(attested, Quoted):
         return PcrSelection(())  # verify_quote refuses the type
     quoted = {bank.algorithm: set(bank.pcrs) for bank in attested.selection.banks}
+    if reference.runtime is not None and not any(IMA_PCR in pcrs for pcrs in quoted.values()):
+        raise EvidenceIncomplete(f"PCR {IMA_PCR} was not quoted, and the reference set says what may run")
     for algorithm, bank in reference.pcrs.items():
         absent = sorted(bank.keys() - quoted.get(algorithm, set()))
         if absent:

@@ -57,7 +57,8 @@ def judge(kit, quote, reference):
 
 def ran(*findings, **checkpoint):
     """A list that was judged up to the quote of this file."""
-    kept = replace(ImaCheckpoint(reset_count=5, entries=7, pcr=PCR_10), **checkpoint)
+    policy = parse_runtime_policy(POLICY)
+    kept = replace(ImaCheckpoint(reset_count=5, entries=7, pcr=PCR_10, policy_sha256=policy.sha256), **checkpoint)
     return RuntimeJudged(tuple(Finding(identifier, "…") for identifier in findings), kept, 7)
 
 
@@ -100,7 +101,7 @@ def test_findings_of_a_list_count(judge):
 
 
 def test_a_list_of_another_quote_counts_for_nothing(judge, quote):
-    for other in (ran(pcr=b"\x11" * 32), ran(reset_count=4)):
+    for other in (ran(pcr=b"\x11" * 32), ran(reset_count=4), ran(policy_sha256="00" * 32)):
         appraisal = judge(other)
         assert (appraisal.verdict, ids(appraisal)) == (Verdict.CONTRAINDICATED, ["ima-replay-mismatch"])
     assert judge(ran(pcr=b"\x11" * 32), quote=quote(b"\x11" * 32)).verdict is Verdict.AFFIRMING
@@ -117,6 +118,11 @@ def test_a_growing_list_is_the_same_boot(kit, judge, quote, reference):
     listed = reference(runtime=None, ignored={10: "no IMA here"})
     kept = cache.put("ab" * 32, judge_boot(first, log, listed))
     assert cache.get("ab" * 32, later, listed) is None
+
+
+def test_a_list_that_no_set_asked_for_counts_for_nothing(judge, reference):
+    unasked = judge(ran(), reference=reference(runtime=None, ignored={10: "no IMA here"}))
+    assert (unasked.verdict, ids(unasked)) == (Verdict.CONTRAINDICATED, ["ima-replay-mismatch"])
 
 
 # --- what a reference set may say ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ quote, log, reference set  -> BootJudged   judge_boot   what the boot alone deci
   -> Appraisal                             appraise     with clock, time and policies
 """
 
-from umec_attest.appraisal.boot import AppraisalCache, BootJudged, judge_boot
+from umec_attest.appraisal.boot import AppraisalCache, BootJudged, allowed_forms, judge_boot
 from umec_attest.appraisal.result import Appraisal, Verdict, appraise
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "AppraisalCache",
     "BootJudged",
     "Verdict",
+    "allowed_forms",
     "appraise",
     "judge_boot",
 ]

@@ -12,13 +12,15 @@ from typing import Final
 from umec_attest.appraisal.tiers import CLAIM_OF_PCR, JudgedFinding
 from umec_attest.bootlog.facts import BootFacts, extract_facts
 from umec_attest.bootlog.findings import Finding
+from umec_attest.bootlog.quirks import EXCUSABLE_IN_FORM
 from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
+from umec_attest.ima import IMA_PCR
 from umec_attest.quote import VerifiedQuote
-from umec_attest.reference import RUNTIME_PCR, ReferenceSet, match_model
+from umec_attest.reference import ReferenceSet, match_model
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["AppraisalCache", "BootJudged", "judge_boot"]
+__all__ = ["AppraisalCache", "BootJudged", "allowed_forms", "judge_boot"]
 
 REMEMBERED: Final = 1024
 """Boots that are kept, at some 10 KB: a fleet has one for each image on each board, with its firmware settings."""
@@ -48,11 +50,12 @@ class BootJudged:
 class AppraisalCache:
     """Boots that were judged, so that a node that did not reboot costs neither replay nor extraction nor comparison.
 
-    A steady round, in which `log_sha256` (hex) is that of the log that this boot sent:
+    A steady round, in which `log_sha256` (hex) covers all logs that are replayed:
 
         boot = cache.get(log_sha256, quote, reference)
         if boot is None:
-            log = …  # verify_boot_log(parse_boot_log(content), quote), or the BootLogRefused that it raised
+            log = …  # verify_boot_log(parse_boot_log(content, allow=allowed_forms(quote, reference)), quote)
+                     # or the BootLogRefused that it raised
             boot = cache.put(log_sha256, judge_boot(quote, log, reference))
         appraise(…, quote=quote, log=boot, reference=reference, …)
 
@@ -104,12 +107,18 @@ def judge_boot(quote: VerifiedQuote, log: ReplayedLog | BootLogRefused | None, r
     return BootJudged(facts, findings, model, values, reference.sha256)
 
 
+def allowed_forms(quote: VerifiedQuote, reference: ReferenceSet) -> frozenset[str]:
+    """Return what `parse_boot_log` may let pass: irregular forms that are excused for the firmware of this quote."""
+    model = match_model(reference.models, quote.pcrs)
+    return frozenset() if model is None else EXCUSABLE_IN_FORM & reference.models[model].excused.keys()
+
+
 def _judged_values(quote: VerifiedQuote, reference: ReferenceSet) -> _Values:
     """What a boot decides: IMA's PCR grows with every file; its list is judged where the set says what may run."""
     if reference.runtime is None:
         return quote.pcrs
     return {
-        algorithm: {pcr: value for pcr, value in bank.items() if pcr != RUNTIME_PCR}
+        algorithm: {pcr: value for pcr, value in bank.items() if pcr != IMA_PCR}
         for algorithm, bank in quote.pcrs.items()
     }
 

@@ -19,9 +19,9 @@ from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.clock import ClockState, clock_findings, next_clock_state
 from umec_attest.errors import BootLogRefused, BootLogReplayMismatch, ImaRefused, ImaReplayMismatch
 from umec_attest.findings import Tier
-from umec_attest.ima import RuntimeJudged
+from umec_attest.ima import IMA_PCR, RuntimeJudged
 from umec_attest.quote import VerifiedQuote
-from umec_attest.reference import RUNTIME_PCR, ReferenceSet
+from umec_attest.reference import ReferenceSet
 from umec_policies import Decision, Entity, Fact, PolicySet, Request
 
 __all__ = ["Appraisal", "Verdict", "appraise"]
@@ -83,14 +83,16 @@ def appraise(
     previous: ClockState | None,
     now: datetime,
     runtime: RuntimeJudged | ImaRefused | None = None,
+    unannounced: Finding | None = None,
 ) -> Appraisal:
     """Appraise a node.
 
     `log` is this boot's log, replayed against this very quote (a node that did not reboot need not send it again), or
     why it was refused, or None if there is none, or this boot as it was judged before (`AppraisalCache`). `previous` is
     the state of the last accepted round under this AK. `runtime` is what ran since the boot, judged up to this quote,
-    or why its list was refused; None is a finding where the reference set says what may run. Nothing raises: whatever
-    is wrong is a finding.
+    or why its list was refused; None is a finding where the reference set says what may run. `unannounced` is what
+    whoever keeps announcements has found about this boot (`umec_attest.resets`). Nothing raises: whatever is wrong is a
+    finding.
     """
     boot = log if isinstance(log, BootJudged) else judge_boot(quote, log, reference)
     if not boot.holds_for(quote, reference):
@@ -101,9 +103,13 @@ def appraise(
         *_runtime_findings(runtime, quote, reference),
         *_reference_findings(reference, now),
         *(JudgedFinding(finding, "hardware") for finding in clock_findings(quote, previous)),
+        *(() if unannounced is None else (JudgedFinding(unannounced, "hardware"),)),
     )
     runs = isinstance(runtime, RuntimeJudged) and reference.runtime is not None
-    facts = _facts(node, judged, boot, reference, now) | {"runtime_judged": runs}
+    facts = _facts(node, judged, boot, reference, now) | {
+        "runtime_judged": runs,
+        "reset_unannounced": unannounced is not None,
+    }
     verdict, decision, decided = _decide(node, judged, facts, reference, policies)
     return Appraisal(
         verdict=verdict,
@@ -154,8 +160,8 @@ def _runtime_findings(
             missing = Finding("ima-missing", "the reference set says what may run, and no list of what ran came along")
             yield JudgedFinding(missing, "file-system")
         return
-    if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote):
-        runtime = ImaReplayMismatch("the list was judged by another quote")
+    if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote, reference):
+        runtime = ImaReplayMismatch("the list was judged by another quote or reference set")
     if isinstance(runtime, ImaRefused):
         yield JudgedFinding(Finding(runtime.code, runtime.detail), "file-system")
         return
@@ -163,11 +169,15 @@ def _runtime_findings(
         yield JudgedFinding(finding, "file-system")
 
 
-def _is_of(runtime: RuntimeJudged, quote: VerifiedQuote) -> bool:
-    """Tell whether a list was judged up to this very quote: its last entry gives the quoted PCR, of this boot."""
-    quoted = {bank[RUNTIME_PCR] for bank in quote.pcrs.values() if RUNTIME_PCR in bank}
-    checkpoint = runtime.checkpoint
-    return checkpoint.pcr in quoted and checkpoint.reset_count == quote.clock_info.reset_count
+def _is_of(runtime: RuntimeJudged, quote: VerifiedQuote, reference: ReferenceSet) -> bool:
+    """Tell whether a list was judged up to this very quote, of this boot, by the policy of this reference set."""
+    checkpoint, policy = runtime.checkpoint, reference.runtime
+    return (
+        checkpoint.pcr in {bank.get(IMA_PCR) for bank in quote.pcrs.values()}
+        and checkpoint.reset_count == quote.clock_info.reset_count
+        and policy is not None
+        and checkpoint.policy_sha256 == policy.sha256
+    )
 
 
 def _facts(

@@ -3,7 +3,6 @@
 from umec_attest.reference.models import FirmwareModel, match_model
 from umec_attest.reference.statement import (
     PREDICATE_TYPE,
-    RUNTIME_PCR,
     ReferenceSet,
     sign_reference_set,
     verify_reference_set,
@@ -11,7 +10,6 @@ from umec_attest.reference.statement import (
 
 __all__ = [
     "PREDICATE_TYPE",
-    "RUNTIME_PCR",
     "FirmwareModel",
     "ReferenceSet",
     "match_model",

@@ -26,7 +26,7 @@ from umec_attest.errors import (
     ReferenceRollback,
     ReferenceSignature,
 )
-from umec_attest.ima import RuntimePolicy, parse_runtime_policy
+from umec_attest.ima import IMA_PCR, RuntimePolicy, parse_runtime_policy
 from umec_attest.reference.models import FirmwareModel, WireModels, parse_models, render_models
 from umec_attest.reference.values import (
     AllowedValues,
@@ -41,15 +41,13 @@ from umec_attest.reference.values import (
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
-__all__ = ["PREDICATE_TYPE", "RUNTIME_PCR", "ReferenceSet", "sign_reference_set", "verify_reference_set"]
+__all__ = ["PREDICATE_TYPE", "ReferenceSet", "sign_reference_set", "verify_reference_set"]
 
 PREDICATE_TYPE: Final = "urn:umec:reference-set:v1"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 
 MAX_ENVELOPE_SIZE: Final = 16 * 1024 * 1024
 """A runtime policy of 60,000 files, which is a whole distribution with its modules, is 12 MB in base64."""
-RUNTIME_PCR: Final = 10
-"""IMA's."""
 CLOCK_SKEW: Final = timedelta(minutes=1)
 """How far the signer's clock may be ahead of ours."""
 
@@ -215,7 +213,7 @@ def _check_one_meaning(
         {pcr for bank in pcrs.values() for pcr in bank},
         {pcr for model in models.values() for bank in model.pcrs.values() for pcr in bank},
         set(ignored),
-        set() if runtime is None else {RUNTIME_PCR},
+        set() if runtime is None else {IMA_PCR},
     )
     twice = sorted(pcr for pcr in set().union(*meanings) if sum(pcr in meaning for meaning in meanings) > 1)
     if twice:

@@ -27,7 +27,7 @@ def _evidence() -> None:
 @app.command()
 @refusals
 def verify(
-    folder: Annotated[Path, typer.Argument(help="quote.bin, signature.bin, pcrs.json, bootlog.bin, …")],
+    folder: Annotated[Path, typer.Argument(help="quote.bin, signature.bin, pcrs.json, bootlog.bin, ima.bin, …")],
     ak: Annotated[Path | None, typer.Option(help="The expected AK: TPM2B_PUBLIC or TPMT_PUBLIC.")] = None,
     ak_parent: Annotated[
         Path | None, typer.Option(help="Its parent, the EK (default: ak_parent.pub, which cannot deceive).")
@@ -42,7 +42,8 @@ def verify(
 ) -> None:
     """Verify evidence; exit status 0 only if everything was checked and held.
 
-    Expected AK, nonce, reference set and policy come from options, never from the folder.
+    Expected AK, nonce, reference set and policy come from options, never from the folder. What is missing is a refusal:
+    the boot log always, the list of what ran (ima.bin or ima.txt) where the reference set says what may run.
     """
     from umec_attest.offline import EvidenceIncomplete, check_consistency
 
@@ -108,6 +109,8 @@ def _read(folder: Path) -> "EvidencePieces":
     if absent:
         raise EvidenceIncomplete(f"missing in {folder}: {', '.join(absent)}")
     optional = {name: folder / file for file, name in _OPTIONAL.items() if (folder / file).exists()}
+    if all((folder / file).exists() for file in ("ima.txt", "ima.bin")):
+        raise EvidenceIncomplete(f"{folder} has ima.txt and ima.bin: one of them would not be judged")
     return EvidencePieces(**{name: read_file(path) for name, path in (needed | optional).items()})
 
 
@@ -117,6 +120,7 @@ _OPTIONAL = {
     "ak_parent.pub": "ak_parent",
     "nonce.bin": "nonce",
     "bootlog.bin": "boot_log",
+    "userspace.log": "userspace",
     "ima.txt": "ima",
     "ima.bin": "ima",
 }
