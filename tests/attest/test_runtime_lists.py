@@ -1,6 +1,5 @@
 """Lists of runtime measurements: forged, cut and malformed ones, in both forms."""
 
-import hashlib
 import struct
 
 import pytest
@@ -8,30 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_attest.errors import ImaInvalid
-from umec_attest.ima import MAX_FIELD_SIZE, lists, parse_ima, replay_ima, verify_ima
+from umec_attest.ima import parse_ima, replay_ima, verify_ima
+from umec_attest.ima.entries import MAX_FIELD_SIZE, MAX_LIST_SIZE
+from umec_attest.testing.runtime import RuntimeList, measured, raw_entry, template_data
 
-
-def entry(name, digest, template="ima-ng", more=(), label=b"sha256"):
-    return of_fields(label + b":\0" + digest, name.encode() + b"\0", *more, template=template)
-
-
-def of_fields(*fields, template="ima-ng", tail=b""):
-    data = b"".join(struct.pack("<I", len(field)) + field for field in fields) + tail
-    return template, hashlib.sha1(data, usedforsecurity=False).digest(), data
+FILES = [(f"/usr/bin/tool-{n}", b"content %d" % n) for n in range(5)]
 
 
 def line(*words, fields, template=b"ima-ng"):
     """A line of the text form under the hash that its fields have."""
-    _, template_hash, _ = of_fields(*fields)
+    template_hash = raw_entry(template_data(*fields))[4:24]
     return b" ".join([b"10", template_hash.hex().encode(), template, *words]) + b"\n"
-
-
-def binary(entries, pcr=10):
-    text = b""
-    for template, template_hash, data in entries:
-        text += struct.pack("<I", pcr) + template_hash + struct.pack("<I", len(template)) + template.encode()
-        text += struct.pack("<I", len(data)) + data
-    return text
 
 
 @pytest.fixture
@@ -41,93 +27,155 @@ def values(kit):
 
 @pytest.fixture
 def good(values):
-    aggregate = hashlib.sha256(b"".join(values[pcr] for pcr in range(10))).digest()
-    files = [entry(f"/usr/bin/tool-{n}", bytes([n]) * 32) for n in range(5)]
-    return [entry("boot_aggregate", aggregate), *files]
+    return RuntimeList.of(values, FILES)
 
 
 @pytest.fixture
-def verify(kit, tpm, values, good):
-    quoted = replay_ima(parse_ima(binary(good)), kit.SHA256)
-    quote = tpm.quote_of(values | {10: quoted})
-    return lambda data: verify_ima(parse_ima(data), quote)
+def verify(tpm, values, good):
+    quote = tpm.quote_of(values | {10: good.pcr})
+    return lambda entries: verify_ima(parse_ima(b"".join(entries)), quote)
 
 
 def test_a_good_list_in_both_forms(verify, good):
-    entries = verify(binary(good))
-    assert len(entries) == 6
+    proven = verify(good.entries)
+    assert len(proven) == 6
     lines = b"".join(
         b"10 %s ima-ng sha256:%s %s\n"
         % (one.template_hash.hex().encode(), one.fields[0][8:].hex().encode(), one.fields[1][:-1])
-        for one in entries
+        for one in proven
     )
-    assert verify(lines) == entries
+    assert verify([lines]) == proven
 
 
-def test_changed_removed_swapped_and_added_entries(verify, good, refused):
+def test_the_replay_of_every_bank(kit, good):
+    entries = parse_ima(good.data)
+    assert replay_ima(entries, kit.SHA256) == good.pcr
+    for algorithm in (type(kit.SHA256).SHA1, type(kit.SHA256).SHA384, type(kit.SHA256).SHA512):
+        value = bytes(algorithm.digest_size)
+        for entry in entries:
+            value = algorithm.digest(value + algorithm.digest(entry.data))
+        assert replay_ima(entries, algorithm) == value
+
+
+def test_changed_removed_swapped_and_missing_entries(verify, good, refused):
+    one = good.entries
     for wrong in (
-        good[:-1],
-        good[:2] + good[3:],
-        [good[0], good[2], good[1], *good[3:]],
-        [*good, entry("/opt/evil", bytes(32))],
-        [*good[:-1], entry("/usr/bin/tool-4", bytes(32))],
+        one[:-1],
+        one[:2] + one[3:],
+        [one[0], one[2], one[1], *one[3:]],
+        [*one[:-1], measured("/usr/bin/tool-4", bytes(32))],
+        [one[0], measured("/opt/evil", bytes(32)), *one[1:]],
     ):
         with refused("ima-replay-mismatch"):
-            verify(binary(wrong))
+            verify(wrong)
+
+
+def test_what_is_behind_the_quote_is_not_proven(verify, good):
+    assert len(verify([*good.entries, measured("/opt/later", bytes(32))])) == 6
 
 
 def test_a_template_hash_that_is_not_of_its_data(verify, good, refused):
-    template, _, data = good[3]
+    wrong = good.entries[3]
     with refused("ima-invalid"):
-        verify(binary([*good[:3], (template, b"\x01" * 20, data), *good[4:]]))
+        verify([*good.entries[:3], wrong[:4] + b"\x01" * 20 + wrong[24:], *good.entries[4:]])
 
 
 def test_a_forged_violation(verify, good, refused):
-    template, _, data = good[3]
+    """Zeros for a template hash make the kernel's extension all ones; what the kernel wrote has no digest either."""
+    wrong = good.entries[3]
+    with refused("ima-invalid"):
+        verify([*good.entries[:3], wrong[:4] + bytes(20) + wrong[24:], *good.entries[4:]])
+    without = raw_entry(template_data(b"sha256:\0" + bytes(32), b"/usr/bin/tool-2\0"), template_hash=bytes(20))
     with refused("ima-replay-mismatch"):
-        verify(binary([*good[:3], (template, bytes(20), data), *good[4:]]))
+        verify([*good.entries[:3], without, *good.entries[4:]])
 
 
-def test_aggregate_missing_twice_or_of_another_boot(kit, tpm, values, good, refused):
-    other = entry("boot_aggregate", bytes(32))
-    aggregate = parse_ima(binary(good))[0].fields[0][8:]
-    renamed, unquoted = entry("/sbin/init", aggregate), entry("boot_aggregate", aggregate, label=b"sha384")
-    for entries in (good[1:], [*good, good[0]], [other, *good[1:]], [renamed, *good[1:]], [unquoted, *good[1:]]):
-        parsed = parse_ima(binary(entries))
-        quote = tpm.quote_of(values | {10: replay_ima(parsed, kit.SHA256)})
+def test_a_violation_is_replayed_as_the_kernel_does(tpm, values, good):
+    good.add(raw_entry(template_data(b"sha256:\0" + bytes(20), b"/var/log/x\0"), template_hash=bytes(20)))
+    quote = tpm.quote_of(values | {10: good.pcr})
+    assert verify_ima(parse_ima(good.data), quote)[-1].violation
+
+
+def test_aggregate_missing_twice_or_of_another_boot(tpm, values, good, refused):
+    aggregate = good.entries[0]
+    digest = aggregate[-47:-15]
+    for entries in (
+        good.entries[1:],
+        [*good.entries, aggregate],
+        [measured("boot_aggregate", bytes(32)), *good.entries[1:]],
+        [measured("/sbin/init", digest), *good.entries[1:]],
+        [measured("boot_aggregate", digest, label="sha384"), *good.entries[1:]],
+    ):
+        wrong = RuntimeList()
+        for entry in entries:
+            wrong.add(entry)
         with refused("ima-aggregate-mismatch"):
-            verify_ima(parsed, quote)
+            verify_ima(parse_ima(wrong.data), tpm.quote_of(values | {10: wrong.pcr}))
+    assert len(verify_ima(parse_ima(good.data), tpm.quote_of(values | {10: good.pcr}))) == 6
+
+
+def test_an_aggregate_over_eight_registers(kit, tpm, values):
+    """Linux before 5.8 hashed PCR 0 to 7."""
+    made = RuntimeList()
+    made.add(measured("boot_aggregate", kit.SHA256.digest(b"".join(values[pcr] for pcr in range(8)))))
+    assert verify_ima(parse_ima(made.data), tpm.quote_of(values | {10: made.pcr}))
 
 
 def test_a_quote_without_pcr_10(tpm, values, good, refused):
     with refused("ima-replay-mismatch"):
-        verify_ima(parse_ima(binary(good)), tpm.quote_of(values))
+        verify_ima(parse_ima(good.data), tpm.quote_of(values))
+
+
+def test_an_empty_list(refused):
+    with refused("ima-empty"):
+        parse_ima(b"")
 
 
 def test_malformed_lists(good, refused):
-    data = binary(good)
-    template, template_hash, content = good[1]
+    data = good.data
+    content = template_data(b"sha256:\0" + bytes(32), b"/x\0")
     for wrong in (
-        b"",
         data[:-1],
         data + b"\0",
-        binary(good[:1]) + binary(good[1:], pcr=11),
-        binary([("ima", template_hash, content)]),
-        binary([("unknown", template_hash, content)]),
-        binary([(template, template_hash, content + b"\xff\xff\xff\xff")]),
-        binary([(template, template_hash, b"")]),
-        b"11 " + template_hash.hex().encode() + b" ima-ng sha256:00 /x\n",
+        data + b"\x0a\0\0\0",
+        good.entries[0] + raw_entry(content, pcr=11),
+        raw_entry(content + b"\xff\xff\xff\xff"),
+        raw_entry(b""),
+        b"11 " + bytes(20).hex().encode() + b" ima-ng sha256:00 /x\n",
         b"10 00 ima-ng sha256:00 /x\n",
         b"010 " + bytes(20).hex().encode() + b" ima-ng sha256:00 /x\n",
         b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:0 0 /x\n",
         b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:0 /x\n",
-        data[: len(binary(good[:1])) + 30],
+        b"10 " + bytes(20).hex().encode() + b" ima-ng\n",
+        data[: len(good.entries[0]) + 30],
         b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:00 /x",
         b"\n",
     ):
         with refused("ima-invalid"):
             parse_ima(wrong)
-    parse_ima(data)
+    assert len(parse_ima(data)) == 6
+
+
+def test_templates_that_nobody_knows(refused):
+    content = template_data(b"sha256:\0" + bytes(32), b"/x\0")
+    for wrong in (
+        raw_entry(content, "ima-xy"),
+        raw_entry(content, "ima-ng-and-more"),
+        raw_entry(content, ""),
+        line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH), template=b"ima-cgpath"),
+    ):
+        with refused("ima-template-unknown"):
+            parse_ima(wrong)
+    assert len(parse_ima(raw_entry(content))) == 1
+
+
+@pytest.mark.parametrize("renamed", ["ima", "ima-sig", "ima-sigv2", "ima-buf", "ima-modsig", "evm-sig"])
+def test_a_template_under_the_name_of_another(renamed, refused):
+    """The name of a template is not hashed: what tells is the shape of its data."""
+    content = template_data(b"sha256:\0" + bytes(32), b"/x\0")
+    with refused("ima-invalid"):
+        parse_ima(raw_entry(content, renamed))
+    assert len(parse_ima(raw_entry(content))) == 1
 
 
 DIGEST, PATH = b"sha256:\0" + bytes(32), b"/x\0"
@@ -136,21 +184,95 @@ DIGEST, PATH = b"sha256:\0" + bytes(32), b"/x\0"
 @pytest.mark.parametrize(
     "wrong",
     [
-        binary([of_fields(DIGEST)]),
-        binary([of_fields(DIGEST, b"/x")]),
-        binary([of_fields(DIGEST, PATH, bytes(MAX_FIELD_SIZE + 1))]),
-        binary([of_fields(DIGEST, PATH, *[bytes(MAX_FIELD_SIZE)] * 16)]),
-        binary([of_fields(DIGEST, PATH, tail=b"\x05\0\0\0half")]),
+        raw_entry(template_data(DIGEST)),
+        raw_entry(template_data(DIGEST, b"/x")),
+        raw_entry(template_data(DIGEST, b"")),
+        raw_entry(template_data(DIGEST, PATH, b"")),
+        raw_entry(template_data(DIGEST, PATH, bytes(MAX_FIELD_SIZE + 1)), "ima-sig"),
+        raw_entry(template_data(DIGEST, PATH) + b"\x05\0\0\0half", "ima-sig"),
         line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH), template=b"ima-buf"),
+        line(b"sha256:" + b"00" * 32, b"/x", b"y", fields=(DIGEST, b"/x y\0")),
         line(b"sha256", b"/x", fields=(b"sha256:\0", PATH)),
-        line(b"sha256:00", b"", fields=(b"sha256:\0\0", b"\0")),
+        line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, b"/y\0")),
     ],
 )
 def test_entries_of_another_shape_under_their_own_hash(wrong, refused):
     with refused("ima-invalid"):
         parse_ima(wrong)
-    for good in (binary([of_fields(DIGEST, PATH)]), line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH))):
-        assert len(parse_ima(good)) == 1
+    good = (
+        raw_entry(template_data(DIGEST, PATH)),
+        raw_entry(template_data(DIGEST, PATH, bytes(MAX_FIELD_SIZE)), "ima-sig"),
+        line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH)),
+    )
+    assert [len(parse_ima(one)) for one in good] == [1, 1, 1]
+
+
+def legacy(digest, name, padded=None):
+    """An entry of the template "ima", whose name is hashed in 256 bytes."""
+    hashed = digest + name.ljust(256, b"\0") if padded is None else padded
+    head = raw_entry(hashed, "ima")[:31]
+    return head + digest + struct.pack("<I", len(name)) + name
+
+
+def test_the_legacy_template(refused):
+    digest, name = b"\x07" * 20, b"/sbin/init"
+    (entry,) = parse_ima(legacy(digest, name))
+    assert (entry.template, entry.name, entry.data) == ("ima", name, digest + name.ljust(256, b"\0"))
+    assert parse_ima(legacy(digest, name) + raw_entry(template_data(DIGEST, PATH)))[1].name == b"/x"
+    words = b"10 %s ima %s %s\n" % (entry.template_hash.hex().encode(), digest.hex().encode(), name)
+    assert parse_ima(words) == (entry,)
+    assert len(parse_ima(legacy(digest, b"/" + b"a" * 254))) == 1
+    for wrong in (
+        legacy(digest, b"/" + b"a" * 255),
+        legacy(digest, b"/sbin/init\0x"),
+        legacy(digest, name)[:-1],
+        legacy(digest, name)[:40],
+        legacy(digest, name, padded=digest + name),
+        legacy(b"\x07" * 20, name).replace(entry.template_hash, bytes(20)),
+    ):
+        with refused("ima-invalid"):
+            parse_ima(wrong)
+    assert parse_ima(legacy(bytes(20), name).replace(legacy(bytes(20), name)[4:24], bytes(20)))[0].violation
+
+
+NUMBERS = (1000).to_bytes(4, "little"), (100).to_bytes(4, "little"), (0o100755).to_bytes(2, "little")
+FORMS = [
+    ("ima-ngv2", b"verity:sha256:" + b"00" * 32 + b" /x", (b"verity:" + DIGEST, PATH)),
+    ("ima-sig", b"sha256:" + b"00" * 32 + b" /x ", (DIGEST, PATH, b"")),
+    ("ima-sig", b"sha256:" + b"00" * 32 + b" /x", (DIGEST, PATH, b"")),
+    ("ima-sig", b"sha256:" + b"00" * 32 + b" /x 0302", (DIGEST, PATH, b"\x03\x02")),
+    ("ima-sigv2", b"ima:sha256:" + b"00" * 32 + b" /x 0302", (b"ima:" + DIGEST, PATH, b"\x03\x02")),
+    ("ima-buf", b"sha256:" + b"00" * 32 + b" kexec-cmdline 726f", (DIGEST, b"kexec-cmdline\0", b"ro")),
+    ("ima-modsig", b"sha256:" + b"00" * 32 + b" /x   ", (DIGEST, PATH, b"", b"", b"")),
+    (
+        "ima-modsig",
+        b"sha256:" + b"00" * 32 + b" /x  sha256:" + b"00" * 32 + b" 3003",
+        (DIGEST, PATH, b"", DIGEST, b"\x30\x03"),
+    ),
+    (
+        "evm-sig",
+        b"sha256:" + b"00" * 32 + b" /x 0502 security.ima 02000000 0404 1000 100 33261",
+        (DIGEST, PATH, b"\x05\x02", b"security.ima\0", b"\x02\0\0\0", b"\x04\x04", *NUMBERS),
+    ),
+    ("evm-sig", b"sha256:" + b"00" * 32 + b" /x       ", (DIGEST, PATH, *[b""] * 7)),
+]
+
+
+@pytest.mark.parametrize(("template", "words", "fields"), FORMS)
+def test_every_template_in_both_forms(template, words, fields):
+    binary = raw_entry(template_data(*fields), template)
+    (entry,) = parse_ima(binary)
+    assert (entry.template, entry.fields) == (template, fields)
+    assert parse_ima(line(words, fields=fields, template=template.encode())) == (entry,)
+
+
+@pytest.mark.parametrize("number", [b"70000", b"-1", b"x", b"+1", b"00000000001"])
+def test_a_mode_of_more_than_two_bytes(number, refused):
+    words = b"sha256:" + b"00" * 32 + b" /x 0502 security.ima 02000000 0404 1000 100 "
+    fields = (DIGEST, PATH, b"\x05\x02", b"security.ima\0", b"\x02\0\0\0", b"\x04\x04")
+    with refused("ima-invalid"):
+        parse_ima(line(words + number, fields=(*fields, *NUMBERS), template=b"evm-sig"))
+    assert parse_ima(line(words + b"33261", fields=(*fields, *NUMBERS), template=b"evm-sig"))
 
 
 def test_hex_in_upper_case(refused):
@@ -171,9 +293,24 @@ def test_hex_in_upper_case(refused):
     assert len(parse_ima(good + signed)) == 2
 
 
+def test_a_name_with_a_line_break_is_no_line(refused):
+    fields = (DIGEST, b"/x\n10\0")
+    with refused("ima-invalid"):
+        parse_ima(line(b"sha256:" + b"00" * 32, b"/x\n10", fields=fields))
+    assert parse_ima(raw_entry(template_data(*fields)))[0].name == b"/x\n10"
+
+
+def test_a_template_hash_of_another_length_in_the_text_form(refused):
+    good = line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH))
+    template_hash = good.split(b" ")[1]
+    with refused("ima-invalid"):
+        parse_ima(good.replace(template_hash, template_hash + b"00" * 12))
+    assert parse_ima(good)
+
+
 def test_data_that_is_cut_where_its_hash_is_not(refused):
-    template, template_hash, data = of_fields(DIGEST, PATH)
-    whole = binary([(template, template_hash, data)])
+    data = template_data(DIGEST, PATH)
+    whole = raw_entry(data)
     longer = whole[: -len(data) - 4] + struct.pack("<I", len(data) + 1) + data
     with refused("ima-invalid"):
         parse_ima(longer)
@@ -181,15 +318,15 @@ def test_data_that_is_cut_where_its_hash_is_not(refused):
 
 
 def test_a_list_beyond_the_limit(good, refused, monkeypatch):
-    data = binary(good)
-    monkeypatch.setattr(lists, "MAX_LIST_SIZE", len(data) - 1)
+    monkeypatch.setattr("umec_attest.ima.text.MAX_LIST_SIZE", len(good.data) - 1)
     with refused("ima-invalid"):
-        parse_ima(data)
-    monkeypatch.setattr(lists, "MAX_LIST_SIZE", len(data))
-    assert parse_ima(data)
+        parse_ima(good.data)
+    monkeypatch.setattr("umec_attest.ima.text.MAX_LIST_SIZE", len(good.data))
+    assert parse_ima(good.data)
+    assert MAX_LIST_SIZE == 64 * 1024 * 1024
 
 
-@given(data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"\x0a\0\0\0", b"10 "]))
+@given(data=st.binary(max_size=300), prefix=st.sampled_from([b"", b"\x0a\0\0\0", b"10 ", raw_entry(DIGEST)[:38]]))
 def test_any_bytes_give_a_list_or_the_one_error(data, prefix):
     try:
         assert parse_ima(prefix + data)

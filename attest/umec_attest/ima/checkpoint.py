@@ -1,40 +1,50 @@
 """How far a node's list of runtime measurements is judged already: what the verifier keeps between two rounds."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from umec_attest.errors import ImaInvalid
 from umec_attest.tpm.algorithms import SIGNING_HASHES
 
 __all__ = ["ImaCheckpoint"]
 
-_SIZES = frozenset(algorithm.digest_size for algorithm in SIGNING_HASHES)
+_SIZES: Final = frozenset(algorithm.digest_size for algorithm in SIGNING_HASHES)
 
 
 @dataclass(frozen=True, slots=True)
 class ImaCheckpoint:
-    """After `entries` entries of the boot `reset_count`, PCR 10 was `pcr`, and a quote said so."""
+    """After `entries` entries of the boot `reset_count`, PCR 10 was `pcr`, and a quote said so.
+
+    They were judged by the runtime policy `policy_sha256` (hex); `tolerated` of them were violations that it lets
+    pass: what happened in a boot does not go away by telling it once.
+    """
 
     reset_count: int
     entries: int
     pcr: bytes
+    policy_sha256: str
+    tolerated: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"reset_count", "entries", "pcr": hex} for JSON."""
-        return {"reset_count": self.reset_count, "entries": self.entries, "pcr": self.pcr.hex()}
+        """Return the members for JSON, the PCR in hex."""
+        return {**asdict(self), "pcr": self.pcr.hex()}
 
     @classmethod
     def from_json(cls, value: object) -> "ImaCheckpoint":
         """Return what `to_json` gave; `ImaInvalid` for anything else."""
-        match value:
-            case {"reset_count": int(reset_count), "entries": int(entries), "pcr": str(pcr), **rest} if not rest:
-                pass
-            case _:
-                raise ImaInvalid("no checkpoint of a list")
+        if not isinstance(value, dict):
+            raise _invalid()
         try:
-            raw = bytes.fromhex(pcr)
-        except ValueError:
-            raise ImaInvalid("the PCR of a checkpoint is hex") from None
-        if reset_count < 0 or entries < 1 or len(raw) not in _SIZES:
-            raise ImaInvalid("a checkpoint counts from one entry on, and has a PCR of a SHA-2 bank")
-        return cls(reset_count, entries, raw)
+            checkpoint = cls(**{**value, "pcr": bytes.fromhex(value["pcr"])})
+        except (KeyError, TypeError, ValueError):
+            raise _invalid() from None
+        counts = (checkpoint.reset_count, checkpoint.entries, checkpoint.tolerated)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise _invalid()
+        if len(checkpoint.pcr) not in _SIZES or not isinstance(checkpoint.policy_sha256, str):
+            raise _invalid()
+        return checkpoint
+
+
+def _invalid() -> ImaInvalid:
+    return ImaInvalid("no checkpoint of a list of runtime measurements")

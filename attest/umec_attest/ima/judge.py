@@ -1,15 +1,34 @@
-"""What a list of runtime measurements is worth against a runtime policy."""
+"""What a list of runtime measurements is worth: replayed up to a quote, and compared with a runtime policy.
 
+1  a checkpoint is of this boot, of this policy and of the one quoted bank, or the list is judged from its start
+2  the list has an entry: an empty one proves nothing
+3  each entry is well-formed and its template hash is that of its data
+4  the replay reaches the quoted PCR 10, in every bank that was quoted; what was added after the quote waits
+5  boot_aggregate is the first entry, over the quoted PCRs, and there is no other one but by kexec
+6  each entry is what the policy allows, or a finding
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from umec_attest.bootlog.findings import Finding
+from umec_attest.errors import ImaCheckpointOutdated, ImaEmpty, ImaReplayMismatch
 from umec_attest.ima.checkpoint import ImaCheckpoint
+from umec_attest.ima.entries import IMA_PCR, ImaEntry, parse_entry, raw_entries
+from umec_attest.ima.lists import check_aggregate, quoted_banks, replay_ima
+from umec_attest.ima.policy import RuntimePolicy
+from umec_attest.ima.seen import SeenByFleet
+from umec_attest.ima.text import binary_list
+from umec_attest.ima.walk import walk
+from umec_attest.quote import VerifiedQuote
 
-__all__ = ["RUNTIME_WARNINGS", "RuntimeJudged"]
+__all__ = ["RuntimeJudged", "judge_runtime"]
 
-RUNTIME_WARNINGS: Final = frozenset({"ima-violation-tolerated"})
-"""Findings of a list that somebody should look at; every other one contradicts what is expected."""
+MAX_FINDINGS: Final = 16
+"""Findings with one id that are told one by one; a program of no list comes with its libraries."""
+_TOLERATED: Final = "ima-violation-tolerated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +41,89 @@ class RuntimeJudged:
     findings: tuple[Finding, ...]
     checkpoint: ImaCheckpoint
     entries: int
+
+
+def judge_runtime(
+    data: bytes,
+    quote: VerifiedQuote,
+    checkpoint: ImaCheckpoint | None,
+    policy: RuntimePolicy,
+    *,
+    seen: SeenByFleet | None = None,
+) -> RuntimeJudged:
+    """Judge a list (binary or text) from the entry after `checkpoint` on (None: from the first one).
+
+    `seen` remembers good entries for the whole fleet. Errors: `ImaCheckpointOutdated`, `ImaInvalid`, `ImaEmpty`,
+    `ImaTemplateUnknown`, `ImaReplayMismatch`, `ImaAggregateMismatch`.
+    """
+    algorithm, quoted = next(iter(quoted_banks(quote).items()))
+    before, start, tolerated = 0, bytes(algorithm.digest_size), 0
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, quote, policy)  # 1
+        before, start, tolerated = checkpoint.entries, checkpoint.pcr, checkpoint.tolerated
+    known = (SeenByFleet() if seen is None else seen).of(policy.sha256, algorithm)
+    binary = binary_list(data)
+    walked = walk(binary, start, quoted, policy=policy, algorithm=algorithm, seen=known)  # 3, 6
+    if walked.pcr != quoted:  # 4
+        raise ImaReplayMismatch(f"the list from entry {before} on does not give the quoted PCR {IMA_PCR}")
+    if checkpoint is None:
+        _check_whole(binary[: walked.size], quote)  # 2, 4, 5
+    findings = [
+        _kexec_finding(strange.entry, quote, policy) if strange.finding is None else strange.finding  # 5, 6
+        for strange in walked.strange
+        if strange.number + before > 0
+    ]
+    found = [finding for finding in findings if finding is not None]
+    return RuntimeJudged(
+        findings=tuple(_told(found, tolerated)),
+        checkpoint=ImaCheckpoint(
+            reset_count=quote.clock_info.reset_count,
+            entries=before + walked.entries,
+            pcr=quoted,
+            policy_sha256=policy.sha256,
+            tolerated=tolerated + sum(finding.id == _TOLERATED for finding in found),
+        ),
+        entries=walked.entries,
+    )
+
+
+def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: RuntimePolicy) -> None:
+    """1. What was judged in another boot or by another policy says nothing about this one."""
+    if checkpoint.reset_count != quote.clock_info.reset_count:
+        raise ImaCheckpointOutdated("the node booted since: the list is needed from its start")
+    if checkpoint.policy_sha256 != policy.sha256:
+        raise ImaCheckpointOutdated("another policy says what may run: the list is needed from its start")
+    if [algorithm.digest_size for algorithm in quoted_banks(quote)] != [len(checkpoint.pcr)]:
+        raise ImaCheckpointOutdated("other banks are quoted: the list is needed from its start")
+
+
+def _check_whole(proven: bytes, quote: VerifiedQuote) -> None:
+    """2, 4, 5. What the first bank proves, the others have to prove as well, and it has to be of this boot."""
+    if not proven:
+        raise ImaEmpty("no entry: the kernel measured nothing since its boot")
+    for algorithm, quoted in list(quoted_banks(quote).items())[1:]:
+        if replay_ima(map(parse_entry, raw_entries(proven)), algorithm) != quoted:
+            raise ImaReplayMismatch(f"the list does not give the quoted PCR {IMA_PCR} ({algorithm.label})")
+    check_aggregate(parse_entry(next(raw_entries(proven))), quote.pcrs)
+
+
+def _kexec_finding(entry: ImaEntry, quote: VerifiedQuote, policy: RuntimePolicy) -> Finding | None:
+    """5. A second boot_aggregate: a kernel was started by another one, past firmware and boot loader."""
+    if policy.kexec == "refuse":
+        return Finding("ima-kexec", "another kernel was started by kexec: boot_aggregate is there again")
+    check_aggregate(entry, quote.pcrs)
+    return None
+
+
+def _told(findings: Iterable[Finding], tolerated: int) -> Iterator[Finding]:
+    """Tell the findings, of each id so many; and what was tolerated earlier in this boot."""
+    if tolerated:
+        yield Finding(_TOLERATED, f"{tolerated} files changed while they were measured, earlier in this boot")
+    told: Counter[str] = Counter()
+    for finding in findings:
+        told[finding.id] += 1
+        if told[finding.id] <= MAX_FINDINGS:
+            yield finding
+    for identifier, count in told.items():
+        if count > MAX_FINDINGS:
+            yield Finding(identifier, f"and {count - MAX_FINDINGS} more")

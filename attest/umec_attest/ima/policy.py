@@ -15,7 +15,7 @@ with, or an old version with its good signature would do. What is neither listed
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
@@ -37,6 +37,7 @@ MAX_PATTERNS: Final = 256
 MAX_BUFFERS: Final = 1024
 MAX_KEYS: Final = 32
 
+_SHA256_SIZE: Final = 32
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}")
 _BUFFER: Final = re.compile(r"[!-~]{1,255}")
 
@@ -57,12 +58,15 @@ class _Policy(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RuntimePolicy:
-    """Only `parse_runtime_policy` makes one. Paths and names are bytes, as they are measured; digests are raw.
+    """Only `parse_runtime_policy` makes one. Names are bytes, as they are measured; digests are raw.
 
-    `keys` and `revoked_keys` go by the identifiers that signatures name; `sha256` (hex) is that of the policy.
+    `files` has each path with the NUL that the kernel measures behind it; `usual` holds the template data (ima-ng) of
+    every listed file with its digests of SHA-256, so that one look-up knows a good entry. `keys` and `revoked_keys` go
+    by the identifiers that signatures name; `sha256` (hex) is that of the policy.
     """
 
     files: Mapping[bytes, tuple[bytes, ...]]
+    usual: frozenset[bytes]
     exclude: tuple[PathPattern, ...]
     buffers: Mapping[bytes, tuple[bytes, ...]]
     keys: Mapping[bytes, SigningKey]
@@ -99,8 +103,10 @@ def parse_runtime_policy(value: object) -> RuntimePolicy:
     keys = [parse_signing_key(pem) for pem in sorted(wire.keys)]
     revoked = [parse_signing_key(pem) for pem in sorted(wire.revoked_keys)]
     unambiguous([*keys, *revoked])
+    files = {policy_path(path).encode() + b"\0": _digests(wire.files[path]) for path in sorted(wire.files)}
     policy = RuntimePolicy(
-        files=MappingProxyType({policy_path(path).encode(): _digests(wire.files[path]) for path in sorted(wire.files)}),
+        files=MappingProxyType(files),
+        usual=frozenset(data for name, digests in files.items() for data in _usual(name, digests)),
         exclude=tuple(parse_pattern(text) for text in sorted(wire.exclude)),
         buffers=MappingProxyType({_buffer(name): _digests(wire.buffers[name]) for name in sorted(wire.buffers)}),
         keys=MappingProxyType(unambiguous(keys)),
@@ -119,6 +125,13 @@ def _digests(texts: list[str]) -> tuple[bytes, ...]:
     return tuple(sorted({bytes.fromhex(text) for text in texts}))
 
 
+def _usual(name: bytes, digests: tuple[bytes, ...]) -> Iterator[bytes]:
+    """Return the template data of a file in ima-ng, for each digest of SHA-256."""
+    for digest in digests:
+        if len(digest) == _SHA256_SIZE:
+            yield b"\x28\0\0\0sha256:\0" + digest + len(name).to_bytes(4, "little") + name
+
+
 def _buffer(name: str) -> bytes:
     if not _BUFFER.fullmatch(name):
         raise ReferenceInvalid(f"{name[:80]!r} is no name of a buffer")
@@ -126,7 +139,7 @@ def _buffer(name: str) -> bytes:
 
 
 def _texts(listed: Mapping[bytes, tuple[bytes, ...]]) -> dict[str, list[str]]:
-    return {name.decode(): [digest.hex() for digest in digests] for name, digests in listed.items()}
+    return {name.rstrip(b"\0").decode(): [digest.hex() for digest in digests] for name, digests in listed.items()}
 
 
 def _pems(keys: Mapping[bytes, SigningKey]) -> list[str]:

@@ -1,0 +1,156 @@
+"""One entry of a list, as the kernel writes it in binary form (`binary_runtime_measurements`, little-endian).
+
+    u32  PCR, always 10
+    20   SHA-1 of the template data, whatever the bank; zeros for a violation
+    u32  size of the template's name, and the name
+    u32  size of the template data, and the data: fields, each behind its size as u32
+
+The legacy template "ima" has no size of its data; its first field has none either, and its name is hashed in 256 bytes.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from umec_attest.errors import ImaInvalid, ImaTemplateUnknown
+
+__all__ = [
+    "AGGREGATE",
+    "IMA_PCR",
+    "LEGACY",
+    "MAX_FIELD_SIZE",
+    "MAX_LIST_SIZE",
+    "TEMPLATES",
+    "VIOLATION",
+    "ImaEntry",
+    "cut_entry",
+    "entry_end",
+    "parse_entry",
+    "raw_entries",
+]
+
+MAX_LIST_SIZE: Final = 64 * 1024 * 1024
+"""A busy server has some 100,000 entries of about 150 bytes."""
+MAX_FIELD_SIZE: Final = 64 * 1024
+"""Paths have at most 4096 bytes, buffers and signatures some thousands."""
+
+IMA_PCR: Final = 10
+LEGACY: Final = "ima"
+TEMPLATES: Final = {
+    LEGACY: 2,  # digest (SHA-1 or MD5), name
+    "ima-ng": 2,  # digest with its algorithm, name
+    "ima-ngv2": 2,  # digest with its kind and algorithm, name
+    "ima-sig": 3,  # … and the file's signature
+    "ima-sigv2": 3,
+    "ima-buf": 3,  # … and a buffer, such as a kernel command line or a key
+    "ima-modsig": 5,  # … and a signature, the digest that an appended signature is over, and that signature
+    "evm-sig": 9,  # … and a signature over metadata; names, sizes and values of attributes; owner, group and mode
+}
+"""Every template of the kernel, and how many fields it has."""
+
+VIOLATION: Final = bytes(20)
+"""The template hash of a file that changed while it was measured: the kernel extends with all ones."""
+AGGREGATE: Final = b"boot_aggregate"
+
+_HEAD: Final = struct.Struct("<I20sI")
+_SIZE: Final = struct.Struct("<I")
+_NAMES: Final = {name.encode(): name for name in TEMPLATES}
+_LONGEST: Final = max(map(len, _NAMES))
+_LEGACY_DIGEST: Final = 20
+_LEGACY_NAME: Final = 256
+
+
+class ImaEntry(NamedTuple):
+    """One measurement: the template data as it is hashed, and its fields (a tuple, for a busy server has 100,000)."""
+
+    template: str
+    template_hash: bytes
+    data: bytes
+    fields: tuple[bytes, ...]
+
+    @property
+    def violation(self) -> bool:
+        """Whether this says that a file changed while it was measured."""
+        return self.template_hash == VIOLATION
+
+    @property
+    def name(self) -> bytes:
+        """What was measured: a path, or what the kernel calls it."""
+        return self.fields[1].rstrip(b"\0") if self.template == LEGACY else self.fields[1][:-1]
+
+
+def entry_end(data: bytes, offset: int) -> int:
+    """Return where the entry at `offset` ends; `ImaInvalid` where it does not end within the list."""
+    end = len(data)
+    try:
+        (size,) = _SIZE.unpack_from(data, offset + 24)
+        at = offset + _HEAD.size + size
+        if size == len(LEGACY) and data[at - size : at] == LEGACY.encode():
+            at += _LEGACY_DIGEST
+        (length,) = _SIZE.unpack_from(data, at)
+    except struct.error:
+        raise cut_entry(offset, offset + _HEAD.size, end) from None
+    after = int(at + _SIZE.size + length)
+    if after > end:
+        raise cut_entry(offset, after, end)
+    return after
+
+
+def cut_entry(offset: int, after: int, end: int) -> ImaInvalid:
+    """Return the error for an entry from `offset` to `after` in a list that ends at `end`."""
+    return ImaInvalid(f"offset {offset}: an entry has at least {after - offset} bytes, and {end - offset} are left")
+
+
+def raw_entries(data: bytes) -> Iterator[bytes]:
+    """Cut a binary list into its entries. Errors: `ImaInvalid`."""
+    offset = 0
+    while offset < len(data):
+        after = entry_end(data, offset)
+        yield data[offset:after]
+        offset = after
+
+
+def parse_entry(raw: bytes) -> ImaEntry:
+    """Parse one whole entry. Errors: `ImaInvalid`, `ImaTemplateUnknown`."""
+    pcr, template_hash, size = _HEAD.unpack_from(raw)
+    if pcr != IMA_PCR:
+        raise ImaInvalid(f"an entry of PCR {pcr}: IMA measures into PCR {IMA_PCR}")
+    name = raw[_HEAD.size : _HEAD.size + min(size, _LONGEST + 1)]
+    template = _NAMES.get(name)
+    if template is None:
+        raise ImaTemplateUnknown(f"unknown template {name.decode('ascii', 'replace')!r}")
+    content = raw[_HEAD.size + size :]
+    data, fields = _legacy(content) if template == LEGACY else _split(content[_SIZE.size :])
+    if len(fields) != TEMPLATES[template]:
+        raise ImaInvalid(f"the template {template} has {TEMPLATES[template]} fields, not {len(fields)}")
+    if fields[1][-1:] != b"\0":
+        raise ImaInvalid("a name ends with a NUL")
+    entry = ImaEntry(template, template_hash, data, fields)
+    if entry.violation:
+        if any(fields[0] if template == LEGACY else fields[0].partition(b":\0")[2]):
+            raise ImaInvalid("a violation that carries a digest: the kernel measures none", advice="it is forged")
+    elif hashlib.sha1(data, usedforsecurity=False).digest() != template_hash:
+        raise ImaInvalid(f"a template hash is not that of its data: {entry.name[:80]!r}")
+    return entry
+
+
+def _split(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    fields: list[bytes] = []
+    offset, end = 0, len(data)
+    while offset < end:
+        start = offset + _SIZE.size
+        offset = start + int.from_bytes(data[offset:start], "little")
+        if offset > end or offset - start > MAX_FIELD_SIZE:
+            raise ImaInvalid("a field of a template is longer than the template, or than any field is")
+        fields.append(data[start:offset])
+    return data, tuple(fields)
+
+
+def _legacy(content: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """Digest and name of the template "ima": the name is hashed with NULs up to 256 bytes."""
+    digest, name = content[:_LEGACY_DIGEST], content[_LEGACY_DIGEST + _SIZE.size :]
+    if len(name) >= _LEGACY_NAME or b"\0" in name:
+        raise ImaInvalid("a name of the template ima has at most 255 bytes, and no NUL")
+    padded = name.ljust(_LEGACY_NAME, b"\0")
+    return digest + padded, (digest, padded)
