@@ -183,6 +183,11 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         ),
         # --- the TPM's clock and counters
         "rebooted": FindingKind(_INFORMATION, "the node booted since its last accepted round", "nothing"),
+        "reset-unannounced": FindingKind(
+            _INFORMATION,
+            "an open box was reset, and nobody had announced it; by the default policy the node is not trusted",
+            "look at the box; if it is as it was: umec node clear-reset",
+        ),
         "clock-unsafe": FindingKind(
             _INFORMATION, "the TPM lost power; its clock may have gone back before this boot", "nothing"
         ),

@@ -12,7 +12,7 @@ from umec_attest import errors
 from umec_attest.findings import FINDINGS, Tier, tier_of
 
 PAGE = Path(__file__).parents[2] / "docs/findings.md"
-TELLERS = ("umec_attest.appraisal", "umec_attest.bootlog", "umec_attest.ima", "umec_attest.clock")
+TELLERS = ("umec_attest.appraisal", "umec_attest.bootlog", "umec_attest.ima", "umec_attest.clock", "umec_attest.resets")
 TOLD_BY = {"Finding", "find", "_fell"}
 """What is called with the id of a finding first."""
 NAMES = {Tier.AFFIRMING: "information", Tier.WARNING: "warning", Tier.CONTRAINDICATED: "contradiction"}

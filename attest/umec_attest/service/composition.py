@@ -18,7 +18,9 @@ from umec_attest.service.enrolments.service import EnrolmentService
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
 from umec_attest.service.evidence.endpoints import rounds_router
 from umec_attest.service.evidence.service import RoundRules, RoundService
-from umec_attest.service.nodes.endpoints import nodes_router
+from umec_attest.service.nodes.decisions import Decisions
+from umec_attest.service.nodes.endpoints import nodes_router, reboots_router
+from umec_attest.service.nodes.reboots import RebootService
 from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.references.endpoints import references_router
 from umec_attest.service.references.service import ReferenceService
@@ -144,14 +146,9 @@ class AttestService:
             activation=timedelta(seconds=settings.activation_seconds),
             clock=clock,
         )
-        nodes = NodeService(
-            store,
-            audit,
-            ledger,
-            refusals,
-            readmit_untrusted=settings.operator_may_readmit_untrusted,
-            clock=clock,
-        )
+        decisions = Decisions(store, audit, ledger, refusals, clock=clock)
+        reboots = RebootService(decisions)
+        nodes = NodeService(store, ledger, decisions, readmit_untrusted=settings.operator_may_readmit_untrusted)
         tickets = TicketService(
             store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
         )
@@ -161,7 +158,8 @@ class AttestService:
             tickets_router(tickets, access),
             enrolments_router(enrolments),
             rounds_router(rounds),
-            nodes_router(nodes, access),
+            nodes_router(nodes, reboots, access),
+            reboots_router(reboots, access),
             secrets_router(kept, access),
             standings_router(feed, access, keys.verifier.public_key()),
             references_router(references, access),

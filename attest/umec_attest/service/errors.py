@@ -1,7 +1,7 @@
 """Errors of the attestation service, beside those of the pure checks (`umec_attest.errors`).
 
 AttestError
-├── NodeUnknown, NodeRevoked, NodeConflict (node-*, ek-enrolled-elsewhere), StandingConflict
+├── NodeUnknown, NodeRevoked, NodeConflict (node-*, ek-enrolled-elsewhere), StandingConflict, NodeClassOther
 ├── TicketRefused        ticket-*
 ├── ActivationRefused    enrolment-unknown, activation-*
 ├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
@@ -27,6 +27,7 @@ __all__ = [
     "EvidenceReplayed",
     "EvidenceStale",
     "FeedBehind",
+    "NodeClassOther",
     "NodeEnrolled",
     "NodeOtherDevice",
     "NodeOtherEk",
@@ -38,6 +39,7 @@ __all__ = [
     "ReadmitNeedsBoot",
     "ReferenceConflict",
     "ReferenceMissing",
+    "ResetNotPending",
     "SecretOtherTpm",
     "SecretRefused",
     "SecretStanding",
@@ -246,7 +248,7 @@ class NonceSuperseded(EvidenceRefused):
 
 
 class EvidenceStale(EvidenceRefused):
-    """While evidence was judged, its node was given another image, or the image another reference set."""
+    """While evidence was judged, an operator changed what it was judged by: image, reference set, announcements."""
 
     code = "evidence-stale"
     kind = Kind.CONFLICT
@@ -277,6 +279,19 @@ class ReferenceConflict(AttestError):
 
     code = "reference-conflict"
     kind = Kind.CONFLICT
+
+
+class NodeClassOther(AttestError):
+    """The node is not of the class that this is about."""
+
+    code = "node-class-other"
+    kind = Kind.CONFLICT
+
+
+class ResetNotPending(StandingConflict):
+    """There is no boot of the node that somebody has to clear."""
+
+    code = "reset-not-pending"
 
 
 class SecretRefused(AttestError):

@@ -38,6 +38,7 @@ class TicketRow(Base):
     node: Mapped[str]
     tenant: Mapped[str]
     image: Mapped[str]
+    node_class: Mapped[str]
     ek_sha256: Mapped[str]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
@@ -76,6 +77,10 @@ class NodeRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str | None]
     image: Mapped[str | None]
+    node_class: Mapped[str] = mapped_column(default="standard")
+    """"standard" or "open-box": whether boots have to be announced."""
+    reset_watch: Mapped[str | None] = mapped_column(Text)
+    """Boots of an open box (JSON of `umec_attest.resets.ResetWatch`)."""
     ek_sha256: Mapped[str] = mapped_column(unique=True)
     iak_sha256: Mapped[str | None] = mapped_column(unique=True)
     """The identity of its device, where it has shown one; as `ek_sha256`, it stays when keys change."""

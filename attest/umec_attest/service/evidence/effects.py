@@ -42,6 +42,7 @@ _WRITTEN: Final = (
     "answered",
     "clock_state",
     "fell_at_reset",
+    "reset_watch",
     "boot_log_sha256",
     "boot_log_reset",
     "last_round",
@@ -151,6 +152,7 @@ class Effects:
             answered=judged.nonce,
             clock_state=json.dumps(dataclasses.asdict(judged.appraisal.clock_state)),
             fell_at_reset=fell_at_reset,
+            reset_watch=None if judged.watch is None else judged.watch.to_json(),
             boot_log_sha256=judged.log.sha256 if judged.log_replayed else None,
             boot_log_reset=judged.quote.clock_info.reset_count if judged.log_replayed else node.boot_log_reset,
             last_round=json.dumps(_said(judged)),
@@ -187,13 +189,15 @@ class Effects:
 
 
 def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse what does not hold any more (1, 4): keys, standing, round, image, reference set."""
+    """Refuse what does not hold any more (1, 4): keys, standing, round, announcements, image, reference set."""
     if node.ak_public != judged.node.ak_public:
         raise NonceSuperseded("the node was enrolled anew meanwhile", advice="ask for a new challenge")
     if node.standing == Standing.REVOKED.value:
         raise NodeRevoked(f"node {node.id} is revoked")
     challenge = judged.challenge
     check_round(node, challenge, judged.nonce, policy=challenge.policy, pcrs=challenge.pcrs)
+    if (node.node_class, node.reset_watch) != (judged.node.node_class, judged.node.reset_watch):
+        raise EvidenceStale("meanwhile a reboot was announced, or a reset cleared", advice="ask for a new challenge")
     newest = None if node.image is None else filed.get(node.image)
     if newest != (judged.reference.version, judged.reference.sha256):
         raise EvidenceStale(

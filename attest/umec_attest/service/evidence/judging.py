@@ -10,6 +10,7 @@ from umec_attest.clock import ClockState
 from umec_attest.digests import parse_pcr_values
 from umec_attest.quote import VerifiedQuote, verify_quote
 from umec_attest.reference import ReferenceSet
+from umec_attest.resets import ResetWatch, next_watch, reset_finding
 from umec_attest.service.errors import AssignmentMissing, EvidenceReplayed, NonceSuperseded
 from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
 from umec_attest.service.evidence.keys import known_keys
@@ -17,6 +18,7 @@ from umec_attest.service.evidence.logs import BootLogs, SentLog
 from umec_attest.service.evidence.rules import RoundRules, selection_of
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
+from umec_attest.service.nodes.schemas import NodeClass
 from umec_attest.service.references.service import FiledReference, ReferenceService
 from umec_core.errors import UmecError
 from umec_policies import PolicySet
@@ -28,7 +30,8 @@ __all__ = ["Judge", "Judged", "check_round"]
 class Judged:
     """Evidence that is authentic and judged, before it has an effect. Only `Judge` makes one.
 
-    `node` is what the judgement began with, `log_replayed` whether the boot log holds for the quote.
+    `node` is what the judgement began with, `log_replayed` whether the boot log holds for the quote, `watch` what is
+    known of the boots of an open box after it.
     """
 
     node: NodeState
@@ -41,6 +44,7 @@ class Judged:
     log_replayed: bool
     reference: ReferenceSet
     appraisal: Appraisal
+    watch: ResetWatch | None
     evidence_sha256: str
 
 
@@ -101,6 +105,7 @@ class Judge:
             outcome = await self._logs.replayed(log, quote)  # 3, unless this very boot was judged before
             boot = self._boots.put(log.sha256, judge_boot(quote, outcome, reference))
         # Runtime measurements are judged here, between the boot log and the appraisal of both.
+        watch = _watch(node, quote, now)
         appraisal = appraise(  # 5
             node=node.id,
             quote=quote,
@@ -109,6 +114,7 @@ class Judge:
             policies=self._policies,
             previous=None if node.clock_state is None else ClockState(**json.loads(node.clock_state)),
             now=now,
+            unannounced=None if watch is None else reset_finding(watch),
         )
         return Judged(
             node=node,
@@ -121,6 +127,7 @@ class Judge:
             log_replayed=boot.facts is not None,
             reference=reference,
             appraisal=appraisal,
+            watch=watch,
             evidence_sha256=_digest(request, log),
         )
 
@@ -128,6 +135,13 @@ class Judge:
         if node.image is None:
             raise AssignmentMissing(f"nobody has said which image {node.id} runs", advice="an operator approves it")
         return self._references.verified(node.image, filed, now)
+
+
+def _watch(node: NodeState, quote: VerifiedQuote, now: datetime) -> ResetWatch | None:
+    """Return what is known of a node's boots after this quote; nobody watches those of a standard node."""
+    if node.node_class != NodeClass.OPEN_BOX.value:
+        return None
+    return next_watch(ResetWatch.from_json(node.reset_watch), quote.clock_info.reset_count, now)
 
 
 def _digest(request: EvidenceRequest, log: SentLog) -> str:

@@ -20,6 +20,8 @@ class NodeState:
     id: str
     tenant: str | None
     image: str | None
+    node_class: str
+    reset_watch: str | None
     approved: bool
     ek_public: bytes
     ak_public: bytes

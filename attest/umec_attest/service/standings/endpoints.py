@@ -12,11 +12,11 @@ from umec_core.errors import Forbidden
 from umec_core.jose import KeySet
 from umec_core.principal import Principal
 
-__all__ = ["standings_router"]
+__all__ = ["NotANode", "standings_router"]
 
 
 class NotANode(Forbidden):
-    """Somebody who is no node asks for their own standing."""
+    """Somebody who is no node asks for what only a node has."""
 
     code = "not-a-node"
 

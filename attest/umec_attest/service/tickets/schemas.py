@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from umec_attest.service.nodes.schemas import NodeClass
 from umec_attest.service.wire import Id, Sha256, WireModel
 
 __all__ = ["TicketRequest"]
@@ -15,8 +16,11 @@ MAX_LIFETIME: Final = 7 * 24 * 3600
 class TicketRequest(WireModel):
     """POST /attest/v1/tickets."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
     asset: Id
     tenant: Id
     image: Id
+    node_class: NodeClass = Field(default=NodeClass.STANDARD, alias="class")
     ek_sha256: Sha256
     lifetime_seconds: int = Field(default=3600, ge=1, le=MAX_LIFETIME)

@@ -71,6 +71,7 @@ class TicketService:
             node=request.asset,
             tenant=request.tenant,
             image=request.image,
+            node_class=request.node_class.value,
             ek_sha256=request.ek_sha256,
             created_at=now,
             expires_at=expires_at,
@@ -85,7 +86,12 @@ class TicketService:
                 action="ticket.create",
                 subject=request.asset,
                 outcome="done",
-                facts={"tenant": request.tenant, "image": request.image, "ek_sha256": request.ek_sha256},
+                facts={
+                    "tenant": request.tenant,
+                    "image": request.image,
+                    "class": request.node_class.value,
+                    "ek_sha256": request.ek_sha256,
+                },
                 now=now,
             )
 

@@ -1,0 +1,84 @@
+"""Boots of an open box: which of them somebody announced. Pure.
+
+Whoever opens the box of a node can cut its power, swap a disk and start it again, and every measurement may still be
+good. So for nodes of the class *open-box* a boot that nobody announced is told (`reset-unannounced`) until an operator
+has looked and cleared it; policies decide what it means meanwhile.
+
+| resetCount of the evidence     | announcement                 | means                                             |
+|--------------------------------|------------------------------|---------------------------------------------------|
+| first seen, the same, or lower | whatever                     | no boot (a lower one is found by the clock)       |
+| higher                         | in time, for so many or more | announced; the announcement is used up            |
+| higher                         | none, over, or for fewer     | not announced; what was announced is used up, too |
+
+An announcement is for one time: after the boot that it was for, the next one wants another.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from umec_attest.bootlog.findings import Finding
+
+__all__ = ["MAX_RESETS", "ResetWatch", "announced", "cleared", "next_watch", "reset_finding"]
+
+MAX_RESETS: Final = 8
+"""Boots that one announcement is good for: an update of the firmware boots a few times."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetWatch:
+    """What is known of the boots of one node.
+
+    `seen` is the resetCount of the last accepted evidence (None: there was none), `unannounced` that of the last boot
+    that nobody announced and nobody cleared, `until` (RFC 3339) and `resets` the announcement that is not used yet.
+    """
+
+    seen: int | None = None
+    unannounced: int | None = None
+    until: str | None = None
+    resets: int = 0
+
+    def to_json(self) -> str:
+        """Return what `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | None) -> "ResetWatch":
+        """Read what `to_json` wrote; None is a node of which nothing is known yet."""
+        return cls() if text is None else cls(**json.loads(text))
+
+    @property
+    def deadline(self) -> datetime | None:
+        """Until when a boot is announced."""
+        return None if self.until is None else datetime.fromisoformat(self.until)
+
+
+def announced(watch: ResetWatch, *, until: datetime, resets: int) -> ResetWatch:
+    """Return the watch with an announcement, in the place of one that was not used."""
+    return replace(watch, until=until.isoformat(), resets=resets)
+
+
+def cleared(watch: ResetWatch) -> ResetWatch:
+    """Return the watch after somebody has looked at the node."""
+    return replace(watch, unannounced=None)
+
+
+def next_watch(watch: ResetWatch, reset_count: int, now: datetime) -> ResetWatch:
+    """Return the watch after accepted evidence of this resetCount, as in the table above."""
+    if watch.seen is None:
+        return replace(watch, seen=reset_count)
+    if reset_count <= watch.seen:
+        return watch
+    in_time = watch.deadline is not None and now < watch.deadline
+    known = in_time and reset_count - watch.seen <= watch.resets
+    return ResetWatch(reset_count, watch.unannounced if known else reset_count)
+
+
+def reset_finding(watch: ResetWatch) -> Finding | None:
+    """Return the finding about a boot that nobody announced and nobody cleared."""
+    if watch.unannounced is None:
+        return None
+    return Finding(
+        "reset-unannounced", f"the box was switched off or reset before boot {watch.unannounced}, and nobody said so"
+    )

@@ -1,0 +1,114 @@
+"""Boots of open boxes, without any TPM: which are announced, and what is told of the others."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umec_attest.resets import ResetWatch, announced, cleared, next_watch, reset_finding
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+KNOWN = ResetWatch(seen=5)
+
+
+def announce(watch: ResetWatch = KNOWN, *, seconds: float = 60, resets: int = 1) -> ResetWatch:
+    return announced(watch, until=NOW + timedelta(seconds=seconds), resets=resets)
+
+
+def told(watch: ResetWatch) -> str | None:
+    finding = reset_finding(watch)
+    return None if finding is None else finding.id
+
+
+def test_the_first_evidence_is_the_base_line() -> None:
+    watch = next_watch(ResetWatch.from_json(None), 5, NOW)
+    assert watch == KNOWN
+    assert told(watch) is None
+
+
+@pytest.mark.parametrize("reset_count", [5, 4, 0])
+def test_without_a_boot_nothing_changes(reset_count: int) -> None:
+    for watch in (KNOWN, announce(), ResetWatch(5, 4)):
+        assert next_watch(watch, reset_count, NOW) == watch
+
+
+def test_a_boot_that_nobody_announced_is_told_until_somebody_clears_it() -> None:
+    watch = next_watch(KNOWN, 6, NOW)
+    assert told(watch) == "reset-unannounced"
+    finding = reset_finding(watch)
+    assert finding is not None
+    assert "boot 6" in finding.detail
+    assert told(next_watch(watch, 6, NOW)) == "reset-unannounced"
+    assert told(next_watch(announce(watch), 7, NOW)) == "reset-unannounced"
+    assert told(cleared(watch)) is None
+    assert told(next_watch(cleared(watch), 6, NOW)) is None
+    assert told(next_watch(cleared(watch), 7, NOW)) == "reset-unannounced"
+
+
+def test_an_announced_boot_is_not_told_and_uses_the_announcement_up() -> None:
+    watch = next_watch(announce(), 6, NOW)
+    assert watch == ResetWatch(6)
+    assert told(watch) is None
+    assert told(next_watch(watch, 7, NOW)) == "reset-unannounced"
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, "reset-unannounced"), (-1, "reset-unannounced"), (1, None)])
+def test_an_announcement_has_a_deadline(seconds: float, expected: str | None) -> None:
+    watch = next_watch(announce(seconds=seconds), 6, NOW)
+    assert told(watch) == expected
+    assert watch.until is None  # used up, or over
+
+
+@pytest.mark.parametrize(
+    ("resets", "boots", "expected"),
+    [(1, 2, "reset-unannounced"), (2, 2, None), (2, 1, None), (2, 3, "reset-unannounced")],
+)
+def test_an_announcement_is_for_so_many_boots(resets: int, boots: int, expected: str | None) -> None:
+    watch = next_watch(announce(resets=resets), 5 + boots, NOW)
+    assert told(watch) == expected
+    assert watch.until is None
+
+
+def test_a_newer_announcement_takes_the_place_of_an_older_one() -> None:
+    watch = announce(announce(seconds=60, resets=4), seconds=30)
+    assert (watch.deadline, watch.resets) == (NOW + timedelta(seconds=30), 1)
+
+
+watches = st.builds(
+    ResetWatch,
+    st.none() | st.integers(0, 20),
+    st.none() | st.integers(0, 20),
+    st.none() | st.integers(-100, 100).map(lambda seconds: (NOW + timedelta(seconds=seconds)).isoformat()),
+    st.integers(0, 8),
+)
+
+
+@given(watches)
+def test_a_watch_is_read_as_it_was_written(watch: ResetWatch) -> None:
+    assert ResetWatch.from_json(watch.to_json()) == watch
+
+
+@given(watches, st.lists(st.integers(0, 40) | st.just("announce") | st.just("clear"), max_size=12))
+def test_no_boot_passes_untold_that_was_not_announced(watch: ResetWatch, moves: list[Any]) -> None:
+    """Against a model that counts: announcements are used once, what is told stays until it is cleared."""
+    for move in moves:
+        if move == "announce":
+            watch = announce(watch)
+        elif move == "clear":
+            watch = cleared(watch)
+            assert told(watch) is None
+        else:
+            before, watch = watch, next_watch(watch, move, NOW)
+            booted = before.seen is not None and move > before.seen
+            deadline = before.deadline
+            good = deadline is not None and deadline > NOW and before.seen is not None
+            good = good and move - (before.seen or 0) <= before.resets
+            if booted and not good:
+                assert watch.unannounced == move
+            else:
+                assert watch.unannounced == before.unannounced
+            if booted:
+                assert (watch.until, watch.resets) == (None, 0)
+            assert watch.seen == (move if before.seen is None else max(move, before.seen))
