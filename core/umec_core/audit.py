@@ -19,14 +19,14 @@ from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import LargeBinary, Table, Text, func, insert, inspect, select
+from sqlalchemy import Connection, LargeBinary, Table, Text, func, insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from umec_core.errors import UmecError
 from umec_core.metrics import AUDITED
 from umec_core.note import Checkpoint, NoteError, sign_checkpoint, verify_checkpoint
-from umec_core.store import RowId, Timestamp, serialise
+from umec_core.store import RowId, Timestamp, serialise_plain
 from umec_core.tree import Tree, leaf_hash
 
 __all__ = [
@@ -145,13 +145,17 @@ class AuditLog:
 
     async def append_all(self, session: AsyncSession, entries: Sequence[AuditEntry]) -> int:
         """Add entries in their order in the caller's transaction and return the index of the first."""
+        return await (await session.connection()).run_sync(self.append_plain, entries)
+
+    def append_plain(self, connection: Connection, entries: Sequence[AuditEntry]) -> int:
+        """Do what `append_all` does, on a plain connection (`Store.write_plain`)."""
         kind = self._row_type
-        await serialise(session, f"audit:{kind.__name__}")
-        last = await session.scalar(select(func.max(kind.index)))
+        serialise_plain(connection, f"audit:{kind.__name__}")
+        last = connection.scalar(select(func.max(kind.index)))
         first = 0 if last is None else last + 1
         if entries:
             rows = [entry.row(index) for index, entry in enumerate(entries, first)]
-            await session.execute(insert(cast("Table", inspect(kind).local_table)), rows)
+            connection.execute(insert(cast("Table", inspect(kind).local_table)), rows)
         for entry in entries:
             AUDITED.labels(entry.action, entry.outcome).inc()
         return first

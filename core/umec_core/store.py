@@ -3,6 +3,11 @@
     Store.open(url, migrations=folder)    brings the schema to the newest revision (Alembic, folder/versions/*.py)
     async with store.read() as session    a consistent snapshot
     await store.write(work)               runs `work(session)` in a transaction and returns its result after COMMIT
+    await store.read_plain(work)          runs `work(connection)` on a consistent snapshot
+    await store.write_plain(work)         runs `work(connection)` in a transaction
+
+The last two are for paths that are asked hundreds of times a second: `work` is a plain function over a connection of
+SQLAlchemy Core. On SQLite all of it happens in another thread, at the price of one trip there.
 
 On SQLite all writes go through one group-commit writer (`umec_core.writer`). On PostgreSQL each is a transaction of its
 own; what has to be numbered without gaps in the order of commits takes `serialise` first.
@@ -15,6 +20,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -22,7 +28,7 @@ from typing import Any, Final, Protocol, TypeVar
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Connection, Dialect, Integer, TypeDecorator, event, text
+from sqlalchemy import BigInteger, Connection, Dialect, Engine, Integer, TypeDecorator, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -30,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from umec_core.errors import UmecError
 from umec_core.writer import StoreClosed, Writer
 
-__all__ = ["RowId", "Store", "StoreClosed", "StoreUrlInvalid", "Timestamp", "serialise"]
+__all__ = ["RowId", "Store", "StoreClosed", "StoreUrlInvalid", "Timestamp", "serialise", "serialise_plain"]
 
 T = TypeVar("T")
 
@@ -72,6 +78,7 @@ class Timestamp(TypeDecorator[datetime]):
 
 class _Writes(Protocol):
     async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T: ...
+    async def write_plain(self, work: Callable[[Connection], T]) -> T: ...
     async def close(self) -> None: ...
 
 
@@ -79,12 +86,12 @@ class Store:
     """One open database."""
 
     def __init__(
-        self, reader: AsyncEngine, writer: AsyncEngine, writes: _Writes, watcher: sqlite3.Connection | None = None
+        self, reader: AsyncEngine, writer: AsyncEngine, writes: _Writes, *, local: "_Local | None" = None
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._writes = writes
-        self._watcher = watcher
+        self._local = local
         self._sessions = async_sessionmaker(reader, expire_on_commit=False)
 
     @classmethod
@@ -108,7 +115,8 @@ class Store:
             await reader.dispose()
             raise
         if parsed.drivername == SQLITE:
-            return cls(reader, writer, Writer(writer), sqlite3.connect(str(parsed.database), isolation_level=None))
+            writes = Writer(writer, _plain_engine(parsed, begin="BEGIN IMMEDIATE"))
+            return cls(reader, writer, writes, local=_Local(parsed))
         return cls(reader, writer, _Transactions(writer))
 
     @contextlib.asynccontextmanager
@@ -124,22 +132,30 @@ class Store:
         """
         return await self._writes.write(work)
 
+    async def read_plain(self, work: Callable[[Connection], T]) -> T:
+        """Run a plain work on a consistent snapshot; whatever it changes is undone."""
+        if self._local is not None:
+            return await self._local.read(work)
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def write_plain(self, work: Callable[[Connection], T]) -> T:
+        """Run a plain work in a transaction of its own; return its result after COMMIT, or raise what it raised."""
+        return await self._writes.write_plain(work)
+
     def version(self) -> int | None:
         """Return a number that is another one after every COMMIT, by whatever process; None if there is no such number.
 
         Who reads it before reading rows may keep what it made of them for as long as the number stays the same. It
         costs some microseconds on SQLite (`PRAGMA data_version`, of which no thread is needed); PostgreSQL has none.
         """
-        if self._watcher is None:
-            return None
-        (number,) = self._watcher.execute("PRAGMA data_version").fetchone()
-        return int(number)
+        return None if self._local is None else self._local.version()
 
     async def close(self) -> None:
         """Finish the writes that were handed in and close every connection."""
         await self._writes.close()
-        if self._watcher is not None:
-            self._watcher.close()
+        if self._local is not None:
+            self._local.close()
         await self._writer.dispose()
         if self._reader is not self._writer:
             await self._reader.dispose()
@@ -151,15 +167,46 @@ async def serialise(session: AsyncSession, name: str) -> None:
     Numbers that are given out after this call become visible in their order, without gaps. SQLite has one writer and
     needs nothing; on PostgreSQL it is an advisory lock of the transaction.
     """
-    if session.get_bind().dialect.name == "postgresql":
+    await (await session.connection()).run_sync(serialise_plain, name)
+
+
+def serialise_plain(connection: Connection, name: str) -> None:
+    """Do what `serialise` does, on a plain connection."""
+    if connection.dialect.name == "postgresql":
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-        await session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+class _Local:
+    """What is to be had of a database that is a file: reads in a thread, and the number of what was written."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine = _plain_engine(url, begin="BEGIN")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._watcher = sqlite3.connect(str(url.database), isolation_level=None)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return work(connection)
+
+    def version(self) -> int:
+        (number,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        return int(number)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._engine.dispose()
+        self._watcher.close()
 
 
 class _Transactions:
     """Writes of a database with many writers: each work is a transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
         self._closed = False
 
@@ -168,6 +215,12 @@ class _Transactions:
             raise StoreClosed("the store is closed")
         async with self._sessions.begin() as session:
             return await work(session)
+
+    async def write_plain(self, work: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise StoreClosed("the store is closed")
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
 
     async def close(self) -> None:
         self._closed = True
@@ -194,7 +247,18 @@ def _make_file(path: Path) -> None:
 
 def _sqlite_engine(url: URL, *, begin: str, size: int) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=size, max_overflow=0)
+    _prepare(engine.sync_engine, begin)
+    return engine
 
+
+def _plain_engine(url: URL, *, begin: str) -> Engine:
+    """Return an engine for one thread."""
+    engine = create_engine(url.set(drivername="sqlite+pysqlite"), pool_size=1, max_overflow=0)
+    _prepare(engine, begin)
+    return engine
+
+
+def _prepare(engine: Engine, begin: str) -> None:
     def connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection has no type
         connection.isolation_level = None  # transactions begin and end where SQLAlchemy says, not where sqlite3 guesses
         cursor = connection.cursor()
@@ -207,9 +271,8 @@ def _sqlite_engine(url: URL, *, begin: str, size: int) -> AsyncEngine:
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
-    event.listen(engine.sync_engine, "connect", connect)
-    event.listen(engine.sync_engine, "begin", start)
-    return engine
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", start)
 
 
 _migrating: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = weakref.WeakKeyDictionary()

@@ -3,14 +3,19 @@
 Each work runs in its own savepoint, so an exception undoes only that work; the works of a batch become durable
 together, and only then does any of them get its result. Works that wait while a batch commits form the next batch, so
 the cost of one fsync is shared by as many as are waiting and nobody waits for company.
+
+A plain work is a transaction of its own, and runs in a thread from its BEGIN to its COMMIT: for who does much by few
+statements, each of which would be several trips to a thread otherwise.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from umec_core.errors import Unavailable
@@ -19,6 +24,7 @@ __all__ = ["StoreBusy", "StoreClosed", "Writer"]
 
 T = TypeVar("T")
 Work = Callable[[AsyncSession], Awaitable[T]]
+PlainWork = Callable[[Connection], T]
 
 MAX_BATCH: Final = 256
 """Works in one transaction: bounds what one failing COMMIT (a full disk) can undo."""
@@ -45,12 +51,21 @@ class _Job:
     result: asyncio.Future[Any]
 
 
-class Writer:
-    """Runs works one after the other on one connection and commits them in batches."""
+@dataclass(frozen=True, slots=True)
+class _PlainJob:
+    work: PlainWork[Any]
+    result: asyncio.Future[Any]
 
-    def __init__(self, engine: AsyncEngine) -> None:
+
+class Writer:
+    """Runs works one after the other and commits them in batches; `plain` is the same database for plain works."""
+
+    def __init__(self, engine: AsyncEngine, plain: Engine) -> None:
         self._engine = engine
-        self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._plain = plain
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._jobs: asyncio.Queue[_Job | _PlainJob | None] = asyncio.Queue()
+        self._held: _PlainJob | None = None
         self._closed = False
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
@@ -59,13 +74,22 @@ class Writer:
 
         Raises `StoreClosed` or `StoreBusy` where it was not even begun.
         """
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._hand_in(_Job(work, result))
+        return await result
+
+    async def write_plain(self, work: PlainWork[T]) -> T:
+        """Do the same with a plain work, in a transaction of its own."""
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._hand_in(_PlainJob(work, result))
+        return await result
+
+    def _hand_in(self, job: _Job | _PlainJob) -> None:
         if self._closed:
             raise StoreClosed("the store is closed")
         if self._jobs.qsize() >= MAX_WAITING:
             raise StoreBusy(f"{MAX_WAITING} works wait for the store", advice="try again in a few seconds")
-        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put_nowait(_Job(work, result))
-        return await result
+        self._jobs.put_nowait(job)
 
     async def close(self) -> None:
         """Finish what was handed in, then stop."""
@@ -73,20 +97,45 @@ class Writer:
             self._closed = True
             self._jobs.put_nowait(None)
         await asyncio.wait([self._task])  # it may have been cancelled: that is then not the closer's business
+        self._thread.shutdown()
+        self._plain.dispose()
 
     async def _run(self) -> None:
         try:
             job = await self._jobs.get()
             while job is not None:
-                job = await self._batch(job)
+                await (self._batch(job) if isinstance(job, _Job) else self._alone(job))
+                held, self._held = self._held, None
+                job = await self._jobs.get() if held is None else held
         finally:  # also when a work was cancelled from within: nobody may wait for a writer that is gone
             self._closed = True
+            if self._held is not None:
+                self._jobs.put_nowait(self._held)
             while not self._jobs.empty():
                 if (left := self._jobs.get_nowait()) is not None:
-                    _fail([left], StoreClosed("the store closed before this work began"))
+                    _fail(left, StoreClosed("the store closed before this work began"))
 
-    async def _batch(self, first: _Job) -> _Job | None:
-        """Run and commit a batch; returns the job that opens the next one, or None when the writer closes."""
+    async def _alone(self, job: _PlainJob) -> None:
+        """Run a plain work in a transaction of its own."""
+        if job.result.cancelled():
+            return
+        try:
+            value = await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, job.work)
+        except Exception as error:  # noqa: BLE001 - the caller is told
+            _fail(job, error)
+        except asyncio.CancelledError:
+            _fail(job, StoreClosed("the store closed before it was known whether this work was done"))
+            raise
+        else:
+            if not job.result.done():
+                job.result.set_result(value)
+
+    def _transact(self, work: PlainWork[T]) -> T:
+        with self._plain.begin() as connection:
+            return work(connection)
+
+    async def _batch(self, first: _Job) -> None:
+        """Run and commit a batch, up to the next plain work."""
         done: list[tuple[_Job, Any]] = []
         job: _Job | None = first
         try:
@@ -96,23 +145,29 @@ class Writer:
                     job = self._next_waiting(len(done))
         except BaseException as error:  # the transaction is gone, and each waiting caller is told why
             told = error if isinstance(error, Exception) else StoreClosed("the store closed before this work was done")
-            _fail([*(finished for finished, _ in done), *([job] if job is not None else [])], told)
+            for finished, _ in done:
+                _fail(finished, told)
+            if job is not None:
+                _fail(job, told)
             if told is not error:
                 raise
         else:
             for finished, value in done:
                 if not finished.result.done():
                     finished.result.set_result(value)
-        return await self._jobs.get()
 
     def _next_waiting(self, finished: int) -> _Job | None:
-        """Return the next job if one waits already. The closing mark stays in the queue for the main loop."""
+        """Return the next job if one waits already. The main loop goes on with the closing mark and plain works."""
         if finished >= MAX_BATCH or self._jobs.empty():
             return None
         job = self._jobs.get_nowait()
+        if isinstance(job, _Job):
+            return job
         if job is None:
             self._jobs.put_nowait(None)
-        return job
+        else:
+            self._held = job
+        return None
 
     @staticmethod
     async def _one(connection: AsyncConnection, job: _Job, done: list[tuple[_Job, Any]]) -> None:
@@ -129,7 +184,7 @@ class Writer:
                 if not _is_of_work(error):
                     raise
                 await session.rollback()
-                _fail([job], error)
+                _fail(job, error)
             else:
                 done.append((job, value))
 
@@ -142,10 +197,9 @@ def _is_of_work(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
-def _fail(jobs: list[_Job], error: BaseException) -> None:
-    for job in jobs:
-        with contextlib.suppress(asyncio.InvalidStateError):
-            if isinstance(error, asyncio.CancelledError):
-                job.result.cancel()
-            else:
-                job.result.set_exception(error)
+def _fail(job: _Job | _PlainJob, error: BaseException) -> None:
+    with contextlib.suppress(asyncio.InvalidStateError):
+        if isinstance(error, asyncio.CancelledError):
+            job.result.cancel()
+        else:
+            job.result.set_exception(error)

@@ -5,16 +5,15 @@ refused: what an operator decided meanwhile wins. The number of the round is in 
 round moves it on: of two answers to one challenge, exactly one counts.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, cast
 
-from sqlalchemy import Table, bindparam, inspect, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, Table, bindparam, inspect, update
 
 from umec_attest.appraisal import Appraisal, Verdict
+from umec_attest.clock import ClockState
 from umec_attest.service.errors import EvidenceStale, NodeRevoked, NonceSuperseded
 from umec_attest.service.evidence.judging import Judged, check_round
 from umec_attest.service.evidence.logs import keep_logs
@@ -36,6 +35,7 @@ __all__ = ["Effect", "Effects", "shown"]
 MOST: Final = 256
 """Rounds in one transaction: some 100 ms of work."""
 
+_CLOCK: Final = tuple(field.name for field in fields(ClockState))
 _TABLE: Final = cast("Table", inspect(NodeRow).local_table)
 _WRITTEN: Final = (
     "rounds",
@@ -95,7 +95,7 @@ class Effects:
 
     async def _batch(self, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
         try:
-            effects = await self._store.write(lambda session: self._apply(session, rounds))
+            effects = await self._store.write_plain(lambda connection: self._apply(connection, rounds))
         except UmecError:
             raise
         except Exception:
@@ -112,11 +112,11 @@ class Effects:
         except Exception as error:  # noqa: BLE001 - whoever handed it in is told
             return error
 
-    async def _apply(self, session: AsyncSession, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
+    def _apply(self, connection: Connection, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
         """Decide for one after the other, each by what the ones before it left; then write all."""
-        nodes = dict(await read_states(session, {judged.node.id for judged in rounds}, lock=True))
+        nodes = dict(read_states(connection, {judged.node.id for judged in rounds}, lock=True))
         images = {node.image for node in nodes.values() if node.image is not None}
-        filed = await self._references.identities(session, images)
+        filed = self._references.identities(connection, images)
         answers: list[Effect | Exception] = []
         for judged in rounds:
             try:
@@ -128,7 +128,7 @@ class Effects:
             else:
                 nodes[node.id] = effect.node
                 answers.append(effect)
-        await self._write(session, [answer for answer in answers if isinstance(answer, Effect)])
+        self._write(connection, [answer for answer in answers if isinstance(answer, Effect)])
         return answers
 
     def _effect(self, node: NodeState, judged: Judged) -> Effect:
@@ -150,7 +150,7 @@ class Effects:
             generation=node.generation if change is None else change.generation,
             rounds=node.rounds + 1,
             answered=judged.nonce,
-            clock_state=json.dumps(dataclasses.asdict(judged.appraisal.clock_state)),
+            clock_state=json.dumps({name: getattr(judged.appraisal.clock_state, name) for name in _CLOCK}),
             fell_at_reset=fell_at_reset,
             reset_watch=None if judged.watch is None else judged.watch.to_json(),
             boot_log_sha256=judged.log.sha256 if judged.log_replayed else None,
@@ -160,7 +160,7 @@ class Effects:
         issued = self._results.after(after, judged)
         return Effect(judged, issued.node, change, issued.entry)
 
-    async def _write(self, session: AsyncSession, effects: Sequence[Effect]) -> None:
+    def _write(self, connection: Connection, effects: Sequence[Effect]) -> None:
         if not effects:
             return
         logs = {
@@ -168,13 +168,13 @@ class Effects:
             for effect in effects
             if effect.judged.log.content is not None and effect.judged.log_replayed
         }
-        await keep_logs(session, logs, effects[0].judged.now)
+        keep_logs(connection, logs, effects[0].judged.now)
         changes = [effect.change for effect in effects if effect.change is not None]
-        await self._ledger.change_all(session, changes, actor="verifier")
+        self._ledger.change_all(connection, changes, actor="verifier")
         issued = [effect.entry for effect in effects if effect.entry is not None]
         if issued:
-            await self._audit.append_all(session, issued)
-        await session.execute(_UPDATE, [self._columns(effect) for effect in effects])
+            self._audit.append_plain(connection, issued)
+        connection.execute(_UPDATE, [self._columns(effect) for effect in effects])
 
     def _columns(self, effect: Effect) -> dict[str, Any]:
         node, now = effect.node, effect.judged.now

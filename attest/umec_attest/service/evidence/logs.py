@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, insert, select
 
 from umec_attest.bootlog import RawBootLog, ReplayedLog, parse_boot_log, verify_boot_log
 from umec_attest.errors import BootLogRefused
@@ -85,10 +84,10 @@ class BootLogs:
         return row.content
 
 
-async def keep_logs(session: AsyncSession, logs: Mapping[str, bytes], now: datetime) -> None:
+def keep_logs(connection: Connection, logs: Mapping[str, bytes], now: datetime) -> None:
     """Keep logs (by SHA-256) that came along and replayed: each once for all nodes that boot the same."""
     if logs:
-        known = set(await session.scalars(select(BootLogRow.sha256).where(BootLogRow.sha256.in_(logs))))
-        new = logs.keys() - known
-        session.add_all(BootLogRow(sha256=sha256, content=logs[sha256], stored_at=now) for sha256 in sorted(new))
-        await session.flush()
+        known = set(connection.scalars(select(BootLogRow.sha256).where(BootLogRow.sha256.in_(logs))))
+        rows = [{"sha256": sha256, "content": logs[sha256], "stored_at": now} for sha256 in sorted(logs.keys() - known)]
+        if rows:
+            connection.execute(insert(BootLogRow), rows)

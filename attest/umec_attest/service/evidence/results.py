@@ -1,7 +1,6 @@
 """Attestation results (EARs): when a new one is due, and making it."""
 
 import hashlib
-import json
 import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -64,12 +63,12 @@ class Results:
             node.standing,
             node.generation,
             appraisal.verdict.value,
-            sorted(appraisal.trust_vector.items()),
+            *sorted(appraisal.trust_vector.items()),
             appraisal.policy_digest,
             judged.reference.version,
             judged.reference.sha256,
         )
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        return hashlib.sha256(repr(said).encode()).hexdigest()
 
     def _issue(self, node: NodeState, basis: str, judged: Judged) -> Issued:
         """Sign first, then tell: the log speaks of no result that was never made."""

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.errors import BootLogRequired, NodeRevoked, NodeUnknown
@@ -132,11 +133,14 @@ class RoundService:
 
     async def _look_at(self, nodes: Sequence[str]) -> Sequence[_Seen | Exception]:
         """Return each node that may have rounds, and what its image may measure."""
-        async with self._store.read() as session:
-            states = await read_states(session, set(nodes))
+
+        def look(connection: Connection) -> Sequence[_Seen | Exception]:
+            states = read_states(connection, set(nodes))
             images = {state.image for state in states.values() if state.image is not None}
-            filed = await self._references.newest(session, images)
-        return [_seen(node, states.get(node), filed) for node in nodes]
+            filed = self._references.newest(connection, images)
+            return [_seen(node, states.get(node), filed) for node in nodes]
+
+        return await self._store.read_plain(look)
 
     async def _ask_for_log(self, node_id: str) -> None:
         """Let the next challenge ask for the whole log: an authentic quote said that the kept one is of no use."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import inspect, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, bindparam, inspect, select
 
 from umec_attest.service.tables import NodeRow
 
@@ -41,15 +40,16 @@ class NodeState:
 
 
 _TABLE: Final = inspect(NodeRow).columns
-_READ: Final = [_TABLE[field.name] for field in fields(NodeState)]
+_QUERY: Final = select(*(_TABLE[field.name] for field in fields(NodeState))).where(
+    _TABLE["id"].in_(bindparam("nodes", expanding=True))
+)
+_LOCKED: Final = _QUERY.order_by(_TABLE["id"]).with_for_update()
 
 
-async def read_states(session: AsyncSession, nodes: Collection[str], *, lock: bool = False) -> Mapping[str, NodeState]:
+def read_states(connection: Connection, nodes: Collection[str], *, lock: bool = False) -> Mapping[str, NodeState]:
     """Return the nodes that there are, by id. `lock` keeps them as they are until the transaction ends.
 
     All lock in one order, so that no two transactions wait for each other.
     """
-    query = select(*_READ).where(_TABLE["id"].in_(nodes))
-    if lock:
-        query = query.order_by(_TABLE["id"]).with_for_update()
-    return {row[0]: NodeState(*row) for row in await session.execute(query)}
+    rows = connection.execute(_LOCKED if lock else _QUERY, {"nodes": sorted(nodes)})
+    return {row[0]: NodeState(*row) for row in rows}

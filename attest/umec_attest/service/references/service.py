@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from sqlalchemy import func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -22,6 +22,16 @@ from umec_core.errors import UmecError
 from umec_core.store import Store
 
 __all__ = ["FiledReference", "ReferenceService"]
+
+_OTHER: Final = aliased(ReferenceRow)
+_NEWEST: Final = select(ReferenceRow.image, ReferenceRow.version, ReferenceRow.sha256).where(
+    ReferenceRow.image.in_(bindparam("images", expanding=True)),
+    ReferenceRow.version
+    == select(func.max(_OTHER.version)).where(_OTHER.image == ReferenceRow.image).scalar_subquery(),
+)
+_ENVELOPE: Final = select(ReferenceRow.envelope).where(
+    ReferenceRow.image == bindparam("image"), ReferenceRow.version == bindparam("version")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +125,24 @@ class ReferenceService:
             for row in rows
         ]
 
-    async def identities(self, session: AsyncSession, images: Collection[str]) -> dict[str, tuple[int, str]]:
+    @staticmethod
+    def identities(connection: Connection, images: Collection[str]) -> dict[str, tuple[int, str]]:
         """Return version and SHA-256 (hex) of the newest set of each of these images that has one."""
         if not images:
             return {}
-        other = aliased(ReferenceRow)
-        newest = select(func.max(other.version)).where(other.image == ReferenceRow.image).scalar_subquery()
-        query = select(ReferenceRow.image, ReferenceRow.version, ReferenceRow.sha256)
-        rows = await session.execute(query.where(ReferenceRow.image.in_(images), ReferenceRow.version == newest))
+        rows = connection.execute(_NEWEST, {"images": sorted(images)})
         return {image: (version, sha256) for image, version, sha256 in rows}
 
-    async def newest(self, session: AsyncSession, images: Collection[str]) -> dict[str, FiledReference]:
+    def newest(self, connection: Connection, images: Collection[str]) -> dict[str, FiledReference]:
         """Return the newest set of each of these images that has one, for `verified`."""
         found = {}
-        for image, (version, sha256) in (await self.identities(session, images)).items():
+        for image, (version, sha256) in self.identities(connection, images).items():
             known = self._verified.get(image)
             content: ReferenceSet | bytes
             if known is not None and (known.version, known.sha256) == (version, sha256):
                 content = known
             else:
-                content = (await session.get_one(ReferenceRow, (image, version))).envelope
+                content = connection.execute(_ENVELOPE, {"image": image, "version": version}).scalar_one()
             found[image] = FiledReference(image, version, sha256, content)
         return found
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, cast
 
-from sqlalchemy import Table, bindparam, insert, inspect, update
+from sqlalchemy import Connection, Table, bindparam, insert, inspect, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.tables import NodeRow, StandingRow
 from umec_core.audit import AuditEntry, AuditLog
 from umec_core.events import Events
 from umec_core.standing import Standing
-from umec_core.store import serialise
+from umec_core.store import serialise, serialise_plain
 
 __all__ = ["TOPIC", "Change", "StandingLedger"]
 
@@ -23,6 +23,7 @@ _TABLE: Final = cast("Table", inspect(NodeRow).local_table)
 _UPDATE: Final = (
     update(_TABLE).where(_TABLE.c.id == bindparam("node")).values({name: bindparam(f"new_{name}") for name in _COLUMNS})
 )
+_FEED: Final = insert(StandingRow).returning(StandingRow.node, StandingRow.generation, StandingRow.seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,11 @@ class StandingLedger:
         await self.record(session, node)
         await self._audit.append_all(session, [_entry(change, actor)])
 
-    async def change_all(self, session: AsyncSession, changes: Sequence[Change], *, actor: str) -> None:
-        """Write changes that were decided for many nodes: rows, feed and audit."""
+    def change_all(self, connection: Connection, changes: Sequence[Change], *, actor: str) -> None:
+        """Write changes that were decided for many nodes: rows, feed and audit (`Store.write_plain`)."""
         if not changes:
             return
-        await serialise(session, TOPIC)
+        serialise_plain(connection, TOPIC)
         feed = [
             {
                 "node": change.node,
@@ -72,8 +73,7 @@ class StandingLedger:
             }
             for change in changes
         ]
-        written = insert(StandingRow).returning(StandingRow.node, StandingRow.generation, StandingRow.seq)
-        numbers = {(node, generation): seq for node, generation, seq in await session.execute(written, feed)}
+        numbers = {(node, generation): seq for node, generation, seq in connection.execute(_FEED, feed)}
         rows = [
             {
                 "node": change.node,
@@ -85,8 +85,8 @@ class StandingLedger:
             }
             for change in changes
         ]
-        await session.execute(_UPDATE, rows)
-        await self._audit.append_all(session, [_entry(change, actor) for change in changes])
+        connection.execute(_UPDATE, rows)
+        self._audit.append_plain(connection, [_entry(change, actor) for change in changes])
 
     async def record(self, session: AsyncSession, node: NodeRow) -> None:
         """Write the present standing of a node into the feed. Numbers become visible in their order."""

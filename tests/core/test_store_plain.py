@@ -1,0 +1,201 @@
+"""Plain works: the same promises as for all others, from their BEGIN to their COMMIT in one thread."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from umec_core import writer
+from umec_core.errors import UmecError
+from umec_core.store import Store, StoreClosed, serialise_plain
+from umec_core.testing import temporary_postgresql
+
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+revision = "plain_0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+def upgrade():
+    op.create_table("note", sa.Column("name", sa.String, primary_key=True))
+"""
+
+Body = Callable[[Store], Awaitable[None]]
+
+
+def migrations(tmp_path: Path) -> Path:
+    folder = tmp_path / "migrations"
+    (folder / "versions").mkdir(parents=True, exist_ok=True)
+    (folder / "versions" / "0001.py").write_text(MIGRATION)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    with temporary_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Body], None]:
+    folder, given = migrations(tmp_path), ""
+    if request.param == "postgresql":
+        given = request.getfixturevalue("postgresql")
+
+    async def opened(body: Body) -> None:
+        own = f"sqlite+aiosqlite:///{tmp_path}/plain.db"
+        store = await Store.open(own if request.param == "sqlite" else given, migrations=folder)
+        try:
+            await store.write_plain(lambda connection: connection.execute(text("DELETE FROM note")))
+            await body(store)
+        finally:
+            await store.close()
+
+    return lambda body: asyncio.run(opened(body))
+
+
+def note(name: str) -> Callable[[Connection], str]:
+    def work(connection: Connection) -> str:
+        connection.execute(text("INSERT INTO note (name) VALUES (:name)"), {"name": name})
+        return name
+
+    return work
+
+
+def names(connection: Connection) -> list[str]:
+    return list(connection.scalars(text("SELECT name FROM note ORDER BY name")))
+
+
+def test_a_plain_work_is_done_whole_or_not_at_all(run: Callable[[Body], None]) -> None:
+    async def body(store: Store) -> None:
+        assert await store.write_plain(note("a")) == "a"
+
+        def fails(connection: Connection) -> None:
+            note("b")(connection)
+            raise RuntimeError("after the row")
+
+        with pytest.raises(RuntimeError, match="after the row"):
+            await store.write_plain(fails)
+        assert await store.read_plain(names) == ["a"]
+        assert await store.write_plain(note("b")) == "b"
+        async with store.read() as session:
+            assert list(await session.scalars(text("SELECT name FROM note ORDER BY name"))) == ["a", "b"]
+
+    run(body)
+
+
+def test_what_a_plain_read_changes_is_undone(run: Callable[[Body], None]) -> None:
+    async def body(store: Store) -> None:
+        assert await store.read_plain(note("a")) == "a"
+        assert await store.read_plain(names) == []
+
+    run(body)
+
+
+def test_works_of_both_kinds_take_turns(run: Callable[[Body], None]) -> None:
+    """Each sees what the ones before it wrote, and one that fails undoes nothing but its own."""
+
+    async def body(store: Store) -> None:
+        async def ordinary(session: AsyncSession) -> int:
+            await session.execute(text("INSERT INTO note (name) VALUES (:name)"), {"name": f"o{next(numbers)}"})
+            return len(list(await session.scalars(text("SELECT name FROM note"))))
+
+        def plain(connection: Connection) -> int:
+            note(f"p{next(numbers)}")(connection)
+            return len(names(connection))
+
+        def fails(connection: Connection) -> int:
+            plain(connection)
+            raise RuntimeError("one of them")
+
+        numbers = iter(range(100))
+        works: list[Any] = []
+        for _ in range(4):
+            works += [store.write(ordinary), store.write(ordinary), store.write_plain(plain), store.write_plain(fails)]
+        results = await asyncio.gather(*works, return_exceptions=True)
+        counts = [result for result in results if isinstance(result, int)]
+        assert sum(isinstance(result, RuntimeError) for result in results) == 4
+        assert len(await store.read_plain(names)) == len(counts) == 12
+
+    run(body)
+
+
+def test_plain_writes_are_serialised_by_name(run: Callable[[Body], None]) -> None:
+    async def body(store: Store) -> None:
+        at_once, most = 0, 0
+
+        def work(connection: Connection) -> None:
+            nonlocal at_once, most
+            serialise_plain(connection, "numbers")
+            at_once += 1
+            most = max(most, at_once)
+            names(connection)
+            at_once -= 1
+
+        await asyncio.gather(*(store.write_plain(work) for _ in range(8)))
+        assert most == 1
+
+    run(body)
+
+
+def test_a_closed_store_takes_no_plain_work(run: Callable[[Body], None]) -> None:
+    async def body(store: Store) -> None:
+        await store.write_plain(note("a"))
+        await store.close()
+        with pytest.raises(StoreClosed) as refused:
+            await store.write_plain(note("b"))
+        assert refused.value.code == "store-closed"
+
+    run(body)
+
+
+def sqlite(tmp_path: Path, body: Body) -> None:
+    folder = migrations(tmp_path)
+
+    async def opened() -> None:
+        store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/plain.db", migrations=folder)
+        try:
+            await body(store)
+        finally:
+            await store.close()
+
+    asyncio.run(opened())
+
+
+def test_plain_works_that_wait_are_bounded_and_done_before_the_store_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING", 2)
+    begun, released = threading.Event(), threading.Event()
+
+    def holds(_connection: Connection) -> None:
+        begun.set()
+        assert released.wait(10)
+
+    async def body(store: Store) -> None:
+        holding = asyncio.create_task(store.write_plain(holds))
+        await asyncio.to_thread(begun.wait, 10)
+        waiting = [asyncio.create_task(store.write_plain(note(name))) for name in "ab"]
+        await asyncio.sleep(0)
+        with pytest.raises(UmecError) as refused:
+            await store.write_plain(note("c"))
+        assert refused.value.code == "store-busy"
+        waiting[1].cancel()  # who has left while waiting is not served any more
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        released.set()
+        await closing
+        assert (await holding, await waiting[0]) == (None, "a")
+
+    sqlite(tmp_path, body)
+
+    async def later(store: Store) -> None:
+        assert await store.read_plain(names) == ["a"]
+
+    sqlite(tmp_path, later)
