@@ -40,7 +40,7 @@ GO_TPM_TOOLS = [
     "ubuntu-2404-amd-sevsnp",
 ]
 FINDINGS = {
-    "arch-linux-workstation": {"boot-application-early", "secure-boot-variable-invalid"},
+    "arch-linux-workstation": {"boot-application-early", "secure-boot-variable-empty"},
     "gdc-host": {"boot-application-early", "crtm-version-invalid"},
     "glinux-alex": {"boot-application-early", "separator-retyped"},
 }
@@ -68,25 +68,6 @@ TPM2_TOOLS = [
     "event-uefiservices",
     "event-uefivar",
     "event",
-]
-REFUSED = {
-    "keylime/create-mb-policy/binary_bios_measurements-empty": "bootlog-empty",
-    "keylime/create-mb-policy/binary_bios_measurements-bogus": "bootlog-invalid",
-    "tpm2-tools/specid-vendordata.bin": "bootlog-invalid",
-    "go-eventlog/ccel/cos-113-intel-tdx-dupe-separator.bin": "bootlog-invalid",
-    "go-eventlog/ccel/cos-113-intel-tdx.table.bin": "bootlog-invalid",
-    "go-eventlog/ccel/CCEL.bin": "bootlog-invalid",
-}
-WELL_FORMED = [
-    "go-eventlog/legacy/short_no_action_eventlog",
-    "go-eventlog/legacy/crypto_agile_eventlog",
-    "go-eventlog/legacy/option_rom_eventlog",
-    "go-eventlog/legacy/coreos_36_shielded_vm_no_secure_boot_eventlog",
-    "go-eventlog/ccel/CCEL_unpadded.data.bin",
-    "go-eventlog/ccel/cos-113-intel-tdx-dupe-separator-unpadded.bin",
-    "keylime/mb_log.bin",
-    "keylime/create-mb-policy/binary_bios_measurements",
-    "keylime/create-mb-policy/binary_bios_measurements-secureboot",
 ]
 
 
@@ -154,19 +135,6 @@ def test_tpm2_tools_replays_the_same(attest, name):
             assert replay(raw, bank)[int(label)].hex() == value.removeprefix("0x").strip("'\"").lower()
             compared += 1
     assert compared or not banks_of(raw)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_bad_logs_are_refused(attest, name):
-    with pytest.raises(BootLogRefused) as error:
-        parse_boot_log((attest / name).read_bytes())
-    assert error.value.code == REFUSED[name]
-
-
-@pytest.mark.parametrize("name", WELL_FORMED)
-def test_other_logs_are_well_formed(attest, name):
-    raw = parse_boot_log((attest / name).read_bytes())
-    assert raw.events or name.endswith("short_no_action_eventlog")
 
 
 def test_confidential_computing_log_replays_with_its_duplicate_separator_found(attest):
