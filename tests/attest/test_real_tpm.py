@@ -1,19 +1,22 @@
 """A TPM that is not ours (swtpm) takes our credentials, and our verifier takes what it signs."""
 
+import contextlib
 import secrets
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from tpm2_pytss import ESAPI
-from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPMA_OBJECT
+from tpm2_pytss.constants import ESYS_TR, TPMA_OBJECT
 from tpm2_pytss.types import TPM2B_ENCRYPTED_SECRET, TPM2B_ID_OBJECT, TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
 
+from umec_attest.agent.tpm.endorsement import ek_session
+from umec_attest.agent.tpm.signing import KEY_ATTRIBUTES, p256_template
 from umec_attest.appraisal import Verdict, appraise
 from umec_attest.bootlog import parse_boot_log, verify_boot_log
 from umec_attest.certificates import TrustStore, load_certificate
 from umec_attest.credential import make_credential
 from umec_attest.ek_certificate import EkPolicy
-from umec_attest.enrolment import check_ak, check_ek, check_node_key, verify_certify
+from umec_attest.enrolment import check_ak, check_ek, check_node_key, ek_sha256, verify_certify
 from umec_attest.errors import BootLogRefused
 from umec_attest.predict import predict
 from umec_attest.quote import verify_quote
@@ -74,42 +77,65 @@ def test_a_credential_for_another_key_does_not_open(node):
         node.activate(credential.blob, credential.encrypted_secret)
 
 
-@pytest.mark.parametrize(
-    ("curve", "cipher", "name_algorithm"),
-    [
-        ("ecc256", "aes128cfb", "sha256"),
-        ("ecc384", "aes256cfb", "sha384"),
-    ],
+EK_ATTRIBUTES = (
+    TPMA_OBJECT.FIXEDTPM
+    | TPMA_OBJECT.FIXEDPARENT
+    | TPMA_OBJECT.SENSITIVEDATAORIGIN
+    | TPMA_OBJECT.ADMINWITHPOLICY
+    | TPMA_OBJECT.RESTRICTED
+    | TPMA_OBJECT.DECRYPT
 )
-def test_credentials_for_endorsement_keys_on_curves(device, curve, cipher, name_algorithm):
-    attributes = (
-        TPMA_OBJECT.FIXEDTPM
-        | TPMA_OBJECT.FIXEDPARENT
-        | TPMA_OBJECT.SENSITIVEDATAORIGIN
-        | TPMA_OBJECT.USERWITHAUTH
-        | TPMA_OBJECT.RESTRICTED
-        | TPMA_OBJECT.DECRYPT
+POLICY_A = "837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa"
+POLICY_B = "ca3d0a99a2b93906f7a3342414efcfb3a385d44cd1fd459089d19b5071c0b7a0"
+POLICY_B_384 = "b26e7d28d11a50bc53d882bcf5fd3a1a074148bb35d3b4e4cb1c0ad9bde419cacb47ba09699646150f9fc000f3f80e12"
+EK_TEMPLATES = {
+    "L-1": ("rsa2048:aes128cfb", "sha256", POLICY_A, False),
+    "L-2": ("ecc256:aes128cfb", "sha256", POLICY_A, False),
+    "H-1": ("rsa2048:aes128cfb", "sha256", POLICY_B, True),
+    "H-2": ("ecc256:aes128cfb", "sha256", POLICY_B, True),
+    "H-3": ("ecc384:aes256cfb", "sha384", POLICY_B_384, True),
+}
+"""EK Credential Profile, B.3 and B.4; those of the high range open with the (empty) password, too."""
+
+
+@pytest.mark.parametrize("name", EK_TEMPLATES)
+def test_a_credential_for_each_template_of_endorsement_keys(device, kit, name):
+    """RSA-2048, P-256 and P-384: a real TPM makes the key and opens what was sealed to it and to another key's Name."""
+    shape, name_algorithm, policy, with_password = EK_TEMPLATES[name]
+    attributes = EK_ATTRIBUTES | (TPMA_OBJECT.USERWITHAUTH if with_password else TPMA_OBJECT(0))
+    template = TPM2B_PUBLIC.parse(
+        shape, objectAttributes=attributes, nameAlg=name_algorithm, authPolicy=bytes.fromhex(policy)
     )
-    algorithm = {"sha256": TPM2_ALG.SHA256, "sha384": TPM2_ALG.SHA384}[name_algorithm]
-    template = TPM2B_PUBLIC.parse(f"{curve}:{cipher}", objectAttributes=attributes, nameAlg=name_algorithm)
-    assert template.publicArea.nameAlg == algorithm
-    with ESAPI(device.tcti) as esys:
-        handle, public, _, _, _ = esys.create_primary(TPM2B_SENSITIVE_CREATE(), template, ESYS_TR.ENDORSEMENT)
-        try:
-            ek = parse_public(bytes(public.publicArea.marshal()))
-            secret = secrets.token_bytes(32)
-            credential = make_credential(ek, ek.name(), secret)
-            opened = esys.activate_credential(
-                handle,
-                handle,
-                TPM2B_ID_OBJECT(credential.blob),
-                TPM2B_ENCRYPTED_SECRET(credential.encrypted_secret),
-                session1=ESYS_TR.PASSWORD,
-                session2=ESYS_TR.PASSWORD,
-            )
-            assert bytes(opened) == secret
-        finally:
-            esys.flush_context(handle)
+    with contextlib.ExitStack() as stack:
+        esys = stack.enter_context(ESAPI(device.tcti))
+
+        def primary(shape, hierarchy):
+            handle, public, _, _, _ = esys.create_primary(TPM2B_SENSITIVE_CREATE(), shape, hierarchy)
+            stack.callback(esys.flush_context, handle)
+            return handle, public
+
+        ek_handle, public = primary(template, ESYS_TR.ENDORSEMENT)
+        other, other_public = primary(TPM2B_PUBLIC(publicArea=p256_template(KEY_ATTRIBUTES)), ESYS_TR.OWNER)
+        ek = parse_public(bytes(public.publicArea.marshal()))
+        check_ek(
+            public=ek,
+            certificate=None,
+            chain=(),
+            policy=EkPolicy(TrustStore(())),
+            now=kit.NOW,
+            allow_list=frozenset({ek_sha256(ek)}),
+        )
+        secret = secrets.token_bytes(32)
+        credential = make_credential(ek, bytes(other_public.get_name()), secret)
+        opened = esys.activate_credential(
+            other,
+            ek_handle,
+            TPM2B_ID_OBJECT(credential.blob),
+            TPM2B_ENCRYPTED_SECRET(credential.encrypted_secret),
+            session1=ESYS_TR.PASSWORD,
+            session2=ESYS_TR.PASSWORD if with_password else stack.enter_context(ek_session(esys)),
+        )
+        assert bytes(opened) == secret
 
 
 def round_of(node, kit, log):
