@@ -201,6 +201,11 @@ ENDPOINTS = [
     ("POST", "/attest/v1/nodes/node-1/quarantine", "attest:admin"),
     ("POST", "/attest/v1/nodes/node-1/readmit", "attest:admin"),
     ("POST", "/attest/v1/nodes/node-1/revoke", "attest:admin"),
+    ("POST", "/attest/v1/nodes/node-1/announce-reboot", "attest:admin"),
+    ("POST", "/attest/v1/nodes/node-1/clear-reset", "attest:admin"),
+    ("GET", "/attest/v1/nodes/node-1/secrets", "attest:read"),
+    ("PUT", "/attest/v1/nodes/node-1/secrets/disk", "attest:admin"),
+    ("DELETE", "/attest/v1/nodes/node-1/secrets/disk", "attest:admin"),
     ("GET", "/attest/v1/standings", "standings:read"),
     ("GET", "/attest/v1/audit", "attest:admin"),
 ]
@@ -209,18 +214,21 @@ OPEN = {
     ("POST", "/attest/v1/enrolments/{enrolment}/activation"),
     ("POST", "/attest/v1/challenges"),
     ("POST", "/attest/v1/evidence"),
+    ("POST", "/attest/v1/secrets/release"),
     ("GET", "/attest/v1/jwks"),
 }
 """What a node without credentials, or everybody, may call."""
-OWN = {("GET", "/attest/v1/standings/own")}
-"""What a node may ask about itself; see `test_a_node_reads_its_own_standing_and_no_other`."""
+OWN = {("GET", "/attest/v1/standings/own"), ("POST", "/attest/v1/reboots")}
+"""What a node may do about itself; see `…_reads_its_own_standing_…` here and `…_its_own_reboot_…` of open boxes."""
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ENDPOINTS)
 def test_who_may_call(run: Run, method: str, path: str, scope: str) -> None:
     async def body(world: Any) -> None:
         async def ask(headers: dict[str, str]) -> httpx.Response:
-            return await world.http.request(method, path, headers=headers, json={} if method == "POST" else None)
+            return await world.http.request(
+                method, path, headers=headers, json={} if method in {"POST", "PUT"} else None
+            )
 
         anonymous = await ask({})
         assert (anonymous.status_code, anonymous.json()["code"]) == (401, "token-missing")
@@ -238,7 +246,11 @@ def test_who_may_call(run: Run, method: str, path: str, scope: str) -> None:
 
 def test_the_matrix_knows_every_endpoint(run: Run) -> None:
     async def body(world: Any) -> None:
-        known = {(method, path.replace("node-1", "{node}")) for method, path, _ in ENDPOINTS} | OPEN | OWN
+        known = (
+            {(method, path.replace("node-1", "{node}").replace("disk", "{name}")) for method, path, _ in ENDPOINTS}
+            | OPEN
+            | OWN
+        )
         served = {
             (method, route.path)
             for router in world.service.routers
