@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from umec_attest.errors import AttestError, ImageFolderInvalid
+from umec_attest.errors import AttestError, ImageFolderInvalid, ReferenceSignature
 from umec_attest.offline import MAX_PCRS_SIZE, EvidencePieces, check_consistency, parse_key
 from umec_attest.predict import predict
 from umec_attest.predict.pe import parse_pe
@@ -310,6 +310,94 @@ def test_nodeimage_predict_signs_what_it_predicts(kit, run, tmp_path):
     reference = verify_reference_set(out.read_bytes(), signers=[signer], now=now, minimum_version=2)
     assert set(reference.pcrs[kit.SHA256]) == set(kit.PCRS)
     assert PcrSelection.from_mapping({"sha256": sorted(reference.pcrs[kit.SHA256])})
+
+
+@pytest.fixture
+def signer(tmp_path):
+    key = load_or_create_key(tmp_path / "key.pem").public_key()
+    path = tmp_path / "public.pem"
+    path.write_bytes(key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return key, path
+
+
+def test_a_draft_becomes_a_reference_set(run, tmp_path, signer):
+    file, out = tmp_path / "draft.json", tmp_path / "set.json"
+    code, predicted = run(nodeimage.app, "predict", make_image(tmp_path / "image"), "--draft", file, "--json")
+    assert (code, predicted["draft"]) == (0, str(file))
+    draft = json.loads(file.read_text())
+    for pcr in ("0", "12"):
+        del draft["pcrs"]["sha256"][pcr]
+    draft |= {
+        "ignored": {"12": "credentials of the site"},
+        "models": {"lamp 1.0": {"pcrs": {"sha256": {"0": ["ab" * 32]}}, "excused": {"crtm-version-invalid": "why"}}},
+        "runtime": {"files": {"/usr/bin/true": ["cd" * 32]}},
+    }
+    options = ["--name", "edge", "--version", 2, "--key", tmp_path / "key.pem", "--out", out, "--json"]
+    file.write_text(json.dumps(draft))
+    code, shown = run(nodeimage.app, "sign", file, *options)
+    assert (code, shown) == (0, {"reference": str(out), "name": "edge", "version": 2})
+    now = datetime.now(UTC)  # noqa: TID251 - the command reads the clock of the machine
+    reference = verify_reference_set(out.read_bytes(), signers=[signer[0]], now=now, minimum_version=2)
+    assert (reference.subject_sha256, set(reference.models)) == (predicted["image_sha256"], {"lamp 1.0"})
+    assert reference.models["lamp 1.0"].excused == {"crtm-version-invalid": "why"}
+    assert reference.ignored == {12: "credentials of the site"}
+    assert reference.runtime.to_json()["files"] == {"/usr/bin/true": ["cd" * 32]}
+    for change, expected in (
+        ({"unknown": 1}, "reference-invalid"),
+        ({"pcrs": {}}, "reference-empty"),
+        ({"pcrs": {"sha1": {}}}, "reference-invalid"),
+        ({"ignored": {"99": "why"}}, "reference-invalid"),
+        ({"ignored": {"12": ""}}, "reference-invalid"),
+        ({"models": {"lamp": {"pcrs": {}}}}, "reference-empty"),
+        ({"runtime": {}}, "reference-empty"),
+        ({"image_sha256": "AB" * 32}, "reference-invalid"),
+        ({"image_sha256": None}, "reference-invalid"),
+    ):
+        file.write_text(json.dumps(draft | change))
+        code, shown = run(nodeimage.app, "sign", file, *options)
+        assert (code, shown["code"]) == (1, expected), change
+    file.write_text(json.dumps(draft | {"image_sha256": None}))
+    assert run(nodeimage.app, "sign", file, "--image-sha256", "ef" * 32, *options)[0] == 0
+    file.write_text(json.dumps(draft))
+    assert run(nodeimage.app, "sign", file, "--image-sha256", "ef" * 32, *options)[0] == 0
+    again = verify_reference_set(out.read_bytes(), signers=[signer[0]], now=now, minimum_version=2)
+    assert again.subject_sha256 == predicted["image_sha256"]  # an option fills a gap, and replaces nothing
+
+
+def test_a_corim_becomes_a_draft_that_counts_when_signed(kit, run, tmp_path, signer):
+    image, draft, corim = tmp_path / "image", tmp_path / "draft.json", tmp_path / "ours.corim"
+    arguments = ["--name", "edge", "--version", 1, "--key", tmp_path / "key.pem", "--out", tmp_path / "set.json"]
+    assert run(nodeimage.app, "predict", make_image(image), *arguments)[0] == 0
+    code, shown = run(
+        nodeimage.app, "export-corim", tmp_path / "set.json", "--signer", signer[1], "--out", corim, "--json"
+    )
+    assert (code, shown["unsaid"]) == (0, [])
+    code, shown = run(nodeimage.app, "import-corim", corim, "--out", draft, "--json")
+    assert (code, shown["left_out"]) == (0, [])
+    assert {"issued", "expires"} <= shown.keys()
+    with pytest.raises(ReferenceSignature):
+        verify_reference_set(draft.read_bytes(), signers=[signer[0]], now=kit.NOW, minimum_version=0)
+    again = ["--name", "edge", "--version", 2, "--key", tmp_path / "key.pem", "--out", tmp_path / "again.json"]
+    assert run(nodeimage.app, "sign", draft, *again)[0] == 0
+    now = datetime.now(UTC)  # noqa: TID251 - the command reads the clock of the machine
+    first, second = (
+        verify_reference_set((tmp_path / name).read_bytes(), signers=[signer[0]], now=now, minimum_version=0)
+        for name in ("set.json", "again.json")
+    )
+    assert (first.pcrs, first.subject_sha256) == (second.pcrs, second.subject_sha256)
+    corim.write_bytes(corim.read_bytes() + b"\0")
+    code, shown = run(nodeimage.app, "import-corim", corim, "--out", draft, "--json")
+    assert (code, shown["code"]) == (1, "corim-invalid")
+    stranger = tmp_path / "stranger.pem"
+    stranger.write_bytes(
+        kit.ec_key(name="stranger")
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    code, shown = run(
+        nodeimage.app, "export-corim", tmp_path / "set.json", "--signer", stranger, "--out", corim, "--json"
+    )
+    assert (code, shown["code"]) == (1, "reference-signature")
 
 
 def test_nodeimage_predict_refuses(run, tmp_path):

@@ -79,6 +79,11 @@ OWN: Final = {
     ("image allow", "image"): f"localhost:1/tenant/name@{SAMPLE['digest']}",
     ("node simulate-boot", "image"): "GOOD/image",
     ("nodeimage predict", "folder"): "GOOD/image",
+    ("nodeimage export-corim", "reference"): "GOOD/object.json",
+    ("nodeimage export-corim", "signer"): "GOOD/key.pem",
+    ("nodeimage sign", "draft"): "GOOD/object.json",
+    ("nodeimage sign", "name"): "street-node",
+    ("nodeimage sign", "version"): "1",
 }
 
 NEEDED: Final = {

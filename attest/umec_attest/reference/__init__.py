@@ -1,5 +1,6 @@
 """Reference sets: which PCR values a node image may have, said by a pinned signer, for a limited time."""
 
+from umec_attest.reference.draft import ReferenceDraft, parse_draft, render_draft
 from umec_attest.reference.models import FirmwareModel, match_model
 from umec_attest.reference.statement import (
     PREDICATE_TYPE,
@@ -11,8 +12,11 @@ from umec_attest.reference.statement import (
 __all__ = [
     "PREDICATE_TYPE",
     "FirmwareModel",
+    "ReferenceDraft",
     "ReferenceSet",
     "match_model",
+    "parse_draft",
+    "render_draft",
     "sign_reference_set",
     "verify_reference_set",
 ]

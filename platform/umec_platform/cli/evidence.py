@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from umec_attest.offline import EvidencePieces
     from umec_policies import PolicySet
 
-__all__ = ["app"]
+__all__ = ["app", "load_signer"]
 
 app = typer.Typer(help="Judge evidence that lies in a folder.", no_args_is_help=True)
 
@@ -86,7 +86,7 @@ def _judge(
     from umec_platform.cli.files import read_file
 
     now = system_clock()
-    keys = [_load_signer(read_file(path)) for path in signers]
+    keys = [load_signer(read_file(path)) for path in signers]
     expected = verify_reference_set(read_file(reference), signers=keys, now=now, minimum_version=0)
     return judge_evidence(
         pieces,
@@ -135,7 +135,8 @@ def _hex(text: str) -> bytes:
         raise Invalid("the nonce must be hex") from None
 
 
-def _load_signer(pem: bytes) -> Any:  # noqa: ANN401 - cryptography's key, checked below
+def load_signer(pem: bytes) -> Any:  # noqa: ANN401 - cryptography's key, checked below
+    """Return the P-256 public key of a PEM file; `ReferenceSignature` if it holds none."""
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
