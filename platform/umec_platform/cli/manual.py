@@ -116,7 +116,8 @@ MANUAL: Final[dict[str, Page]] = {
     "evidence verify": Page(
         "umec evidence verify evidence --ak ak.pub --nonce 9f3c… --reference street-node.dsse --signer signer.pem "
         "--policy default",
-        "the folder: quote.bin, signature.bin, pcrs.json, and where there are ak.pub, nonce.bin, bootlog.bin, ima.bin",
+        "the folder: quote.bin, signature.bin, pcrs.json, and where there are ak.pub, nonce.bin, bootlog.bin, "
+        "userspace.log, ima.bin or ima.txt",
         "0 everything was checked and held; 1 something was missing or refused; 2 wrong usage",
     ),
     "bootlog show": Page(
@@ -153,6 +154,18 @@ MANUAL: Final[dict[str, Page]] = {
     ),
     "nodeimage publish": Page("umec nodeimage publish street-node.dsse", CREDENTIAL),
     "policy check": Page("umec policy check /etc/umec/policies/admission", "schema.cedarschema and *.cedar"),
+    "nodeimage sign": Page(
+        "umec nodeimage sign draft.json --name street-node --version 3 --key signer.key --out street-node.dsse",
+        'the draft: {"image_sha256", "pcrs", "ignored", "models", "runtime"}; --key is made where there is none',
+    ),
+    "nodeimage import-corim": Page(
+        "umec nodeimage import-corim vendor.corim --out draft.json",
+        "the CoRIM is unsigned CBOR; what is read of it, and what is refused, is in docs/operating.md",
+    ),
+    "nodeimage export-corim": Page(
+        "umec nodeimage export-corim street-node.dsse --signer signer.pem --out street-node.corim",
+        "--signer is the public key of who signed the set, PEM",
+    ),
     "policy test": Page("umec policy test --default appraisal", "*.test.json beside the policies"),
     "policy show": Page("umec policy show --default admission"),
     "policy explain": Page("umec policy explain --default appraisal --decision node.json"),
