@@ -4,12 +4,17 @@
 |-------------------------------------------|------------------------------------|----------------------------|
 | resetCount falls                          | TPM2_Clear, another TPM, or replay | reset-count-fell           |
 | resetCount rises                          | a reboot: its boot log is due      | rebooted (information)     |
+| resetCount rises, restartCount falls      | the same: it counts from the reset | rebooted (information)     |
+| restartCount rises, resetCount the same   | a suspend, or a hibernation        | nothing                    |
 | restartCount falls, resetCount the same   | impossible                         | restart-count-fell         |
 | clock falls, resetCount the same          | impossible                         | clock-fell                 |
-| clock falls, resetCount rises             | a power cut: up to 70 minutes lost | nothing                    |
+| clock falls, resetCount rises             | a power cut: up to 70 minutes lost | nothing more               |
+| clock jumps ahead                         | its owner set it (TPM2_ClockSet)   | nothing                    |
 | safe = 0 soon after a reset               | the same                           | clock-unsafe (information) |
 | safe = 0 hours later                      | the TPM does not keep its clock    | clock-unsafe-long (warning)|
 | firmwareVersion falls                     | an older firmware, with its holes  | firmware-version-fell      |
+
+All of it is about one AK: another one begins anew, without a state before it.
 """
 
 from collections.abc import Iterator

@@ -216,7 +216,9 @@ def ek_certificate(kit, maker, key_id=KEY_ID, serial=SERIAL):
         x509.Name([]), x509.Name([]), kit.ec_key(name="ek").public_key(), serial, kit.NOW, kit.NOW
     )
     if key_id is not False:
-        fields = fields.add_extension(x509.AuthorityKeyIdentifier(key_id, None, None), critical=False)
+        names = [x509.DirectoryName(x509.Name([]))] if key_id is None else None
+        identifier = x509.AuthorityKeyIdentifier(key_id, names, None if names is None else 1)
+        fields = fields.add_extension(identifier, critical=False)
     der = fields.sign(maker.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
     return EkCertificate(load_certificate(der, tolerate=False), TpmModel("id:53544d20", "st33", "id:1"))
 
@@ -244,6 +246,7 @@ def test_a_device_whose_name_is_made_of_its_ek_certificate(check, kit, maker, ia
     for other in (
         ek_certificate(kit, maker, serial=SERIAL + 1),
         ek_certificate(kit, maker, key_id=b"\1"),
+        ek_certificate(kit, maker, key_id=None),
         ek_certificate(kit, maker, key_id=False),
     ):
         with refused("device-identity-mismatch"):
