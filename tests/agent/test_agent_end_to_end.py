@@ -236,9 +236,11 @@ class Workplace:
         where = ["--tcti", tcti, "--image", str(self.image), "--log", str(self.log), "--power-cycle"]
         self.umec("simulate-boot", *where, *arguments)
 
-    def ticket(self, node: str = NODE) -> str:
+    def ticket(self, node: str = NODE, node_class: str = "standard") -> str:
         ek_sha256 = self.umec("ek", "--tcti", self.site.tpm.tcti)[0]["ek_sha256"]
-        made = self.operator("ticket", node, "--tenant", "city", "--image", IMAGE, "--ek-sha256", ek_sha256)
+        made = self.operator(
+            "ticket", node, "--tenant", "city", "--image", IMAGE, "--ek-sha256", ek_sha256, "--class", node_class
+        )
         return str(made["ticket"])
 
     def enrolment(self, ticket: str) -> list[str]:
@@ -481,3 +483,34 @@ def secret_command(*arguments: str) -> dict[str, Any]:
     assert ended.exit_code == 0, ended.output
     [line] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     return dict(json.loads(line))
+@pytest.mark.slow
+def test_an_open_box_announces_its_reboots(place: Workplace) -> None:
+    place.boot()
+    place.umec(*place.enrolment(place.ticket(NODE, "open-box")), "--replace")
+    assert place.on_node("attest")[0]["standing"] == "trusted"
+    place.boot()
+    assert place.on_node("run", "--once")[0]["standing"] == "degraded"
+    shown = place.operator("show", NODE)
+    assert shown["reset_unannounced"] is True
+    assert "clear-reset" in shown["next"][0]
+    assert [
+        node["node"] for node in place.operator("list", "--class", "open-box", "--standing", "degraded")["nodes"]
+    ] == [NODE]
+    place.operator("clear-reset", NODE, "--reason", "a test")
+    [said] = place.on_node("announce-own-reboot", "--within", "300")
+    assert said["reboot_announced_until"] is not None
+    place.boot()
+    assert place.on_node("attest")[0]["standing"] == "trusted"
+    place.operator("announce-reboot", NODE, "--resets", "2")
+    place.boot()
+    place.boot()
+    assert place.on_node("attest")[0]["standing"] == "trusted"
+    assert place.operator("quarantine", NODE, "--dry-run")["standing"] == "quarantined"
+    assert place.operator("show", NODE)["standing"] == "trusted"
+    place.umec(*place.enrolment(place.ticket()), "--replace")
+    place.boot()
+    place.on_node("attest")
+    given = ["--state", str(place.state), "--boot-log", str(place.log)]
+    assert "node-class-other" in place.refused("announce-own-reboot", *given)
+
+

@@ -5,6 +5,7 @@ on_node      the commands of a node, which need no server package
 agent        how they get at the agent that runs, or at one of their own
 desk         the commands of an operator
 explain      why a node stands as it does, for a reader
+reboots      boots of open boxes, which are announced
 sealing      secrets that the node's TPM opens
 harness      a node without hardware
 """
@@ -16,7 +17,8 @@ import typer
 
 from umec_platform.cli.node.desk import approve, explain, list_nodes, quarantine, readmit, revoke, show, ticket
 from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
-from umec_platform.cli.node.on_node import attest, call, ek, enroll, run, token
+from umec_platform.cli.node.on_node import attest, call, ek, enroll, rotate, run, token, trust_log
+from umec_platform.cli.node.reboots import announce_own_reboot, announce_reboot, clear_reset
 from umec_platform.cli.node.sealing import seal, unseal
 
 __all__ = ["app"]
@@ -33,6 +35,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "unseal": unseal,
     },
     "As an operator": {
+        "announce-own-reboot": announce_own_reboot,
         "ticket": ticket,
         "list": list_nodes,
         "show": show,
@@ -43,6 +46,8 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "revoke": revoke,
     },
     "Without hardware": {
+        "announce-reboot": announce_reboot,
+        "clear-reset": clear_reset,
         "simulate-boot": simulate_boot,
         "sample-image": sample_image,
         "software-tpm": software_tpm,

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
-from umec_platform.cli.node.parameters import Credential, Json, Node, Reason
+from umec_platform.cli.node.parameters import Class, Credential, DryRun, Json, Node, Reason
 from umec_platform.cli.output import emit, refusals
 
-__all__ = ["approve", "explain", "list_nodes", "quarantine", "readmit", "revoke", "show", "ticket"]
+__all__ = ["approve", "explain", "list_nodes", "operate", "quarantine", "readmit", "revoke", "show", "ticket"]
 
 
 @refusals
@@ -20,6 +21,7 @@ def ticket(
     image: Annotated[str, typer.Option(help="The node image whose reference set applies.")],
     ek_sha256: Annotated[str, typer.Option(help="What `umec node ek` printed on the node.")],
     credential: Credential,
+    node_class: Class = "standard",
     lifetime: Annotated[int, typer.Option(help="Seconds until the ticket ends.")] = 3600,
     as_json: Json = False,
 ) -> None:
@@ -28,19 +30,32 @@ def ticket(
         "asset": asset,
         "tenant": tenant,
         "image": image,
+        "class": node_class,
         "ek_sha256": ek_sha256,
         "lifetime_seconds": lifetime,
     }
-    made = _operate(credential, "POST", "tickets", "attest:admin", body)
+    made = operate(credential, "POST", "tickets", "attest:admin", body)
     emit(made, as_json=as_json, human=str(made["ticket"]))
 
 
 @refusals
-def list_nodes(credential: Credential, as_json: Json = False) -> None:
+def list_nodes(
+    credential: Credential,
+    standing: Annotated[str | None, typer.Option(help="Only nodes of this standing, e.g. untrusted.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only nodes of this tenant.")] = None,
+    node_class: Annotated[str | None, typer.Option("--class", help="Only nodes of this class.")] = None,
+    as_json: Json = False,
+) -> None:
     """List the nodes and their standing."""
-    said = _operate(credential, "GET", "nodes", "attest:read")
-    rows = [f"{row['node']:<24} {row.get('tenant') or '-':<16} {row['standing']}" for row in said.get("nodes", [])]
-    emit(said, as_json=as_json, human="\n".join(rows) if rows else "no nodes")
+    wanted = {"standing": standing, "tenant": tenant, "class": node_class}
+    query = {name: value for name, value in wanted.items() if value is not None}
+    nodes: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        page = operate(credential, "GET", f"nodes?{urlencode(query | {'after': after})}", "attest:read")
+        nodes, after = [*nodes, *page["nodes"]], page["next"]
+    rows = [f"{row['node']:<24} {row.get('tenant') or '-':<16} {row['standing']}" for row in nodes]
+    emit({"nodes": nodes}, as_json=as_json, human="\n".join(rows) if rows else "no nodes")
 
 
 @refusals
@@ -49,7 +64,7 @@ def show(node: Node, credential: Credential, as_json: Json = False) -> None:
     from umec_core.clock import system_clock
     from umec_platform.cli.node.explain import next_steps, summary
 
-    said = _operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
+    said = operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
     short = {name: value for name, value in said.items() if name not in {"last_round", "events", "history"}}
     emit(short | {"next": next_steps(said)}, as_json=as_json, human=summary(said, system_clock()))
 
@@ -64,7 +79,7 @@ def explain(node: Node, credential: Credential, as_json: Json = False) -> None:
     from umec_core.clock import system_clock
     from umec_platform.cli.node.explain import explanation, next_steps
 
-    said = _operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
+    said = operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
     emit(said | {"next": next_steps(said)}, as_json=as_json, human=explanation(said, system_clock()))
 
 
@@ -74,40 +89,51 @@ def approve(
     credential: Credential,
     tenant: Annotated[str | None, typer.Option(help="To whom the node belongs, where no ticket said it.")] = None,
     image: Annotated[str | None, typer.Option(help="Which node image it runs, where no ticket said it.")] = None,
+    node_class: Class = "standard",
     as_json: Json = False,
 ) -> None:
     """Approve a node that enrolled without a ticket."""
-    named = {"tenant": tenant, "image": image}
+    named = {"tenant": tenant, "image": image, "class": node_class}
     body = {name: value for name, value in named.items() if value is not None}
     _decide(node, "approve", credential, body, as_json=as_json)
 
 
 @refusals
-def quarantine(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
+def quarantine(
+    node: Node, credential: Credential, reason: Reason = "", dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Take a node out until it is readmitted, whatever its evidence says."""
-    _decide(node, "quarantine", credential, {"reason": reason}, as_json=as_json)
+    _decide(node, "quarantine", credential, {"reason": reason}, as_json=as_json, dry_run=dry_run)
 
 
 @refusals
-def readmit(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
+def readmit(
+    node: Node, credential: Credential, reason: Reason = "", dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Let a quarantined node prove itself again."""
-    _decide(node, "readmit", credential, {"reason": reason}, as_json=as_json)
+    _decide(node, "readmit", credential, {"reason": reason}, as_json=as_json, dry_run=dry_run)
 
 
 @refusals
-def revoke(node: Node, credential: Credential, reason: Reason = "", as_json: Json = False) -> None:
+def revoke(
+    node: Node, credential: Credential, reason: Reason = "", dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Revoke a node for good: only a new enrolment brings it back."""
-    _decide(node, "revoke", credential, {"reason": reason}, as_json=as_json)
+    _decide(node, "revoke", credential, {"reason": reason}, as_json=as_json, dry_run=dry_run)
 
 
-def _decide(node: str, decision: str, credential: Path, body: Mapping[str, str], *, as_json: bool) -> None:
-    said = _operate(credential, "POST", f"nodes/{node}/{decision}", "attest:admin", body)
-    emit(said, as_json=as_json, human=f"{node}: {said.get('standing', decision)}")
+def _decide(
+    node: str, decision: str, credential: Path, body: Mapping[str, str], *, as_json: bool, dry_run: bool = False
+) -> None:
+    query = "?dry_run=true" if dry_run else ""
+    said = operate(credential, "POST", f"nodes/{node}/{decision}{query}", "attest:admin", body)
+    emit(said, as_json=as_json, human=f"{node}: {'would be ' if dry_run else ''}{said['standing']}")
 
 
-def _operate(
+def operate(
     credential: Path, method: str, path: str, scope: str, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
+    """Send an operator's request to the verifier, and return its answer."""
     from umec_platform.cli.remote import connected
 
     async def send() -> dict[str, Any]:

@@ -36,7 +36,9 @@ def next_steps(node: Mapping[str, Any]) -> list[str]:
     if standing == "untrusted" and last.get("verdict") == "affirming":
         return [f"its evidence is good again, of the same boot: {REBOOT}"]
     if standing in {"degraded", "untrusted"}:
-        return [*dict.fromkeys(_advice(last.get("findings", ()))), *steps]
+        looked = f"look at the box; if it is as it was: umec node clear-reset {node['node']} --reason WHY"
+        boxes = [looked] if node["reset_unannounced"] else []
+        return [*dict.fromkeys(_advice(last.get("findings", ()))), *boxes, *steps]
     return steps
 
 
@@ -51,12 +53,16 @@ def _advice(findings: Sequence[Mapping[str, str]]) -> Iterator[str]:
 def summary(node: Mapping[str, Any], now: datetime) -> str:
     """Return what a node is worth, since when and why, and what to do."""
     lines = [
-        _line("node", f"{node['node']}, tenant {node['tenant'] or '-'}, image {node['image'] or '-'}"),
+        _line("node", f"{node['node']}, tenant {node['tenant'] or '-'}, image {node['image'] or '-'}{_class(node)}"),
         _line("standing", f"{node['standing']} (generation {node['generation']}) {_since(node['changed_at'], now)}"),
         _line("why", node["reason"]),
         *_next_lines(node),
     ]
     return "\n".join(lines)
+
+
+def _class(node: Mapping[str, Any]) -> str:
+    return "" if node["class"] == "standard" else f", {node['class']}"
 
 
 def explanation(node: Mapping[str, Any], now: datetime) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 __all__ = ["BOOT_LOG", "NODE_SCOPE", "BootLog", "Credential", "Json", "Node", "OwnTcti", "Reason", "Save", "Scope"]
-__all__ += ["State", "Tcti"]
+__all__ += ["Class", "DryRun", "State", "Tcti"]
 
 NODE_SCOPE: Final = "node:host"
 BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
@@ -20,4 +20,6 @@ Save = Annotated[Path | None, typer.Option(help="Keep the evidence of the last r
 Credential = Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")]
 Node = Annotated[str, typer.Argument(help="The node's id.")]
 Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
+Class = Annotated[str, typer.Option("--class", help="standard, or open-box: its reboots have to be announced.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would become of the node, and change nothing.")]
 Scope = Annotated[str, typer.Option(help="Scopes of the token, separated by spaces.")]
