@@ -5,7 +5,7 @@
 
 An error carries a stable `code` (kebab-case, never reused for something else) that operators, clients and tests rely
 on, and a `kind` that says what sort of refusal it is. Errors know no HTTP: `umec_core.problems` maps a kind to a
-status.
+status, and what may help later says after how many seconds (`retry_after`).
 """
 
 from enum import Enum, unique
@@ -56,6 +56,7 @@ class UmecError(Exception):
 
     code: ClassVar[str] = "internal-error"
     kind: ClassVar[Kind] = Kind.REFUSED
+    retry_after: float | None = None
 
     def __init__(self, detail: str, *, advice: str | None = None) -> None:
         super().__init__(detail)

@@ -7,6 +7,7 @@ presented(request, base)                what a request shows, for those who ask 
 plain_route(method, path, answer)       an endpoint that is asked so often that it does without the framework
 """
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -144,8 +145,10 @@ class _Plain:
 
 
 def problem_response(error: UmecError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return an error as problem+json."""
+    """Return an error as problem+json, with Retry-After where the error says when."""
     body = problem_details(error)
+    if error.retry_after is not None:
+        headers = {"Retry-After": str(math.ceil(error.retry_after)), **(headers or {})}
     return JSONResponse(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=headers)
 
 

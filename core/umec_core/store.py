@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from umec_core.errors import UmecError
-from umec_core.writer import StoreClosed, Writer
+from umec_core.writer import MAX_WAITING, StoreBusy, StoreClosed, Writer
 
 __all__ = ["RowId", "Store", "StoreClosed", "StoreUrlInvalid", "Timestamp", "serialise", "serialise_plain"]
 
@@ -48,6 +48,9 @@ BUSY_MS: Final = 10_000
 
 READERS: Final = 8
 """Connections that read at the same time: each is a thread on SQLite."""
+
+WRITERS: Final = 8
+"""Transactions that write at the same time on PostgreSQL: readers find a connection, too."""
 
 RowId: Final = BigInteger().with_variant(Integer(), "sqlite")
 """The type of a numbered primary key: SQLite numbers rows by itself only when the type is spelled INTEGER."""
@@ -207,20 +210,31 @@ class _Transactions:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._turns = asyncio.Semaphore(WRITERS)
+        self._under_way = 0
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
         self._closed = False
 
     async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        if self._closed:
-            raise StoreClosed("the store is closed")
-        async with self._sessions.begin() as session:
+        async with self._turn(), self._sessions.begin() as session:
             return await work(session)
 
     async def write_plain(self, work: Callable[[Connection], T]) -> T:
+        async with self._turn(), self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
         if self._closed:
             raise StoreClosed("the store is closed")
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+        if self._under_way >= MAX_WAITING:
+            raise StoreBusy(f"{MAX_WAITING} works wait for the store", advice="try again in a few seconds")
+        self._under_way += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._under_way -= 1
 
     async def close(self) -> None:
         self._closed = True

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from umec_core.errors import Unavailable
@@ -40,9 +41,10 @@ class StoreClosed(Unavailable):
 
 
 class StoreBusy(Unavailable):
-    """Too many works wait for the store."""
+    """Too many works wait for the store, or another process does not let go of it."""
 
     code = "store-busy"
+    retry_after = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ class Writer:
                 job.result.set_result(value)
 
     def _transact(self, work: PlainWork[T]) -> T:
-        with self._plain.begin() as connection:
+        with contextlib.ExitStack() as stack:
+            try:
+                connection = stack.enter_context(self._plain.begin())
+            except OperationalError as error:  # BEGIN IMMEDIATE, until the patience of `umec_core.store` was over
+                raise StoreBusy("another process holds the database", advice="try again in a few seconds") from error
             return work(connection)
 
     async def _batch(self, first: _Job) -> None:

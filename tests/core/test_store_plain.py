@@ -1,6 +1,7 @@
 """Plain works: the same promises as for all others, from their BEGIN to their COMMIT in one thread."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_core import store as store_module
 from umec_core import writer
 from umec_core.errors import UmecError
 from umec_core.store import Store, StoreClosed, serialise_plain
 from umec_core.testing import temporary_postgresql
+from umec_core.writer import StoreBusy
 
 MIGRATION = """
 import sqlalchemy as sa
@@ -199,3 +202,50 @@ def test_plain_works_that_wait_are_bounded_and_done_before_the_store_closes(
         assert await store.read_plain(names) == ["a"]
 
     sqlite(tmp_path, later)
+
+
+def test_writes_are_bounded_on_both_databases(run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING", 1)
+    monkeypatch.setattr(store_module, "MAX_WAITING", 1)
+
+    async def body(store: Store) -> None:
+        released = asyncio.Event()
+
+        async def holds(_session: AsyncSession) -> None:
+            await released.wait()
+
+        held = []
+        for _ in range(3):
+            held.append(asyncio.create_task(store.write(holds)))
+            await asyncio.sleep(0.01)
+        (refused,) = [task.exception() for task in held if task.done()][-1:]
+        assert isinstance(refused, StoreBusy)
+        assert (refused.code, refused.retry_after) == ("store-busy", 2)
+        with pytest.raises(StoreBusy):
+            await store.write_plain(note("a"))
+        released.set()
+        await asyncio.gather(*held, return_exceptions=True)
+        assert await store.write_plain(note("b")) == "b"
+        assert await store.read_plain(names) == ["b"]
+
+    run(body)
+
+
+def test_a_database_that_another_process_does_not_let_go_of_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BUSY_MS", 50)
+
+    async def body(store: Store) -> None:
+        other = sqlite3.connect(tmp_path / "plain.db", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreBusy):
+                await store.write_plain(note("a"))
+            assert await store.read_plain(names) == []
+            other.execute("ROLLBACK")
+        finally:
+            other.close()
+        assert await store.write_plain(note("a")) == "a"
+
+    sqlite(tmp_path, body)

@@ -2,6 +2,7 @@
 
 AttestError
 ├── NodeUnknown, NodeRevoked, NodeConflict (node-*, ek-enrolled-elsewhere), StandingConflict, NodeClassOther
+├── VerifierBusy         verifier-busy
 ├── TicketRefused        ticket-*
 ├── ActivationRefused    enrolment-unknown, activation-*
 ├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
@@ -55,6 +56,7 @@ __all__ = [
     "TicketRefused",
     "TicketUnknown",
     "TicketUsed",
+    "VerifierBusy",
 ]
 
 
@@ -220,6 +222,17 @@ class ActivationSecretMismatch(ActivationRefused):
     """The secret is not the one that was sealed for this TPM and attestation key."""
 
     code = "activation-secret-mismatch"
+
+
+class VerifierBusy(AttestError):
+    """The verifier has more to do than it gets done in time; `retry_after` says when to come back."""
+
+    code = "verifier-busy"
+    kind = Kind.UNAVAILABLE
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail, advice=f"come back in {retry_after} s")
+        self.retry_after = retry_after
 
 
 class EvidenceRefused(AttestError):

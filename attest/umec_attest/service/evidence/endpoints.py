@@ -1,26 +1,52 @@
-"""POST /attest/v1/challenges and /attest/v1/evidence: a node proves itself by its TPM, not by a token."""
+"""POST /attest/v1/challenges and /attest/v1/evidence: a node proves itself by its TPM, not by a token.
 
-from typing import Any
+Every node asks them every round, so they are plain routes.
+"""
+
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from umec_attest.service.callers import address_of
 from umec_attest.service.evidence.schemas import ChallengeRequest, EvidenceRequest
 from umec_attest.service.evidence.service import RoundService
+from umec_attest.service.wire import WireModel
+from umec_core.http import QueryInvalid, plain_route, require_json
 
 __all__ = ["rounds_router"]
+
+Body = TypeVar("Body", bound=WireModel)
 
 
 def rounds_router(service: RoundService) -> APIRouter:
     """Return the routes of rounds."""
-    router = APIRouter(prefix="/attest/v1")
+    router = APIRouter()
 
-    @router.post("/challenges")
-    async def challenge(request: ChallengeRequest) -> dict[str, Any]:
-        return await service.challenge(request.node)
+    async def challenge(request: Request) -> JSONResponse:
+        asked = await _read(request, ChallengeRequest)
+        return JSONResponse(await service.challenge(asked.node))
 
-    @router.post("/evidence")
-    async def submit(request: EvidenceRequest, http: Request) -> dict[str, Any]:
-        return await service.submit(request, address=address_of(http))
+    async def submit(request: Request) -> JSONResponse:
+        evidence = await _read(request, EvidenceRequest)
+        return JSONResponse(await service.submit(evidence, address=address_of(request)))
 
+    router.routes += [
+        plain_route("POST", "/attest/v1/challenges", challenge),
+        plain_route("POST", "/attest/v1/evidence", submit),
+    ]
     return router
+
+
+async def _read(request: Request, kind: type[Body]) -> Body:
+    content = await request.body()
+    require_json(request)
+    if request.url.query:
+        raise QueryInvalid("a query parameter is unknown here", advice="None is known here.")
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None

@@ -31,6 +31,7 @@ from umec_attest.service.evidence.judging import Judge
 from umec_attest.service.evidence.keys import known_keys
 from umec_attest.service.evidence.logs import BootLogs
 from umec_attest.service.evidence.results import Results
+from umec_attest.service.evidence.room import Room
 from umec_attest.service.evidence.rules import RoundRules
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState, read_states
@@ -51,6 +52,10 @@ __all__ = ["RoundRules", "RoundService"]
 
 SALT_SIZE: Final = 16
 """Bytes of randomness in a challenge, from which its nonce is derived."""
+
+MAX_CHALLENGES: Final = 1024
+MAX_EVIDENCE: Final = 1024
+"""Under way at once: less than a second's worth of either, and of memory what so many bodies take."""
 
 MOST: Final = 256
 """Nodes that one query reads."""
@@ -85,12 +90,14 @@ class RoundService:
         self._clock = clock
         self._judge = Judge(references, BootLogs(store), rules=rules, seal=seal, policies=policies)
         self._effects = Effects(store, audit, ledger, references, Results(key, rules), rules=rules)
+        self._challenges, self._evidence = Room(MAX_CHALLENGES), Room(MAX_EVIDENCE)
         self._looks = Together(self._look_at, most=MOST)
 
     async def challenge(self, node_id: str) -> dict[str, Any]:
         """Return a fresh challenge for a node; nothing is kept of it."""
+        with self._challenges.taken():
+            node, filed = await self._looks.do(node_id)
         now = self._clock()
-        node, filed = await self._looks.do(node_id)
         challenge = Challenge(
             node=node.id,
             ak=known_keys(node).ak_name,
@@ -112,6 +119,10 @@ class RoundService:
 
     async def submit(self, request: EvidenceRequest, *, address: str) -> dict[str, Any]:
         """Judge evidence and return the verdict, the standing after it, and a signed result where the node stands."""
+        with self._evidence.taken():
+            return await self._submit(request, address)
+
+    async def _submit(self, request: EvidenceRequest, address: str) -> dict[str, Any]:
         now = self._clock()
         try:
             effect = await self._round(request, now)

@@ -54,7 +54,8 @@ class SilenceWatch:
 
         async def work(session: AsyncSession) -> list[str]:
             await self._presence.mark(session, now)
-            silent = list(await session.scalars(select(NodeRow).where(NodeRow.deadline <= now).with_for_update()))
+            query = select(NodeRow).where(NodeRow.deadline <= now).order_by(NodeRow.id)  # all lock in this order
+            silent = list(await session.scalars(query.with_for_update()))
             for node in silent:
                 reason = f"silent since its deadline {node.deadline:%Y-%m-%dT%H:%M:%SZ}"
                 node.deadline = None
