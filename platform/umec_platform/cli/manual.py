@@ -88,9 +88,9 @@ MANUAL: Final[dict[str, Page]] = {
         "umec node unseal disk --state /var/lib/umec-agent --out /run/disk.key",
         "--out is made with mode 0600; --approval is what `umec secret approve` wrote for the image",
     ),
+    "node announce-own-reboot": Page("umec node announce-own-reboot --state /var/lib/umec-agent --within 300", AGENT),
     "node ticket": Page(
         "umec node ticket pole-17 --tenant city --image street-node --ek-sha256 5f70bf18… --lifetime 600", CREDENTIAL
-    "node announce-own-reboot": Page("umec node announce-own-reboot --state /var/lib/umec-agent --within 300", AGENT),
     ),
     "node list": Page("umec node list --standing untrusted --json", CREDENTIAL),
     "node show": Page("umec node show pole-17", CREDENTIAL),
@@ -99,10 +99,10 @@ MANUAL: Final[dict[str, Page]] = {
     "node quarantine": Page("umec node quarantine pole-17 --reason 'the box was open'", CREDENTIAL),
     "node readmit": Page("umec node readmit pole-17 --reason 'the lock is new'", CREDENTIAL),
     "node revoke": Page("umec node revoke pole-17 --reason 'scrapped'", CREDENTIAL),
-    "node simulate-boot": Page("umec node simulate-boot --tcti swtpm:port=2321 --image image --log bootlog.bin"),
-    "node sample-image": Page("umec node sample-image image"),
     "node announce-reboot": Page("umec node announce-reboot pole-17 --within 600 --reason 'kernel update'", CREDENTIAL),
     "node clear-reset": Page("umec node clear-reset pole-17 --reason 'the seal is whole'", CREDENTIAL),
+    "node simulate-boot": Page("umec node simulate-boot --tcti swtpm:port=2321 --image image --log bootlog.bin"),
+    "node sample-image": Page("umec node sample-image image"),
     "node software-tpm": Page(
         "umec node software-tpm tpm --json",
         "the folder: the TPM's state, ek-root.pem (for attest.ek_roots) and ek-chain.pem (for --ek-chain)",

@@ -17,7 +17,7 @@ import typer
 
 from umec_platform.cli.node.desk import approve, explain, list_nodes, quarantine, readmit, revoke, show, ticket
 from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
-from umec_platform.cli.node.on_node import attest, call, ek, enroll, rotate, run, token, trust_log
+from umec_platform.cli.node.on_node import attest, call, ek, enroll, run, token
 from umec_platform.cli.node.reboots import announce_own_reboot, announce_reboot, clear_reset
 from umec_platform.cli.node.sealing import seal, unseal
 
@@ -33,9 +33,9 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "call": call,
         "seal": seal,
         "unseal": unseal,
+        "announce-own-reboot": announce_own_reboot,
     },
     "As an operator": {
-        "announce-own-reboot": announce_own_reboot,
         "ticket": ticket,
         "list": list_nodes,
         "show": show,
@@ -44,10 +44,10 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "quarantine": quarantine,
         "readmit": readmit,
         "revoke": revoke,
-    },
-    "Without hardware": {
         "announce-reboot": announce_reboot,
         "clear-reset": clear_reset,
+    },
+    "Without hardware": {
         "simulate-boot": simulate_boot,
         "sample-image": sample_image,
         "software-tpm": software_tpm,
