@@ -120,6 +120,7 @@ class AuditLog:
         self._origin = origin
         self._tree = Tree()
         self._reading = asyncio.Lock()
+        self._signed: tuple[int, bytes, str] | None = None
 
     async def append(
         self,
@@ -163,7 +164,17 @@ class AuditLog:
     async def checkpoint(self, session: AsyncSession) -> str:
         """Return a signed checkpoint of all committed entries; `session` comes from `Store.read`."""
         size, root = await self._committed(session)
-        return sign_checkpoint(self._origin, size, root, self._key)
+        return self._sign(size, root)
+
+    async def witness(self, session: AsyncSession, first: int) -> tuple[str, list[bytes]]:
+        """Return a signed checkpoint of all committed entries, and the proof that they begin with the `first` ones.
+
+        The proof (RFC 6962, 2.1.2) is empty where there is nothing to prove: from nothing, or from more than there is.
+        `session` comes from `Store.read`.
+        """
+        size, root = await self._committed(session)
+        proof = self._tree.consistency(first, size) if 0 < first <= size else []
+        return self._sign(size, root), proof
 
     async def export(self, session: AsyncSession, *, after: int = 0) -> dict[str, Any]:
         """Return `{"origin", "entries": [object, …], "checkpoint": signed note}`; `session` comes from `Store.read`.
@@ -180,9 +191,15 @@ class AuditLog:
         page: dict[str, Any] = {
             "origin": self._origin,
             "entries": [json.loads(row) for row in rows],
-            "checkpoint": sign_checkpoint(self._origin, size, root, self._key),
+            "checkpoint": self._sign(size, root),
         }
         return page if end == size or after > size else {**page, "next": end}
+
+    def _sign(self, size: int, root: bytes) -> str:
+        """Sign a checkpoint; the same one is signed once, however many ask for it."""
+        if self._signed is None or self._signed[:2] != (size, root):
+            self._signed = (size, root, sign_checkpoint(self._origin, size, root, self._key))
+        return self._signed[2]
 
     async def _committed(self, session: AsyncSession) -> tuple[int, bytes]:
         """Return size and root of what is committed, reading only the leaves that are new since the last time."""

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,28 +21,40 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 
+from umec_attest.agent.enrol import enrol, plan_enrolment
+from umec_attest.agent.loop import Agent
+from umec_attest.agent.pace import Pace
+from umec_attest.agent.state import load_state
+from umec_attest.agent.tpm import Tpm
 from umec_attest.certificates import TrustStore, load_certificate
 from umec_attest.credential import make_credential
 from umec_attest.digests import parse_pcr_values
 from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import check_ak, check_ek, verify_certify
 from umec_attest.quote import verify_quote
+from umec_attest.rotation import Statement, check_new_keys, verify_rotation
+from umec_attest.service.rotation.errors import RotationDone
+from umec_attest.testing import firmware
+from umec_attest.testing.image import make_image
 from umec_attest.testing.node import DEFAULT_PCRS
 from umec_attest.testing.plugin import software_node, software_tpm
+from umec_attest.testing.swtpm import SoftwareTpm
 from umec_attest.tpm.pcr import PcrSelection
 from umec_attest.tpm.public import Public, parse_public
-from umec_core.errors import Forbidden, UmecError
+from umec_core.errors import Forbidden, UmecError, Unavailable
 from umec_core.http import client_certificate, create_app
 from umec_core.jose import KeySet, public_jwk, sign_jwt, verify_jwt
 from umec_core.keys import private_pem
+from umec_core.note import sign_checkpoint
 from umec_core.server import Listener, serve
 from umec_core.tokens import certificate_thumbprint
+from umec_core.tree import Tree
 
-__all__ = ["server_ca", "software_node", "software_tpm", "standin"]
+__all__ = ["scene", "server_ca", "shared_tpm", "software_node", "software_tpm", "standin"]
 
 NAME = "127.0.0.1"
 
@@ -113,6 +125,9 @@ class Standin:
     certificate_seconds: float = 300.0
     ear: str | None = None
     ear_seconds: float = 300.0
+    log: Tree = field(default_factory=Tree)
+    log_key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    lost_answers: set[str] = field(default_factory=set)
     hold: asyncio.Event | None = None
     _pending: dict[str, Any] = field(default_factory=dict)
     _nonces: dict[str, bytes] = field(default_factory=dict)
@@ -226,6 +241,7 @@ class Standin:
                 selection=PcrSelection.from_mapping({"sha256": DEFAULT_PCRS}),
                 pcrs=parse_pcr_values(body["pcrs"]),
             )
+            self.log.append(os.urandom(8))
             good = self.verdict == "affirming"
             return {
                 "verdict": self.verdict,
@@ -235,6 +251,65 @@ class Standin:
                 "trust_vector": {},
                 "ear": (self.ear or self._ear(body["node"], known["node_key"])) if good else None,
             }
+
+        @router.get("/attest/v1/checkpoint")
+        async def checkpoint(first: int = Query(alias="from")) -> dict[str, Any]:
+            if (fault := self._fault("checkpoint")) is not None:
+                return fault
+            size = self.log.size
+            proof = self.log.consistency(first) if 0 < first <= size else []
+            return {
+                "origin": "umec/attest",
+                "key": _b64(self.log_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
+                "checkpoint": sign_checkpoint("umec/attest", size, self.log.root(), self.log_key),
+                "proof": [_b64(node) for node in proof],
+            }
+
+        @router.post("/attest/v1/rotations", status_code=201)
+        async def rotate(body: dict[str, Any]) -> dict[str, Any]:
+            if (fault := self._fault("rotations")) is not None:
+                return fault
+            known = self.nodes[body["node"]]
+            ak, node_key = (parse_public(base64.b64decode(body[name])) for name in ("ak_public", "node_key_public"))
+            if ak == known["ak"] and node_key == known["node_key"]:
+                raise RotationDone("it has these keys")
+            secret = os.urandom(32)
+            self._pending["rotation"] = (ak, node_key, secret)
+            credential = make_credential(known["ek"], ak.name(), secret)
+            return {
+                "permit": "p",
+                "credential_blob": _b64(credential.blob),
+                "encrypted_secret": _b64(credential.encrypted_secret),
+                "pcrs": {"sha256": list(DEFAULT_PCRS)},
+                "expires_at": "2099-01-01T00:00:00Z",
+            }
+
+        @router.post("/attest/v1/rotations/proof")
+        async def prove(body: dict[str, Any]) -> dict[str, Any]:
+            if (fault := self._fault("rotations-proof")) is not None:
+                return fault
+            known = self.nodes[body["node"]]
+            ak, node_key, secret = self._pending.pop("rotation")
+            assert base64.b64decode(body["secret"]) == secret
+            said = {
+                name: Statement(*(base64.b64decode(body[name][part]) for part in ("attest", "signature")))
+                for name in ("ak_certified", "node_key_certified", "quoted")
+            }
+            verify_rotation(
+                keys=check_new_keys(ak=ak, node_key=node_key, present=(known["ak"], known["node_key"])),
+                present_ak=known["ak"],
+                ek=known["ek"],
+                qualifying=hashlib.sha256(secret).digest(),
+                selection=PcrSelection.from_mapping({"sha256": DEFAULT_PCRS}),
+                pcrs=parse_pcr_values(body["pcrs"]),
+                **said,
+            )
+            self.nodes[body["node"]] = {"ek": known["ek"], "ak": ak, "node_key": node_key}
+            self.generation += 1
+            if "rotations-proof" in self.lost_answers:
+                self.lost_answers.remove("rotations-proof")
+                raise Unavailable("the answer is lost")
+            return {"node": body["node"], "standing": "trusted", "generation": self.generation}
 
         @router.post("/oauth2/challenge")
         async def pop_challenge() -> dict[str, Any]:
@@ -334,3 +409,67 @@ def standin(tmp_path: Path) -> Standin:
     folder = tmp_path / "platform"
     folder.mkdir()
     return Standin(folder)
+
+
+QUICK = Pace(first=0.05, longest=0.2)
+
+
+class Scene:
+    """A node that was booted and enrolled, and what its agent reported."""
+
+    def __init__(self, standin: Any, tpm: SoftwareTpm, folder: Path) -> None:
+        self.standin = standin
+        self.device = tpm
+        self.state = folder / "state"
+        self.log = folder / "log.bin"
+        self.image = make_image(folder / "image")
+        firmware.boot(tpm, self.image, log=self.log)
+        standin.trust_tpms_of(tpm.authority.root)
+        self.lines: list[Mapping[str, Any]] = []
+
+    def plan(self, **changed: Any) -> Any:
+        given = {
+            "ticket": None,
+            "node": "kerb-7",
+            "url": self.standin.url,
+            "ca": self.standin.server_ca.pem,
+            "tcti": self.device.tcti,
+            "ek_chain": self.device.authority.chain,
+        }
+        return plan_enrolment(**(given | changed))
+
+    async def with_agent(self, work: Callable[[Agent], Awaitable[None]], **options: Any) -> None:
+        if not (self.state / "node.json").exists():
+            await enrol(self.plan(), self.state)
+        with Tpm(self.device.tcti) as tpm:
+            given = {"directory": self.state, "boot_log": self.log, "report": self.lines.append, "pace": QUICK}
+            agent = Agent(load_state(self.state), tpm, **(given | options))
+            try:
+                await work(agent)
+            finally:
+                await agent.close()
+
+    def play(self, work: Callable[[Agent], Awaitable[None]], **options: Any) -> None:
+        async def playing() -> None:
+            async with self.standin.running():
+                await self.with_agent(work, **options)
+
+        asyncio.run(playing())
+
+    async def until(self, found: Callable[[Mapping[str, Any]], bool]) -> None:
+        seen = len(self.lines)
+        async with asyncio.timeout(20):
+            while not any(found(line) for line in self.lines[seen:]):  # noqa: ASYNC110 - lines come from anywhere
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def shared_tpm() -> Iterator[SoftwareTpm]:
+    with SoftwareTpm() as tpm:
+        yield tpm
+
+
+@pytest.fixture
+def scene(standin: Any, shared_tpm: SoftwareTpm, tmp_path: Path) -> Scene:
+    shared_tpm.power_cycle()
+    return Scene(standin, shared_tpm, tmp_path)

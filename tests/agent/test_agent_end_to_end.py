@@ -400,7 +400,12 @@ def test_the_agent_runs_until_told_to_stop(place: Workplace) -> None:
         agent.until(event="certificate")
         after = place.call()
         assert after["generation"] > before["generation"]
-        assert sorted(path.name for path in place.state.iterdir()) == ["agent.lock", "agent.sock", "node.json"]
+        assert sorted(path.name for path in place.state.iterdir()) == [
+            "agent.lock",
+            "agent.sock",
+            "log.json",
+            "node.json",
+        ]
         assert memory_mb(agent.process.pid) <= 60
         agent.process.send_signal(signal.SIGTERM)
         assert agent.process.wait(10) == 0
@@ -478,11 +483,6 @@ def test_a_node_opens_what_it_sealed_by_an_approval(place: Workplace, tmp_path: 
     assert "approval-outdated" in place.refused(*wanted)
 
 
-def secret_command(*arguments: str) -> dict[str, Any]:
-    ended = CliRunner().invoke(secrets, [*arguments, "--json"], catch_exceptions=False)
-    assert ended.exit_code == 0, ended.output
-    [line] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-    return dict(json.loads(line))
 @pytest.mark.slow
 def test_an_open_box_announces_its_reboots(place: Workplace) -> None:
     place.boot()
@@ -514,3 +514,8 @@ def test_an_open_box_announces_its_reboots(place: Workplace) -> None:
     assert "node-class-other" in place.refused("announce-own-reboot", *given)
 
 
+def secret_command(*arguments: str) -> dict[str, Any]:
+    ended = CliRunner().invoke(secrets, [*arguments, "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    return dict(json.loads(line))

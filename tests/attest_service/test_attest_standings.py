@@ -215,6 +215,9 @@ OPEN = {
     ("POST", "/attest/v1/challenges"),
     ("POST", "/attest/v1/evidence"),
     ("POST", "/attest/v1/secrets/release"),
+    ("POST", "/attest/v1/rotations"),
+    ("POST", "/attest/v1/rotations/proof"),
+    ("GET", "/attest/v1/checkpoint"),
     ("GET", "/attest/v1/jwks"),
 }
 """What a node without credentials, or everybody, may call."""

@@ -155,6 +155,13 @@ def _management() -> Iterator[Endpoint]:
     yield Endpoint(m, "POST", enrolment + "/{enrolment}/activation", 404, "enrolment-unknown", body=proof, ours=True)
     yield Endpoint(m, "POST", "/attest/v1/challenges", 404, "node-unknown", body={"node": "lamp"}, ours=True)
     yield Endpoint(m, "POST", "/attest/v1/evidence", 404, "node-unknown", body=evidence, ours=True)
+    asked = {"node": "lamp", "ak_public": BLOB, "node_key_public": BLOB}
+    said = {"attest": BLOB, "signature": BLOB}
+    proven = {"permit": "p", "secret": BLOB, "ak_certified": said, "node_key_certified": said, "quoted": said}
+    proven |= {**asked, "pcrs": {"sha256": {"0": "00"}}}
+    yield Endpoint(m, "POST", "/attest/v1/rotations", 404, "node-unknown", body=asked, ours=True)
+    yield Endpoint(m, "POST", "/attest/v1/rotations/proof", 422, "rotation-unknown", body=proven, ours=True)
+    yield Endpoint(m, "GET", "/attest/v1/checkpoint", 200)
     yield Endpoint(m, "GET", "/attest/v1/jwks", 200)
     yield Endpoint(m, "GET", "/attest/v1/standings", 200, api=ATTEST, scope="standings:read")
     yield Endpoint(m, "GET", "/attest/v1/standings/own", 403, "not-a-node", api=ATTEST, scope="node:host")

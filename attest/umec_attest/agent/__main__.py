@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umec_attest.agent.evidence import BOOT_LOG
+from umec_attest.agent.loop import ROTATION_PERIOD
 from umec_attest.agent.report import reporter
 from umec_attest.agent.running import Options, run_until_told
 from umec_core.errors import UmecError
@@ -17,7 +18,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM; returns the exit status."""
     given = _parser().parse_args(arguments)
-    options = Options(given.state, given.tcti, given.boot_log, given.save)
+    options = Options(given.state, given.tcti, given.boot_log, given.save, given.rotate_days)
     try:
         run_until_told(options, reporter(as_json=given.json))
     except UmecError as error:
@@ -33,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--boot-log", type=Path, default=BOOT_LOG)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--tcti")
+    parser.add_argument("--rotate-days", type=int, default=ROTATION_PERIOD.days)
     parser.add_argument("--json", action="store_true")
     return parser
 

@@ -1,6 +1,6 @@
 """The agent's door on the node itself: a UNIX socket in the state directory, which only its owner can reach.
 
-One JSON object a line, both ways: {"op": "status"}, {"op": "token", "resource", "scope"},
+One JSON object a line, both ways: {"op": "status"}, {"op": "rotate"}, {"op": "token", "resource", "scope"},
 {"op": "call", "method", "url", "resource", "scope", "content"?, "headers"?}. Content is base64. An answer has `ok`, and
 `code`, `detail`, `advice` where it is false.
 """
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
 from umec_attest.agent.loop import Agent
-from umec_attest.agent.requests import MAX_CONTENT, Call, Request, Status, Token, read_request
+from umec_attest.agent.requests import MAX_CONTENT, Call, Request, Rotate, Status, Token, read_request
 from umec_attest.agent.transport import Answer
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteRefused
@@ -108,6 +108,12 @@ async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
         case Token():
             text, expires = await agent.token(request.resource, request.scope)
             return {"token": text, "expires_at": expires.isoformat()}
+        case Rotate():
+            await agent.rotate()
+            result = await agent.attest()
+            if result.ear is not None:
+                await agent.settle()
+            return {"standing": result.standing, "generation": result.generation}
         case Call():
             response = await agent.call(
                 request.method,

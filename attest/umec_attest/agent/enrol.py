@@ -4,21 +4,25 @@
 2. Ask for enrolment; the answer has a secret that only this EK can open, and only for this AK.
 3. Open it; the AK certifies the node key, bound to the secret.
 4. Send both; keep the wrapped keys.
+5. Keep the key of the verifier's log and its newest checkpoint: from now on the log may only grow.
 """
 
 import base64
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umec_attest.agent.errors import AgentStateInvalid, TicketInvalid
+from umec_attest.agent.errors import AgentStateInvalid, AnswerInvalid, TicketInvalid
 from umec_attest.agent.platform_client import PlatformClient
-from umec_attest.agent.state import NodeState, prepare_directory, save_state, state_exists
+from umec_attest.agent.state import NodeState, begin_anew, prepare_directory, state_exists
 from umec_attest.agent.ticket import Ticket, check_ca, parse_ticket
 from umec_attest.agent.tpm import EndorsementKey, Tpm, WrappedKey
 from umec_attest.agent.wire import Activated
+from umec_attest.agent.witness import LogWitness
 from umec_core.clock import system_clock
+from umec_core.remote import RemoteRefused, RemoteUnavailable
 
 __all__ = ["Enrolled", "EnrolmentPlan", "enrol", "plan_enrolment"]
 
@@ -91,7 +95,9 @@ async def enrol(plan: EnrolmentPlan, directory: Path, *, replace: bool = False) 
                 "certify_signature": _text(certified.signature),
             }
             activated = await platform.activate(answer.enrolment, body)  # 4
-    save_state(directory, _state(plan, activated, ek, ak, node_key))
+            begin_anew(directory, _state(plan, activated, ek, ak, node_key))
+            with contextlib.suppress(RemoteRefused, RemoteUnavailable, AnswerInvalid):  # else the first round does it
+                await LogWitness(directory).look(platform.checkpoint, system_clock())  # 5
     return Enrolled(activated.node, activated.standing, activated.approved, ek.sha256)
 
 

@@ -8,6 +8,11 @@ AgentError
 ├── PlatformUntrusted   platform-untrusted    the platform CA is not the one that the ticket pins
 ├── AnswerInvalid       answer-invalid        a service of the platform answers otherwise than its contract says
 ├── AgentBusy           agent-busy            an agent runs already on this state directory
+├── LogRefused          log-refused           the verifier shows a log that cannot have come from what we saw
+│   ├── LogKeyChanged   log-key-changed       another log, another key, or no signature by it
+│   ├── LogShrunk       log-shrunk            it is shorter than it was
+│   └── LogInconsistent log-inconsistent      it does not begin with what we saw
+├── LogDistrusted       log-distrusted        the log was refused before, and no operator has reset that
 └── NotAttested         node-not-attested     there is no certificate, because the last round gave none
 """
 
@@ -18,6 +23,11 @@ __all__ = [
     "AgentError",
     "AgentStateInvalid",
     "AnswerInvalid",
+    "LogDistrusted",
+    "LogInconsistent",
+    "LogKeyChanged",
+    "LogRefused",
+    "LogShrunk",
     "NotAttested",
     "PlatformUntrusted",
     "TicketInvalid",
@@ -78,3 +88,33 @@ class NotAttested(AgentError, Forbidden):
     """There is no certificate, because the last round gave none."""
 
     code = "node-not-attested"
+
+
+class LogRefused(AgentError, Refused):
+    """The verifier shows a log that cannot have come from what we saw of it."""
+
+    code = "log-refused"
+
+
+class LogKeyChanged(LogRefused):
+    """It is another log, has another key, or is not signed by it."""
+
+    code = "log-key-changed"
+
+
+class LogShrunk(LogRefused):
+    """It is shorter than it was."""
+
+    code = "log-shrunk"
+
+
+class LogInconsistent(LogRefused):
+    """It does not begin with what we saw."""
+
+    code = "log-inconsistent"
+
+
+class LogDistrusted(AgentError, Forbidden):
+    """The log was refused before, and no operator has reset that."""
+
+    code = "log-distrusted"

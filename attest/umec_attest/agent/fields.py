@@ -76,6 +76,13 @@ class Fields:
         """Take bytes in standard base64."""
         return self._octets(name, self._take(name), least, most)
 
+    def hexadecimal(self, name: str, *, most: int) -> bytes:
+        """Take bytes in hex, at most so many."""
+        try:
+            return bytes.fromhex(self.text(name, longest=2 * most))
+        except ValueError as error:
+            raise self._fault(name) from error
+
     def instant(self, name: str) -> datetime:
         """Take a time with its zone (RFC 3339)."""
         try:

@@ -1,35 +1,38 @@
 """The agent: round after round, it proves the node's state and keeps the node's credentials alive.
 
 A failure never ends it: it says what went wrong, waits (longer each time, never in step with other nodes) and tries
-again. A verdict against the node takes its credentials away here too, though others have refused them already.
+again. A verdict against the node takes its credentials away here too, though others have refused them already. Nor
+does it hold credentials by the word of a verifier whose log is not what it was (`witness`).
 """
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from umec_attest.agent.errors import NotAttested
+from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, Evidence, collect, save_evidence, save_result
+from umec_attest.agent.pace import Pace, pause, spread, unless
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.report import Report
+from umec_attest.agent.rotation import rotate, rotation_pending
 from umec_attest.agent.session import AttestationResult, Session, open_session
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.transport import Answer
 from umec_attest.agent.wire import Result
+from umec_attest.agent.witness import LogWitness
 from umec_core.clock import Clock, system_clock
-from umec_core.errors import UmecError
+from umec_core.errors import Kind, UmecError
 from umec_core.remote import RemoteRefused
 
-__all__ = ["Agent", "Pace"]
+__all__ = ["ROTATION_PERIOD", "Agent"]
 
-BOOT_LOG_REQUIRED: Final = "boot-log-required"
+ASK_AGAIN: Final = frozenset({"boot-log-required", "nonce-expired", "nonce-superseded", "evidence-stale"})
+"""Refusals that the answer to a new challenge mends, once."""
 HOST_SCOPE: Final = "node:host"
 FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""
@@ -37,23 +40,11 @@ PATIENCE_SECONDS: Final = 8.0
 """A standing feed that is older than ten seconds is no longer believed; news that take longer do not come."""
 SAME_INSTANT: Final = timedelta(seconds=1)
 """Ends of life that differ by less are the same: one of them was rounded."""
-SPREAD: Final = 0.1
-"""Rounds are up to this part shorter, so that nodes that started together drift apart."""
-
-_random: Final = random.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long to wait after failures in a row, in seconds: doubled each time, then anything from half of it on."""
-
-    first: float = 1.0
-    longest: float = 30.0
-
-    def after(self, failures: int) -> float:
-        """Return a waiting time with jitter."""
-        whole = min(self.longest, self.first * 2.0 ** min(failures - 1, 16))
-        return float(_random.uniform(whole / 2, whole))
+LOOK_EVERY: Final = 20
+"""Rounds without a new result after which the verifier's log is looked at all the same."""
+ROTATION_PERIOD: Final = timedelta(days=30)
+ROTATION_PAUSE: Final = 600.0
+"""Seconds until a rotation that was refused is tried again."""
 
 
 class Agent:
@@ -64,13 +55,17 @@ class Agent:
         state: NodeState,
         tpm: Tpm,
         *,
+        directory: Path,
         boot_log: Path = BOOT_LOG,
         save: Path | None = None,
         report: Report | None = None,
         clock: Clock = system_clock,
         pace: Pace | None = None,
+        rotation: timedelta | None = ROTATION_PERIOD,
     ) -> None:
-        self.state: Final = state
+        """`directory` keeps the state; keys that are older than `rotation` get successors, with None never."""
+        self._directory = directory
+        self._state = state
         self._tpm = tpm
         self._boot_log = boot_log
         self._save = save
@@ -78,6 +73,11 @@ class Agent:
         self._clock = clock
         self._pace = pace if pace is not None else Pace()
         self._platform = PlatformClient(state.url, state.ca)
+        self._witness = LogWitness(directory)
+        self._looked = -LOOK_EVERY
+        self._rotation = None if rotation is None else timedelta(seconds=spread(rotation.total_seconds()))
+        self._rotate_from = 0.0
+        self._turn = asyncio.Lock()
         self._renewing = asyncio.Lock()
         self._session: Session | None = None
         self._result: AttestationResult | None = None
@@ -87,8 +87,7 @@ class Agent:
 
     async def close(self) -> None:
         """Forget the credentials and close the connections; the TPM stays with its owner."""
-        self._result = None
-        await self._replace_session(None)
+        await self._let_go()
         await self._platform.close()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -98,18 +97,20 @@ class Agent:
         while not stop.is_set():
             try:
                 if time.monotonic() >= due:
-                    if not await _unless(stop, self.attest()):
+                    if not await unless(stop, self._round()):
                         break
-                    due = time.monotonic() + self._round_seconds * _random.uniform(1 - SPREAD, 1.0)
-                if self._result is not None and not await _unless(stop, self.renew()):
+                    due = time.monotonic() + spread(self._round_seconds)
+                if self._result is not None and not await unless(stop, self.renew()):
                     break
                 failures = 0
-                pause = due - time.monotonic()
+                wait = due - time.monotonic()
             except UmecError as error:
                 failures += 1
-                pause = min(self._pace.after(failures), self._round_seconds)
-                self._report(self._refusal("refused", error, retry_seconds=round(pause, 1)))
-            await _pause(stop, max(pause, 0.0))
+                asked = error.retry_after if isinstance(error, RemoteRefused) else None
+                wait = self._pace.after(failures, asked=asked, most=self._round_seconds)
+                event = "alarm" if isinstance(error, LogRefused | LogDistrusted) else "refused"
+                self._report(self._refusal(event, error, retry_seconds=round(wait, 1)))
+            await pause(stop, max(wait, 0.0))
 
     async def settle(self, patience: float = PATIENCE_SECONDS) -> None:
         """Renew as often as it takes: the news of a verdict reach the authorization server a moment after the node."""
@@ -127,19 +128,41 @@ class Agent:
     async def attest(self) -> Result:
         """Do one round and report it. Raises AgentError, RemoteRefused, RemoteUnavailable.
 
-        After a reboot the verifier finds out from the quote that it lacks the boot log, and asks for it.
+        What a new challenge mends is mended at once: after a reboot the verifier finds out from the quote that it lacks
+        the boot log, and asks for it. A rotation that was begun is ended first: the verifier may know its keys only.
         """
-        started = time.monotonic()
-        self._rounds += 1
-        try:
-            evidence, result = await self._exchange()
-        except RemoteRefused as error:
-            if error.code != BOOT_LOG_REQUIRED:
+        if rotation_pending(self._directory):
+            await self._try_rotation()
+        async with self._turn:
+            started = time.monotonic()
+            self._rounds += 1
+            try:
+                try:
+                    evidence, result = await self._exchange()
+                except RemoteRefused as error:
+                    if error.code not in ASK_AGAIN:
+                        self._rotate_from = 0.0  # if a rotation is pending, that may be why
+                        raise
+                    evidence, result = await self._exchange()
+            except (LogRefused, LogDistrusted):
+                await self._let_go()
                 raise
-            evidence, result = await self._exchange()
-        await self._take(result)
-        self._report(self._status(result, evidence, time.monotonic() - started))
-        return result
+            await self._take(result)
+            self._report(self._status(result, evidence, time.monotonic() - started))
+            return result
+
+    async def rotate(self) -> None:
+        """Get a new AK and a new node key, and let go of what was bound to the former ones; `attest` brings the rest.
+
+        Raises AgentError, RemoteRefused, RemoteUnavailable.
+        """
+        async with self._turn:
+            self._witness.check()
+            former = self._state
+            self._state = await rotate(self._directory, former, self._tpm, self._platform, now=self._clock())
+            self._tpm.forget(former.ak, former.node_key)
+            await self._let_go()
+            self._report({**self._line("rotated"), "ak_name": self._state.ak.name.hex()})
 
     async def renew(self) -> None:
         """Get a certificate and the host's token where the present ones end soon or are of an older generation.
@@ -155,7 +178,7 @@ class Agent:
                 self._report({**self._line("certificate"), "expires_at": _time(session.credential.expires)})
             with self._lent() as session:
                 session.result = result
-                _, expires = await session.token(f"{self.state.url}/platform/v1", HOST_SCOPE)
+                _, expires = await session.token(f"{self._state.url}/platform/v1", HOST_SCOPE)
         self._last = {**self._last, "token_expires_at": _time(expires)}
 
     async def token(self, resource: str, scope: str) -> tuple[str, datetime]:
@@ -174,16 +197,51 @@ class Agent:
         """Return the last status line, with what was obtained since."""
         return self._last
 
+    async def _round(self) -> None:
+        """Do one round, and rotate after a good one where it is time to: the new keys go on from what it said."""
+        result = await self.attest()
+        if result.ear is not None and self._rotation_due() and await self._try_rotation():
+            await self.attest()
+
+    def _rotation_due(self) -> bool:
+        if rotation_pending(self._directory):
+            return True
+        return self._rotation is not None and self._clock() - self._state.keys_since >= self._rotation
+
+    async def _try_rotation(self) -> bool:
+        """Rotate, and tell whether that was done. A refusal is reported, and keeps nobody from attesting."""
+        if time.monotonic() < self._rotate_from:
+            return False
+        try:
+            await self.rotate()
+        except UmecError as error:
+            if error.kind is Kind.UNAVAILABLE:
+                raise
+            self._rotate_from = time.monotonic() + ROTATION_PAUSE
+            self._report(self._refusal("refused", error, retry_seconds=ROTATION_PAUSE))
+            return False
+        return True
+
     async def _exchange(self) -> tuple[Evidence, Result]:
-        challenge = await self._platform.challenge(self.state.node)
+        self._witness.check()
+        challenge = await self._platform.challenge(self._state.node)
         self._round_seconds = challenge.round_seconds
-        evidence = await asyncio.to_thread(collect, self._tpm, self.state, challenge, self._boot_log)
+        evidence = await asyncio.to_thread(collect, self._tpm, self._state, challenge, self._boot_log)
         if self._save is not None:
-            save_evidence(self._save, self.state, evidence)
-        result = await self._platform.evidence(evidence.request(self.state.node, challenge))
+            save_evidence(self._save, self._state, evidence)
+        result = await self._platform.evidence(evidence.request(self._state.node, challenge))
+        await self._look(result)
         if self._save is not None:
             save_result(self._save, result.ear)
         return evidence, result
+
+    async def _look(self, result: Result) -> None:
+        """See that the verifier's log goes on from what it was, before a new result counts, and now and then."""
+        known = None if self._result is None else self._result.text
+        if (result.ear is None or result.ear == known) and self._rounds - self._looked < LOOK_EVERY:
+            return
+        await self._witness.look(self._platform.checkpoint, self._clock())
+        self._looked = self._rounds
 
     async def _take(self, result: Result) -> None:
         if result.ear is not None:
@@ -195,9 +253,9 @@ class Agent:
 
     async def _open(self, result: AttestationResult) -> Session:
         opened = await open_session(
-            node=self.state.node,
-            url=self.state.url,
-            ca=self.state.ca,
+            node=self._state.node,
+            url=self._state.url,
+            ca=self._state.ca,
             result=result,
             sign=self._sign,
             clock=self._clock,
@@ -207,6 +265,11 @@ class Agent:
             raise NotAttested("the attestation result fell meanwhile", advice="umec node show tells why")
         await self._replace_session(opened)
         return opened
+
+    async def _let_go(self) -> None:
+        """Forget the credentials."""
+        self._result = None
+        await self._replace_session(None)
 
     async def _replace_session(self, session: Session | None) -> None:
         """Put another session in the place of the present one, which ends with the last call that is under way."""
@@ -234,10 +297,10 @@ class Agent:
 
     async def _sign(self, digest: bytes) -> bytes:
         """Sign with the node key: 2 ms on a software TPM, some tens of milliseconds on hardware."""
-        return await asyncio.to_thread(self._tpm.sign, self.state.node_key, digest)
+        return await asyncio.to_thread(self._tpm.sign, self._state.node_key, digest)
 
     def _line(self, event: str) -> dict[str, Any]:
-        return {"event": event, "round": self._rounds, "node": self.state.node, "at": _time(self._clock())}
+        return {"event": event, "round": self._rounds, "node": self._state.node, "at": _time(self._clock())}
 
     def _status(self, result: Result, evidence: Evidence, seconds: float) -> Mapping[str, Any]:
         self._last = {
@@ -262,26 +325,3 @@ def _silent(_line: Mapping[str, Any]) -> None:
 
 def _time(value: datetime) -> str:
     return value.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
-
-
-async def _unless(stop: asyncio.Event, work: Any) -> bool:  # noqa: ANN401 - a coroutine of any result
-    """Do the work unless `stop` comes first; tell whether it was done."""
-    doing = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            doing.cancel()
-            await asyncio.wait({doing})
-            return False
-        doing.result()
-        return True
-    finally:
-        stopping.cancel()

@@ -18,6 +18,9 @@ from umec_attest.agent.wire import (
     NodeToken,
     PopChallenge,
     Result,
+    Rotated,
+    RotationPermit,
+    ShownCheckpoint,
     read_answer,
 )
 
@@ -58,6 +61,18 @@ class PlatformClient:
     async def evidence(self, body: Mapping[str, Any]) -> Result:
         """Hand evidence in."""
         return read_answer(Result, await self._post("/attest/v1/evidence", body))
+
+    async def checkpoint(self, size: int) -> ShownCheckpoint:
+        """Ask for the newest checkpoint of the verifier's log, with the proof from one of `size` entries."""
+        return read_answer(ShownCheckpoint, await self.send("GET", f"/attest/v1/checkpoint?from={size}"))
+
+    async def rotate(self, body: Mapping[str, Any]) -> RotationPermit:
+        """Ask for other keys."""
+        return read_answer(RotationPermit, await self._post("/attest/v1/rotations", body))
+
+    async def prove_rotation(self, body: Mapping[str, Any]) -> Rotated:
+        """Hand in what the TPM says about the other keys."""
+        return read_answer(Rotated, await self._post("/attest/v1/rotations/proof", body))
 
     async def pop_challenge(self) -> str:
         """Ask for a challenge that the next proof of possession names."""

@@ -30,6 +30,8 @@ def readable(line: Mapping[str, Any]) -> str:
             return f"{head} {line['verdict']}, {line['standing']} (generation {line['generation']}){findings}"
         case "certificate":
             return f"{head} new certificate until {line['expires_at']}"
+        case "rotated":
+            return f"{head} new keys, the attestation key is {line['ak_name']}"
         case _:
             again = f", again in {line['retry_seconds']} s" if "retry_seconds" in line else ""
             return f"{head} {line['code']}: {line['detail']}{again}"

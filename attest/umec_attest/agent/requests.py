@@ -10,7 +10,7 @@ from typing import Any, Final
 from umec_attest.agent.fields import FieldInvalid, Fields, read_object
 from umec_core.errors import Invalid
 
-__all__ = ["MAX_CONTENT", "Call", "Request", "Status", "Token", "checked", "read_request"]
+__all__ = ["MAX_CONTENT", "Call", "Request", "Rotate", "Status", "Token", "checked", "read_request"]
 
 MAX_CONTENT: Final = 1024 * 1024
 """Bytes of a body, in either direction."""
@@ -69,7 +69,16 @@ class Call:
         return members if self.content is None else {**members, "content": base64.b64encode(self.content).decode()}
 
 
-Request = Status | Token | Call
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Ask for new keys of the node, and a round with them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the request."""
+        return {"op": "rotate"}
+
+
+Request = Status | Token | Call | Rotate
 
 
 def read_request(line: bytes) -> Request:
@@ -92,6 +101,10 @@ def _status(_fields: Fields) -> Request:
     return Status()
 
 
+def _rotate(_fields: Fields) -> Request:
+    return Rotate()
+
+
 def _token(fields: Fields) -> Request:
     return Token(fields.text("resource", shortest=1, longest=MAX_NAME), fields.text("scope", longest=MAX_NAME))
 
@@ -110,4 +123,4 @@ def _call(fields: Fields) -> Request:
     )
 
 
-_READERS: Final = {"status": _status, "token": _token, "call": _call}
+_READERS: Final = {"status": _status, "token": _token, "call": _call, "rotate": _rotate}

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from umec_attest.agent.control import only_agent, serve_control
 from umec_attest.agent.evidence import BOOT_LOG
-from umec_attest.agent.loop import Agent
+from umec_attest.agent.loop import ROTATION_PERIOD, Agent
 from umec_attest.agent.report import Report
 from umec_attest.agent.state import load_state
 from umec_attest.agent.tpm import Tpm
@@ -23,12 +24,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where the agent finds what it needs; `tcti` None is the one of the enrolment."""
+    """Where the agent finds what it needs; `tcti` None is the one of the enrolment.
+
+    Keys get successors after `rotate_days`; with 0, only when somebody asks for it.
+    """
 
     state: Path
     tcti: str | None = None
     boot_log: Path = BOOT_LOG
     save: Path | None = None
+    rotate_days: int = ROTATION_PERIOD.days
 
 
 def with_agent(options: Options, report: Report | None, work: Callable[[Agent], Awaitable[R]]) -> R:
@@ -39,7 +44,15 @@ def with_agent(options: Options, report: Report | None, work: Callable[[Agent], 
         # One thread is enough for a TPM that does one thing at a time; each more costs memory.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         with Tpm(options.tcti if options.tcti is not None else stored.tcti) as tpm:
-            agent = Agent(stored, tpm, boot_log=options.boot_log, save=options.save, report=report)
+            agent = Agent(
+                stored,
+                tpm,
+                directory=options.state,
+                boot_log=options.boot_log,
+                save=options.save,
+                report=report,
+                rotation=timedelta(days=options.rotate_days) if options.rotate_days else None,
+            )
             try:
                 return await work(agent)
             finally:
@@ -69,7 +82,7 @@ def command_line(options: Options, *, as_json: bool) -> list[str]:
     Without the command line's libraries it has two thirds of the memory. `-P` takes no module from where it runs.
     """
     words = [sys.executable, "-P", "-m", "umec_attest.agent", "--state", str(options.state)]
-    words += ["--boot-log", str(options.boot_log)]
+    words += ["--boot-log", str(options.boot_log), "--rotate-days", str(options.rotate_days)]
     words += [] if options.save is None else ["--save", str(options.save)]
     words += [] if options.tcti is None else ["--tcti", options.tcti]
     return [*words, "--json"] if as_json else words

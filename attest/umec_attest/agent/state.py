@@ -16,9 +16,12 @@ from umec_attest.agent.tpm import WrappedKey
 from umec_core.keys import EXPOSED, read_private, write_private
 
 __all__ = [
+    "LOG_FILE",
+    "NEXT_KEYS_FILE",
     "NODE",
     "URL",
     "NodeState",
+    "begin_anew",
     "load_state",
     "prepare_directory",
     "read_key",
@@ -28,6 +31,8 @@ __all__ = [
 ]
 
 STATE_FILE: Final = "node.json"
+NEXT_KEYS_FILE: Final = "next-keys.json"
+LOG_FILE: Final = "log.json"
 DIRECTORY_MODE: Final = 0o700
 FORMAT: Final = 1
 MAX_KEY: Final = 4096
@@ -113,6 +118,13 @@ def save_state(directory: Path, state: NodeState) -> None:
     """Write the state so that a power cut leaves the old or the new one."""
     prepare_directory(directory)
     write_private(directory / STATE_FILE, state.to_json())
+
+
+def begin_anew(directory: Path, state: NodeState) -> None:
+    """Write the state of a new enrolment: next keys, and what was seen of a log, belong to an older one."""
+    for name in (NEXT_KEYS_FILE, LOG_FILE):
+        (directory / name).unlink(missing_ok=True)
+    save_state(directory, state)
 
 
 def load_state(directory: Path) -> NodeState:

@@ -23,6 +23,9 @@ __all__ = [
     "PopChallenge",
     "Readable",
     "Result",
+    "Rotated",
+    "RotationPermit",
+    "ShownCheckpoint",
     "read_answer",
 ]
 
@@ -33,6 +36,7 @@ MAX_BLOB: Final = 4096
 MAX_NAME: Final = 256
 MAX_TEXT: Final = 16384
 MAX_PCRS: Final = 24
+HASH_SIZE: Final = 32
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LOGS: Final[dict[str, Literal["full", "digest"]]] = {"full": "full", "digest": "digest"}
@@ -169,6 +173,59 @@ class Result:
             tuple(Finding.read(one) for one in fields.optional("findings", fields.objects) or ()),
             fields.optional("ear", lambda name: fields.text(name, longest=MAX_TEXT)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCheckpoint:
+    """The answer to `GET /attest/v1/checkpoint`: a signed note, the log's key (SubjectPublicKeyInfo), a proof."""
+
+    origin: str
+    key: bytes
+    checkpoint: str
+    proof: tuple[bytes, ...]
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("origin", shortest=1, longest=MAX_NAME),
+            fields.octets("key", most=MAX_BLOB),
+            fields.text("checkpoint", longest=MAX_TEXT),
+            fields.octets_list("proof", each=HASH_SIZE),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RotationPermit:
+    """The answer to `POST /attest/v1/rotations`."""
+
+    permit: str
+    credential_blob: bytes
+    encrypted_secret: bytes
+    pcrs: Pcrs
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(
+            fields.text("permit", shortest=1, longest=4096),
+            fields.octets("credential_blob", most=MAX_BLOB),
+            fields.octets("encrypted_secret", most=MAX_BLOB),
+            Pcrs.read(fields.inside("pcrs")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The answer to `POST /attest/v1/rotations/proof`."""
+
+    standing: str
+    generation: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Return it; raises FieldInvalid."""
+        return cls(fields.text("standing", longest=MAX_NAME), fields.integer("generation"))
 
 
 @dataclass(frozen=True, slots=True)

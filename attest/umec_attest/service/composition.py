@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from umec_attest.ek_certificate import EkPolicy
 from umec_attest.service.access import Access
+from umec_attest.service.checkpoints.endpoints import checkpoints_router
 from umec_attest.service.enrolments.endpoints import enrolments_router
 from umec_attest.service.enrolments.service import EnrolmentService
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
@@ -25,6 +26,9 @@ from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.references.endpoints import references_router
 from umec_attest.service.references.service import ReferenceService
 from umec_attest.service.refusals import Refusals
+from umec_attest.service.rotation.endpoints import rotation_router
+from umec_attest.service.rotation.seal import RotationSeal
+from umec_attest.service.rotation.service import RotationService
 from umec_attest.service.settings import AttestSettings
 from umec_attest.service.standings.endpoints import standings_router
 from umec_attest.service.standings.feed import StandingFeed
@@ -146,6 +150,16 @@ class AttestService:
             activation=timedelta(seconds=settings.activation_seconds),
             clock=clock,
         )
+        rotation = RotationService(
+            store,
+            audit,
+            ledger,
+            refusals,
+            seal=RotationSeal(keys.challenge),
+            pcrs=rules.pcrs,
+            deadline=timedelta(seconds=settings.activation_seconds),
+            clock=clock,
+        )
         decisions = Decisions(store, audit, ledger, refusals, clock=clock)
         reboots = RebootService(decisions)
         nodes = NodeService(store, ledger, decisions, readmit_untrusted=settings.operator_may_readmit_untrusted)
@@ -158,11 +172,13 @@ class AttestService:
             tickets_router(tickets, access),
             enrolments_router(enrolments),
             rounds_router(rounds),
+            rotation_router(rotation),
             nodes_router(nodes, reboots, access),
             reboots_router(reboots, access),
             secrets_router(kept, access),
             standings_router(feed, access, keys.verifier.public_key()),
             references_router(references, access),
+            checkpoints_router(audit, store, origin=AUDIT_ORIGIN, key=keys.audit.public_key()),
             _audit_router(audit, store, access),
         ]
         return service

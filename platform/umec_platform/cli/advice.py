@@ -50,6 +50,12 @@ ADVICE: Final[dict[str, str]] = {
     "node-enrolled": "it is enrolled: umec node run; to start anew, umec node enroll --replace with a new ticket",
     "node-other-ek": "an approved name keeps its TPM, also when revoked: umec node ticket NEW-NAME … for this TPM",
     "agent-state-invalid": "enrol first: umec node enroll --state FOLDER --ticket TICKET --ca server-ca.pem",
+    "log-distrusted": "ask whose the verifier is what happened to its log; then umec node trust-log --reset",
+    "log-inconsistent": "the verifier's log was rewritten or forked: keep log.json, and ask whose the verifier is",
+    "log-key-changed": "the verifier has lost its keys, or is another one: ask whose it is",
+    "log-shrunk": "the verifier's log was cut, or an older database restored: ask whose it is",
+    "rotation-not-standing": "umec node attest: a node rotates while it stands",
+    "rotation-out-of-step": "umec node attest, then umec node rotate",
     "agent-busy": "an agent runs with this state folder already: systemctl status umec-agent",
     "tpm-unavailable": "see whether /dev/tpmrm0 is there and whether you are in its group (tss); or give --tcti",
     # --- standing

@@ -74,6 +74,8 @@ MANUAL: Final[dict[str, Page]] = {
         "0 the evidence is good; 1 refused, or it speaks against the node; 2 wrong usage",
     ),
     "node run": Page("umec node run --state /var/lib/umec-agent --json", AGENT, SERVED),
+    "node rotate": Page("umec node rotate --state /var/lib/umec-agent", AGENT),
+    "node trust-log": Page("umec node trust-log --state /var/lib/umec-agent --reset", AGENT),
     "node token": Page("umec node token --state /var/lib/umec-agent --resource https://10.0.0.1:5443/", AGENT),
     "node call": Page(
         "umec node call GET https://10.0.0.1:8443/attest/v1/standings/own --state /var/lib/umec-agent",

@@ -71,6 +71,12 @@ class Tpm:
                 self._connection.close()
                 self._connection = None
 
+    def forget(self, *keys: WrappedKey) -> None:
+        """Keep nothing of keys that will not be used any more."""
+        with self._lock:
+            for key in keys:
+                self._parked.pop(key.public, None)
+
     def endorsement_key(self) -> EndorsementKey:
         """Return the EK, with its certificate and what the TPM has of the chain above it."""
 

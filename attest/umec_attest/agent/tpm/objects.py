@@ -3,12 +3,16 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from tpm2_pytss.types import TPMT_PUBLIC
 
 from umec_attest.agent.errors import TpmRefused
 
 __all__ = ["Attested", "EndorsementKey", "PcrQuote", "WrappedKey", "public_area"]
+
+NAME_SHA256: Final = b"\x00\x0b"
+"""TPM_ALG_SHA256, which a Name begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class WrappedKey:
 
     public: bytes
     private: bytes
+
+    @property
+    def name(self) -> bytes:
+        """The Name of the key, whose hash is SHA-256 in our templates (Part 1, 16)."""
+        return NAME_SHA256 + hashlib.sha256(self.public).digest()
 
     @property
     def spki(self) -> bytes:

@@ -88,6 +88,11 @@ class StandingLedger:
         connection.execute(_UPDATE, rows)
         self._audit.append_plain(connection, [_entry(change, actor) for change in changes])
 
+    async def advance(self, session: AsyncSession, node: NodeRow, *, now: datetime) -> None:
+        """Take a node to its next generation in the standing that it has; the caller writes the audit entry."""
+        node.generation, node.changed_at = node.generation + 1, now
+        await self.record(session, node)
+
     async def record(self, session: AsyncSession, node: NodeRow) -> None:
         """Write the present standing of a node into the feed. Numbers become visible in their order."""
         await serialise(session, TOPIC)

@@ -17,7 +17,7 @@ import typer
 
 from umec_platform.cli.node.desk import approve, explain, list_nodes, quarantine, readmit, revoke, show, ticket
 from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
-from umec_platform.cli.node.on_node import attest, call, ek, enroll, run, token
+from umec_platform.cli.node.on_node import attest, call, ek, enroll, rotate, run, token, trust_log
 from umec_platform.cli.node.reboots import announce_own_reboot, announce_reboot, clear_reset
 from umec_platform.cli.node.sealing import seal, unseal
 
@@ -31,6 +31,8 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "run": run,
         "token": token,
         "call": call,
+        "rotate": rotate,
+        "trust-log": trust_log,
         "seal": seal,
         "unseal": unseal,
         "announce-own-reboot": announce_own_reboot,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from umec_attest.agent.loop import Agent
     from umec_attest.agent.wire import Result
 
-__all__ = ["attest", "call", "ek", "enroll", "run", "token"]
+__all__ = ["attest", "call", "ek", "enroll", "rotate", "run", "token", "trust_log"]
 
 
 class NodeNotTrusted(Refused):
@@ -102,6 +102,7 @@ def run(
     boot_log: BootLog = BOOT_LOG,
     save: Save = None,
     tcti: OwnTcti = None,
+    rotate_days: Annotated[int, typer.Option(min=0, max=3650, help="New keys after so many days; 0: never.")] = 30,
     once: Annotated[bool, typer.Option("--once", help="One round with its credentials, then end.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -117,7 +118,7 @@ def run(
             await agent.settle()
         return result
 
-    options = Options(state, tcti, boot_log, save)
+    options = Options(state, tcti, boot_log, save, rotate_days)
     if once:
         _check_verdict(with_agent(options, reporter(as_json=as_json), one))
         return
@@ -126,6 +127,44 @@ def run(
         pass  # what is wrong is said here, in the voice of all commands
     words = command_line(options, as_json=as_json)
     os.execv(words[0], words)  # noqa: S606 - the same process, without this command line in its memory
+
+
+@refusals
+def rotate(
+    state: State,
+    boot_log: BootLog = BOOT_LOG,
+    tcti: OwnTcti = None,
+    as_json: Json = False,
+) -> None:
+    """Give the node a new attestation key and a new node key; it stays the node that it is. What was begun is ended."""
+    from umec_attest.agent.requests import Rotate
+    from umec_attest.agent.running import Options
+
+    said = asked(Options(state, tcti, boot_log), Rotate())
+    shown = {"standing": said["standing"], "generation": said["generation"]}
+    emit(shown, as_json=as_json, human=f"new keys; the node is {said['standing']} in generation {said['generation']}")
+
+
+@refusals
+def trust_log(
+    state: State,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget what was seen, and believe what comes next.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what this node saw of the verifier's audit log, and whether it believes it. Exit status 1 if it does not."""
+    from umec_attest.agent.witness import LogWitness, shown_log
+
+    witness = LogWitness(state)
+    if reset:
+        witness.forget()
+        emit({"reset": True}, as_json=as_json, human="forgotten: the next round keeps what it sees")
+        return
+    witness.check()
+    seen = witness.seen()
+    if seen is None:
+        emit({"seen": False}, as_json=as_json, human="nothing was seen yet")
+        return
+    emit({"seen": True, **shown_log(seen)}, as_json=as_json, human=seen.checkpoint.rstrip())
 
 
 @refusals
