@@ -8,14 +8,24 @@ import pytest
 
 from umec_core.errors import UmecError
 from umec_images.gateway.backend import Backend
-from umec_images.gateway.content import OWN_PLACES, Contents
+from umec_images.gateway.content import MAX_EMBEDDED, OWN_PLACES, Contents
 from umec_images.oci.client import MAX_BUNDLE, RegistryClient
 from umec_images.oci.errors import LayoutInvalid
 from umec_images.oci.layout import Layout
-from umec_images.oci.manifest import BUNDLE, EMPTY, INDEX, MANIFEST, MAX_DESCRIPTORS, MAX_MANIFEST, Descriptor, encode
+from umec_images.oci.manifest import (
+    BUNDLE,
+    EMPTY,
+    INDEX,
+    MANIFEST,
+    MAX_DESCRIPTORS,
+    MAX_MANIFEST,
+    Descriptor,
+    encode,
+    parse_index,
+)
 from umec_images.oci.manifest import parse_manifest as read_manifest
 from umec_images.oci.reference import check_repository, digest_of, parse_reference
-from umec_images.promotion.evidence import ENVELOPE, MAX_ATTACHMENTS
+from umec_images.promotion.evidence import ENVELOPE, MAX_ATTACHMENTS, fetch_attached
 
 REPOSITORY = "alpha/app"
 BLOB = b"a blob"
@@ -234,6 +244,53 @@ def test_a_list_of_referrers_is_bounded_in_number_and_size():
     full = [Descriptor(MANIFEST, f"sha256:{1:064x}", 2, annotations={"a": "x" * (MAX_MANIFEST - 8 * 1024)})]
     assert refer(full, referrer()) == "referrers-full"
     assert refer(full, referrer(), own=True).subject == digest_of(IMAGE)
+
+
+def test_a_list_carries_manifests_while_there_is_room():
+    stored = {}
+
+    class Store(Liar):
+        async def handle_async_request(self, request):
+            answer = await super().handle_async_request(request)
+            if request.method == "PUT":
+                stored[request.url.path.rpartition("/")[2]] = request.content
+            return answer
+
+    def listed(size):
+        """What the list says of a referrer of that size, beside one that is there."""
+        there = Descriptor(MANIFEST, digest_of(b"x" * size), size, data=b"x" * size)
+        index = encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [there.to_json()]})
+        answers = {
+            "HEAD_blobs": (200, b"", {"content-length": "2"}),
+            "PUT_manifests": (201, b"", {}),
+            "GET_manifests": (200, index, {"content-type": INDEX, "docker-content-digest": digest_of(index)}),
+        }
+
+        async def go():
+            backend = Backend(Store(**answers))
+            content = referrer()
+            await Contents(backend).push(REPOSITORY, digest_of(content), content, MANIFEST)
+            await backend.close()
+            return parse_index(stored[digest_of(IMAGE).replace(":", "-")]).manifests[1].data
+
+        return asyncio.run(go())
+
+    assert listed(MAX_EMBEDDED - len(referrer())) == referrer()
+    assert listed(MAX_EMBEDDED - len(referrer()) + 1) is None
+
+
+def test_what_came_along_is_not_asked_for_again():
+    def fetched(*, embedded):
+        layer = Descriptor(BUNDLE, DIGEST, SIZE, data=BLOB if embedded else None).to_json()
+        manifest = encode(json.loads(referrer()) | {"artifactType": BUNDLE, "layers": [layer]})
+        entry = Descriptor(MANIFEST, digest_of(manifest), len(manifest), BUNDLE, data=manifest)
+        index = encode({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry.to_json()]})
+        answers = {"GET_manifests": (200, IMAGE, {"content-type": MANIFEST}), "GET_referrers": (200, index, {})}
+        work = lambda client: fetch_attached(client, REPOSITORY, digest_of(IMAGE))  # noqa: E731
+        return client_says(work, **answers, GET_blobs=(500, b"", {}))
+
+    assert [each.content for each in fetched(embedded=True).bundles] == [BLOB]
+    assert fetched(embedded=False) == "registry-refused"
 
 
 @pytest.mark.parametrize("kind", [BUNDLE, ENVELOPE])

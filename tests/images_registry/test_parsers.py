@@ -102,6 +102,21 @@ def test_these_are_no_manifests(change):
         parse_manifest(encode(good).replace(b"{", b'{"schemaVersion":2,', 1))
 
 
+@pytest.mark.parametrize("other", [b"", b"conten", b"content ", b"CONTENT"])
+def test_what_is_embedded_in_a_descriptor_is_what_it_names(other):
+    kind, digest = "application/octet-stream", f"sha256:{hashlib.sha256(b'content').hexdigest()}"
+    config = Descriptor("application/vnd.oci.empty.v1+json", f"sha256:{'0' * 64}", 2).to_json()
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config}
+    good = Descriptor(kind, digest, 7, data=b"content")
+    assert parse_manifest(encode(document | {"layers": [good.to_json()]})).layers == (good,)
+    named = [Descriptor(kind, digest, 7, data=other).to_json(), good.to_json() | {"data": "Y29udGVudA"}]
+    if other:
+        named.append(Descriptor(kind, f"sha256:{hashlib.sha256(other).hexdigest()}", 8, data=other[:7]).to_json())
+    for descriptor in named:
+        with pytest.raises(ManifestInvalid):
+            parse_manifest(encode(document | {"layers": [descriptor]}))
+
+
 @given(st.binary(max_size=200), st.booleans())
 def test_a_time_stamp_request_reads_as_a_client_writes_it(message, nonce):
     builder = TimestampRequestBuilder().hash_algorithm(HashAlgorithm.SHA256).data(message or b"m").nonce(nonce=nonce)

@@ -2,6 +2,7 @@
 
 import asyncio
 import weakref
+from dataclasses import replace
 from typing import Final
 
 from umec_images.errors import AttachmentsTooMany
@@ -28,7 +29,10 @@ OWN_PLACES: Final = 8
 """Places in each list of referrers that are kept for the summaries of this service, one for each stage: whatever those
 who push attach to an image, it can be promoted and stays startable."""
 _OWN_ENTRY: Final = 1024
-"""Bytes of an entry of our own, which has no annotations: about 250."""
+"""Bytes of an entry of our own, which has no annotations: about 250, where its manifest is not embedded."""
+MAX_EMBEDDED: Final = 1024 * 1024
+"""Bytes of manifests that a list of referrers carries, which spares whoever reads it a request for each. With their
+statements in them, those of an image with all attestations have a tenth of it; what comes later is only named."""
 _FALLBACK_LENGTH: Final = len("sha256-") + 64
 
 
@@ -74,7 +78,7 @@ class Contents:
             await self._tag(repository, _client_tag(reference), digest, content, media_type)  # 4
         if parsed.subject is None:
             return PushedManifest(digest, None)
-        entry = Descriptor(media_type, digest, len(content), parsed.kind, parsed.annotations)
+        entry = Descriptor(media_type, digest, len(content), parsed.kind, parsed.annotations, content)
         await self._refer(repository, parsed.subject.digest, entry, 0 if own else OWN_PLACES)  # 5
         return PushedManifest(digest, parsed.subject.digest)
 
@@ -129,8 +133,11 @@ class Contents:
             attached = sum(each.artifact_type in ATTACHMENTS for each in known)
             if entry.artifact_type in ATTACHMENTS and attached >= MAX_ATTACHMENTS - kept:
                 raise AttachmentsTooMany(f"{subject} has {attached} bundles and summaries, and takes no more")
+            limit = MAX_MANIFEST - kept * _OWN_ENTRY
             index = _index([*known, entry])
-            if len(known) >= MAX_DESCRIPTORS - kept or len(index) > MAX_MANIFEST - kept * _OWN_ENTRY:
+            if len(index) > limit or sum(len(each.data or b"") for each in (*known, entry)) > MAX_EMBEDDED:
+                index = _index([*known, replace(entry, data=None)])
+            if len(known) >= MAX_DESCRIPTORS - kept or len(index) > limit:
                 raise ReferrersFull(f"{subject} has {len(known)} referrers, and the list is full")
             await self._backend.put_manifest(repository, tag, index, INDEX)
 

@@ -44,6 +44,8 @@ __all__ = ["REFUSAL_HEADER", "Authorize", "RegistryClient", "anonymous"]
 
 MAX_BUNDLE: Final = 16 * 1024 * 1024
 """Bytes of a bundle that `attach` sends: statements with a large SBOM exist."""
+MAX_EMBEDDED: Final = 32 * 1024
+"""Bytes of an attachment that its manifest carries, too: a signed statement has some 10 KB, a large SBOM has more."""
 MAX_ERROR: Final = 64 * 1024
 """Bytes of an error document that are read."""
 CHUNK: Final = 1 << 20
@@ -163,7 +165,7 @@ class RegistryClient:
             "mediaType": MANIFEST,
             "artifactType": artifact_type,
             "config": Descriptor(EMPTY, config, len(EMPTY_CONTENT)).to_json(),
-            "layers": [Descriptor(artifact_type, layer, len(content)).to_json()],
+            "layers": [Descriptor(artifact_type, layer, len(content), data=_worth_embedding(content)).to_json()],
             "subject": target.to_json(),
         }
         raw = encode(manifest)
@@ -237,6 +239,10 @@ class RegistryClient:
                 yield response
         except httpx.TransportError as error:
             raise RegistryUnavailable(f"the registry does not answer: {type(error).__name__}") from error
+
+
+def _worth_embedding(content: bytes) -> bytes | None:
+    return content if len(content) <= MAX_EMBEDDED else None
 
 
 def _blob_path(repository: str, digest: str) -> str:

@@ -4,6 +4,8 @@ Unknown members are kept by nobody and refused by nobody (the standard's rule): 
 Docker's own media types (schema 2) are read as the OCI types that they became.
 """
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +64,7 @@ class _Descriptor(_Wire):
     size: int = Field(ge=0, le=MAX_BLOB)
     artifact_type: _MediaType | None = None
     annotations: _Annotations | None = None
+    data: str | None = None
     urls: list[str] = Field(default=[], max_length=0)
     """Content from elsewhere is content that nobody checked."""
 
@@ -90,13 +93,17 @@ _Document = TypeVar("_Document", _Manifest, _Index)
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Names content: its type, digest (`sha256:…`) and size in bytes."""
+    """Names content: its type, digest (`sha256:…`) and size in bytes.
+
+    `data` is the content itself where it came along, which spares a request; it has that size and digest.
+    """
 
     media_type: str
     digest: str
     size: int
     artifact_type: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    data: bytes | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the descriptor as the specification writes it."""
@@ -105,6 +112,8 @@ class Descriptor:
             content["artifactType"] = self.artifact_type
         if self.annotations:
             content["annotations"] = dict(self.annotations)
+        if self.data is not None:
+            content["data"] = base64.b64encode(self.data).decode()
         return content
 
 
@@ -201,4 +210,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _descriptor(raw: _Descriptor) -> Descriptor:
-    return Descriptor(raw.media_type, raw.digest, raw.size, raw.artifact_type, raw.annotations or {})
+    data = None if raw.data is None else _embedded(raw.data, raw)
+    return Descriptor(raw.media_type, raw.digest, raw.size, raw.artifact_type, raw.annotations or {}, data)
+
+
+def _embedded(text: str, raw: _Descriptor) -> bytes:
+    """Return what is embedded in a descriptor (image-spec, descriptor: `data`), which has to be what it names."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError:  # binascii.Error is one
+        content = None
+    if content is None or len(content) != raw.size or f"sha256:{hashlib.sha256(content).hexdigest()}" != raw.digest:
+        raise ManifestInvalid(f"the data of the descriptor {raw.digest} is not the content that it names")
+    return content

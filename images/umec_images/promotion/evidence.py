@@ -137,9 +137,10 @@ async def fetch_attached(registry: Registry, repository: str, digest: str) -> At
     and what the registry client raises (a manifest that is not there, a registry that does not answer).
     """
     try:
-        media_type, raw = await _content(registry, repository, digest)
+        (media_type, raw), found = await asyncio.gather(
+            _content(registry, repository, digest), registry.referrers(repository, digest)
+        )
         version = version_of(parse_manifest_or_index(raw, media_type=media_type).annotations)
-        found = await registry.referrers(repository, digest)
         wanted = [each for each in found if each.artifact_type in ATTACHMENTS]
         if len(wanted) > MAX_ATTACHMENTS:
             raise AttachmentsTooMany(
@@ -219,8 +220,13 @@ def _why(attached: Attached, refusals: Sequence[UmecError]) -> UmecError:
 async def _attachment(
     registry: Registry, repository: str, subject: str, descriptor: Descriptor
 ) -> tuple[str, Attachment] | None:
-    """Return kind and content of a referrer; None if its own manifest says that it is something else."""
-    media_type, raw = await _content(registry, repository, descriptor.digest)
+    """Return kind and content of a referrer; None if its own manifest says that it is something else.
+
+    What came along in a descriptor is not asked for again.
+    """
+    media_type, raw = descriptor.media_type, descriptor.data
+    if raw is None:
+        media_type, raw = await _content(registry, repository, descriptor.digest)
     try:
         manifest = parse_manifest(raw, media_type=media_type)
     except ManifestInvalid:
@@ -231,7 +237,9 @@ async def _attachment(
     layer = manifest.layers[0]
     if layer.media_type != manifest.kind or layer.size > MAX_BUNDLE:
         return None
-    content = await registry.blob(repository, layer.digest, layer.size)
+    content = layer.data
+    if content is None:
+        content = await registry.blob(repository, layer.digest, layer.size)
     return manifest.kind, Attachment(content, _checked(content, layer.digest))
 
 
