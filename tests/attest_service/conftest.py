@@ -168,14 +168,18 @@ class World:
         body = await asyncio.to_thread(node.activation, begun)
         return await self.post(f"enrolments/{begun['enrolment']}/activation", body)
 
-    async def reference(self, version: int = 1, *, key: Any = SIGNER, status: int = 201, days: int = 30) -> Any:
-        envelope = self.envelope(version, key=key, days=days)
+    async def reference(
+        self, version: int = 1, *, key: Any = SIGNER, status: int = 201, days: int = 30, runtime: Any = None
+    ) -> Any:
+        envelope = self.envelope(version, key=key, days=days, runtime=runtime)
         answer = await self.http.post("/attest/v1/reference-sets", content=envelope, headers=self.admin)
         assert answer.status_code == status, answer.text
         return answer.json()
 
-    def envelope(self, version: int = 1, *, key: Any = SIGNER, days: int = 30) -> bytes:
+    def envelope(self, version: int = 1, *, key: Any = SIGNER, days: int = 30, runtime: Any = None) -> bytes:
         predicted = predict(self.tpms.image).pcrs
+        if runtime is not None:  # its list begins with a hash over PCR 0 to 9
+            predicted = {**predicted, 8: bytes(32)}
         pcrs = {HashAlgorithm.SHA256: {index: [value] for index, value in predicted.items()}}
         now = self.clock()
         return sign_reference_set(
@@ -186,6 +190,7 @@ class World:
             expires=now + timedelta(days=days),
             pcrs=pcrs,
             ignored={},
+            runtime=runtime,
             key=key,
         )
 

@@ -105,6 +105,8 @@ class NodeRow(Base):
     """The resetCount at which the node was found untrusted; only a higher one can bring it back."""
     boot_log_sha256: Mapped[str | None]
     boot_log_reset: Mapped[int | None] = mapped_column(RowId)
+    runtime_checkpoint: Mapped[str | None] = mapped_column(Text)
+    """How far the list of what ran is judged (JSON of `ImaCheckpoint`)."""
     last_round: Mapped[str | None] = mapped_column(Text)
     """What the last round said (JSON), apart from its time and its evidence: they are another with each round."""
     round_at: Mapped[datetime | None]

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from umec_attest.agent.tpm import Attested, EndorsementKey, PcrQuote, Tpm, WrappedKey
+from umec_attest.testing.runtime import RuntimeList
 from umec_attest.testing.swtpm import SoftwareTpm
 
 __all__ = ["DEFAULT_PCRS", "SoftwareNode"]
@@ -126,7 +127,9 @@ class SoftwareNode:
             "certify_signature": _b64(certified.signature),
         }
 
-    def evidence(self, challenge: Mapping[str, object], *, boot_log: bytes | None) -> dict[str, object]:
+    def evidence(
+        self, challenge: Mapping[str, object], *, boot_log: bytes | None, runtime: RuntimeList | None = None
+    ) -> dict[str, object]:
         """Return the body of `POST /attest/v1/evidence` for an answer to `POST /attest/v1/challenges`."""
         pcrs = challenge["pcrs"]
         if not isinstance(pcrs, dict):
@@ -143,6 +146,9 @@ class SoftwareNode:
             body["boot_log"] = _b64(boot_log)
         elif boot_log is not None:
             body["boot_log_sha256"] = hashlib.sha256(boot_log).hexdigest()
+        wanted = challenge.get("ima")
+        if isinstance(wanted, dict) and runtime is not None:
+            body |= {"ima": _b64(b"".join(runtime.entries[wanted["from"] :])), "ima_from": wanted["from"]}
         return body
 
 

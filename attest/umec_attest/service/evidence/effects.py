@@ -19,6 +19,7 @@ from umec_attest.service.evidence.judging import Judged, check_round
 from umec_attest.service.evidence.logs import keep_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.rules import RoundRules
+from umec_attest.service.evidence.runtime_lists import kept_checkpoint
 from umec_attest.service.evidence.state import NodeState, read_states
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.evidence.transition import next_standing
@@ -45,6 +46,7 @@ _WRITTEN: Final = (
     "reset_watch",
     "boot_log_sha256",
     "boot_log_reset",
+    "runtime_checkpoint",
     "last_round",
     "result",
     "result_basis",
@@ -155,6 +157,7 @@ class Effects:
             reset_watch=None if judged.watch is None else judged.watch.to_json(),
             boot_log_sha256=judged.log.sha256 if judged.log_replayed else None,
             boot_log_reset=judged.quote.clock_info.reset_count if judged.log_replayed else node.boot_log_reset,
+            runtime_checkpoint=kept_checkpoint(judged.runtime),
             last_round=json.dumps(_said(judged)),
         )
         issued = self._results.after(after, judged)

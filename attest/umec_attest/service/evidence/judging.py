@@ -4,10 +4,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from umec_attest.appraisal import Appraisal, AppraisalCache, appraise, judge_boot
 from umec_attest.clock import ClockState
 from umec_attest.digests import parse_pcr_values
+from umec_attest.errors import ImaRefused
+from umec_attest.ima import RuntimeJudged
 from umec_attest.quote import VerifiedQuote, verify_quote
 from umec_attest.reference import ReferenceSet
 from umec_attest.resets import ResetWatch, next_watch, reset_finding
@@ -16,6 +19,7 @@ from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
 from umec_attest.service.evidence.keys import known_keys
 from umec_attest.service.evidence.logs import BootLogs, SentLog
 from umec_attest.service.evidence.rules import RoundRules, selection_of
+from umec_attest.service.evidence.runtime_lists import RuntimeLists
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
 from umec_attest.service.nodes.schemas import NodeClass
@@ -23,7 +27,14 @@ from umec_attest.service.references.service import FiledReference, ReferenceServ
 from umec_core.errors import UmecError
 from umec_policies import PolicySet
 
-__all__ = ["Judge", "Judged", "check_round"]
+__all__ = ["Asked", "Judge", "Judged", "check_round"]
+
+
+class Asked(NamedTuple):
+    """The PCRs that a quote has to cover, and from which entry on the list of what ran is wanted (None: not at all)."""
+
+    pcrs: tuple[int, ...]
+    runtime_from: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,7 @@ class Judged:
     reference: ReferenceSet
     appraisal: Appraisal
     watch: ResetWatch | None
+    runtime: RuntimeJudged | ImaRefused | None
     evidence_sha256: str
 
 
@@ -74,19 +86,21 @@ class Judge:
         self._seal = seal
         self._policies = policies
         self._boots = AppraisalCache()
+        self._lists = RuntimeLists()
 
-    def asked(self, node: NodeState, filed: FiledReference | None, now: datetime) -> tuple[int, ...]:
-        """Return the PCRs that a node is asked for now."""
+    def asked(self, node: NodeState, filed: FiledReference | None, now: datetime) -> Asked:
+        """Return what a node is asked for now."""
         try:
-            return self._rules.asked(self._reference(node, filed, now))
+            reference = self._reference(node, filed, now)
         except UmecError:  # which `judge` raises where it counts
-            return self._rules.pcrs
+            return Asked(self._rules.pcrs, None)
+        return Asked(self._rules.asked(reference), self._lists.wanted(node, reference.runtime))
 
     async def judge(
         self, node: NodeState, filed: FiledReference | None, request: EvidenceRequest, now: datetime
     ) -> Judged:
         """Return authentic evidence with its appraisal, or raise why it is none that can be judged."""
-        keys, pcrs = known_keys(node), self.asked(node, filed, now)
+        keys, pcrs = known_keys(node), self.asked(node, filed, now).pcrs
         challenge, nonce = self._seal.open(request.challenge, node=node.id, ak=keys.ak_name, now=now)  # 1
         check_round(node, challenge, nonce, policy=self._policies.digest, pcrs=pcrs)
         quote = verify_quote(  # 2
@@ -104,7 +118,7 @@ class Judge:
         if boot is None:
             outcome = await self._logs.replayed(log, quote)  # 3, unless this very boot was judged before
             boot = self._boots.put(log.sha256, judge_boot(quote, outcome, reference))
-        # Runtime measurements are judged here, between the boot log and the appraisal of both.
+        runtime = self._lists.judge(node, request, quote, reference.runtime)  # 3
         watch = _watch(node, quote, now)
         appraisal = appraise(  # 5
             node=node.id,
@@ -114,6 +128,7 @@ class Judge:
             policies=self._policies,
             previous=None if node.clock_state is None else ClockState(**json.loads(node.clock_state)),
             now=now,
+            runtime=runtime,
             unannounced=None if watch is None else reset_finding(watch),
         )
         return Judged(
@@ -128,6 +143,7 @@ class Judge:
             reference=reference,
             appraisal=appraisal,
             watch=watch,
+            runtime=runtime,
             evidence_sha256=_digest(request, log),
         )
 

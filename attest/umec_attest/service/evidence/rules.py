@@ -11,6 +11,8 @@ __all__ = ["RUNTIME_PCR", "RoundRules", "selection_of"]
 
 RUNTIME_PCR = 10
 """What the kernel's IMA extends: asked for where the reference set of an image says what may run."""
+AGGREGATED_PCRS = range(10)
+"""Whose hash begins a list of runtime measurements: without them nobody knows of which boot it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class RoundRules:
         """Return the PCRs that a node is asked for whose image has this reference set (None: has none that holds)."""
         if reference is None or reference.runtime is None:
             return self.pcrs
-        return tuple(sorted({*self.pcrs, RUNTIME_PCR}))
+        return tuple(sorted({*self.pcrs, *AGGREGATED_PCRS, RUNTIME_PCR}))
 
 
 @lru_cache(maxsize=16)

@@ -1,6 +1,8 @@
 """Bodies about rounds; binary is standard base64."""
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from umec_attest.service.wire import Blob, Id, LargeBlob, Sha256, WireModel
 
@@ -14,7 +16,10 @@ class ChallengeRequest(WireModel):
 
 
 class EvidenceRequest(WireModel):
-    """POST /attest/v1/evidence: TPMS_ATTEST, TPMT_SIGNATURE, {"sha256": {"0": hex, …}}, the boot log or its hash."""
+    """POST /attest/v1/evidence: TPMS_ATTEST, TPMT_SIGNATURE, {"sha256": {"0": hex, …}}, the boot log or its hash.
+
+    `ima`: the list of runtime measurements in binary form, from entry `ima_from` on, where the challenge asks for it.
+    """
 
     node: Id
     challenge: str
@@ -23,3 +28,5 @@ class EvidenceRequest(WireModel):
     pcrs: dict[str, Any]
     boot_log: LargeBlob | None = None
     boot_log_sha256: Sha256 | None = None
+    ima: LargeBlob | None = None
+    ima_from: Annotated[int, Field(ge=0, le=2**31)] | None = None

@@ -3,7 +3,7 @@
 The order in which evidence is checked:
     1. freshness      our challenge, for this node, AK, round and policy, in time and not answered before
     2. authenticity   the quote, by the enrolled AK (`umec_attest.quote`)
-    3. boot log       the one of this boot, replayed against the quote
+    3. logs           the boot log of this boot and the list of what ran since, replayed against the quote
     4. reference      the newest signed set of the image that the node is to run
     5. appraisal      findings, verdict, trust vector, decided by policies
     6. effect         round, standing, generation, feed, result and audit in one transaction, which looks again
@@ -98,10 +98,11 @@ class RoundService:
         with self._challenges.taken():
             node, filed = await self._looks.do(node_id)
         now = self._clock()
+        asked = self._judge.asked(node, filed, now)
         challenge = Challenge(
             node=node.id,
             ak=known_keys(node).ak_name,
-            pcrs=self._judge.asked(node, filed, now),
+            pcrs=asked.pcrs,
             policy=self._policies.digest,
             round=node.rounds,
             expires_at=now + self._rules.challenge,
@@ -113,6 +114,7 @@ class RoundService:
             "nonce": encode(nonce),
             "pcrs": {"sha256": list(challenge.pcrs)},
             "boot_log": _wanted_log(node),
+            "ima": None if asked.runtime_from is None else {"from": asked.runtime_from},
             "deadline": instant(challenge.expires_at),
             "round_seconds": self._rules.round.total_seconds(),
         }
@@ -154,12 +156,12 @@ class RoundService:
         return await self._store.read_plain(look)
 
     async def _ask_for_log(self, node_id: str) -> None:
-        """Let the next challenge ask for the whole log: an authentic quote said that the kept one is of no use."""
+        """Let the next challenge ask for whole logs: an authentic quote said that what is kept is of no use."""
 
         async def work(session: AsyncSession) -> None:
             node = await session.get(NodeRow, node_id, with_for_update=True)
             if node is not None:
-                node.boot_log_sha256 = None
+                node.boot_log_sha256 = node.runtime_checkpoint = None
 
         await self._store.write(work)
 

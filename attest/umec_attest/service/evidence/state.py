@@ -33,6 +33,7 @@ class NodeState:
     fell_at_reset: int | None
     boot_log_sha256: str | None
     boot_log_reset: int | None
+    runtime_checkpoint: str | None
     last_round: str | None
     result: str | None
     result_basis: str | None
