@@ -44,7 +44,8 @@ class Together(Generic[Asked, Answer]):
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                await self._one([(asked, future) for asked, future in batch if not future.done()])
+                if still := [(asked, future) for asked, future in batch if not future.done()]:
+                    await self._one(still)
         finally:
             self._running = None
             left, self._waiting = self._waiting, []
