@@ -119,8 +119,9 @@ def test_every_truncation_of_a_record():
 
 
 def test_logs_beyond_the_limits(refused):
+    long = record(text="x" * (MAX_RECORD_SIZE - 400))
     for large in (
-        b"\x1e" * (MAX_USERSPACE_LOG_SIZE + 1),
+        long * (MAX_USERSPACE_LOG_SIZE // len(long) + 1),
         b"\x1e" * (MAX_RECORDS + 1),
         record(text="x" * MAX_RECORD_SIZE),
     ):
@@ -128,7 +129,7 @@ def test_logs_beyond_the_limits(refused):
             parse_userspace_log(large)
     with refused("userspace-log-invalid"):
         parse_userspace_log(b"\x1e" * MAX_RECORDS)
-    parse_userspace_log(record(text="x" * (MAX_RECORD_SIZE - 400)))
+    parse_userspace_log(long * (MAX_USERSPACE_LOG_SIZE // len(long)))
 
 
 @given(data=st.binary(max_size=300), framed=st.booleans())
