@@ -85,6 +85,7 @@ COMMANDS: Final = {
     "policy explain": ("policy", "explain", "--default", "tokens", "--request", FILE),
     "policy explain --decision": ("policy", "explain", "--default", "tokens", "--decision", FILE),
     "policy show": ("policy", "show", FILE),
+    "policy sign": ("policy", "sign", FILE, "--version", "1", "--key", "TMP/key.pem", "--out", "TMP/out"),
     "policy test": ("policy", "test", FILE),
     "service list": ("service", "list", "--credential", FILE),
     "tenant list": ("tenant", "list", "--credential", FILE),

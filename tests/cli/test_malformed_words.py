@@ -81,6 +81,7 @@ OWN: Final = {
     ("nodeimage predict", "folder"): "GOOD/image",
     ("nodeimage export-corim", "reference"): "GOOD/object.json",
     ("nodeimage export-corim", "signer"): "GOOD/key.pem",
+    ("policy sign", "version"): "1",
     ("nodeimage sign", "draft"): "GOOD/object.json",
     ("nodeimage sign", "name"): "street-node",
     ("nodeimage sign", "version"): "1",

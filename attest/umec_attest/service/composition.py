@@ -1,6 +1,7 @@
 """The attestation service, put together: rows, keys, nouns, routes, background work."""
 
 import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ from umec_attest.service.nodes.decisions import Decisions
 from umec_attest.service.nodes.endpoints import nodes_router, reboots_router
 from umec_attest.service.nodes.reboots import RebootService
 from umec_attest.service.nodes.service import NodeService
+from umec_attest.service.policies import load_policies
 from umec_attest.service.references.endpoints import references_router
 from umec_attest.service.references.service import ReferenceService
 from umec_attest.service.refusals import Refusals
@@ -102,7 +104,8 @@ class AttestService:
         """Open the database, read or make the keys, and put the service together.
 
         `tokens` verifies access tokens for the audience `settings.issuer`; `policies` is the appraisal policy set, the
-        default one if None. Raises `StoreUrlInvalid`, `TrustFileInvalid`, `KeyFileExposed`, `PolicyInvalid`.
+        default one if None; those that `settings` names, which are signed, come before. Raises `StoreUrlInvalid`,
+        `TrustFileInvalid`, `KeyFileExposed`, `PolicyInvalid`, `PolicyBundleRefused`.
         """
         endorsements, signers = _endorsements(settings), load_signers(settings.reference_signers)
         keys = _Keys(
@@ -127,6 +130,17 @@ class AttestService:
             feed=feed,
             tending=Tending(store, refusals, clock=clock),
         )
+        async with contextlib.AsyncExitStack() as opened:
+            opened.push_async_callback(store.close)
+            judged_by = await load_policies(
+                store,
+                audit,
+                settings.signed_policies,
+                load_signers(settings.policy_signers),
+                unsigned=policies if policies is not None else load_default("appraisal"),
+                now=clock(),
+            )
+            opened.pop_all()
         rounds = RoundService(
             store,
             audit,
@@ -136,7 +150,7 @@ class AttestService:
             rules=rules,
             seal=ChallengeSeal(keys.challenge),
             key=keys.verifier,
-            policies=policies if policies is not None else load_default("appraisal"),
+            policies=judged_by,
             clock=clock,
         )
         enrolments = EnrolmentService(

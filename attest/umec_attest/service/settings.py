@@ -38,6 +38,10 @@ class AttestSettings(BaseModel):
     """`ek_sha256` of TPMs without EK certificate that may enrol without a ticket."""
     reference_signers: tuple[Path, ...] = ()
     """PEM files of the public keys that sign reference sets; without one, no reference set is taken."""
+    signed_policies: Path | None = None
+    """A signed bundle of appraisal policies, in place of all others. Once in use, never an older one again, or none."""
+    policy_signers: tuple[Path, ...] = ()
+    """PEM files of the public keys that sign it."""
     pcrs: tuple[int, ...] = Field(default=DEFAULT_PCRS, min_length=1)
     round_seconds: float = Field(default=30.0, gt=0, le=3600)
     silent_rounds: int = Field(default=3, ge=1, le=100)

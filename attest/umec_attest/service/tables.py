@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, LargeBinary, MetaData, Text
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from umec_core.audit import AuditMixin
@@ -14,6 +14,7 @@ __all__ = [
     "BootLogRow",
     "EnrolmentRow",
     "NodeRow",
+    "PolicyBundleRow",
     "PresenceRow",
     "ReferenceRow",
     "SecretRow",
@@ -163,6 +164,17 @@ class ReferenceRow(Base):
     sha256: Mapped[str]
     expires_at: Mapped[datetime]
     installed_at: Mapped[datetime]
+
+
+class PolicyBundleRow(Base):
+    """The version of signed policies that was in use last: an older one is refused."""
+
+    __tablename__ = "policy_bundle"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    loaded_at: Mapped[datetime]
 
 
 class SecretRow(Base):

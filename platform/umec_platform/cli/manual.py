@@ -157,8 +157,6 @@ MANUAL: Final[dict[str, Page]] = {
         "umec nodeimage predict image --name street-node --version 2 --key signer.key --out street-node.dsse",
         "the folder: firmware.bin, firmware.version, efivars/, uki.efi; --key is made where there is none",
     ),
-    "nodeimage publish": Page("umec nodeimage publish street-node.dsse", CREDENTIAL),
-    "policy check": Page("umec policy check /etc/umec/policies/admission", "schema.cedarschema and *.cedar"),
     "nodeimage sign": Page(
         "umec nodeimage sign draft.json --name street-node --version 3 --key signer.key --out street-node.dsse",
         'the draft: {"image_sha256", "pcrs", "ignored", "models", "runtime"}; --key is made where there is none',
@@ -171,7 +169,13 @@ MANUAL: Final[dict[str, Page]] = {
         "umec nodeimage export-corim street-node.dsse --signer signer.pem --out street-node.corim",
         "--signer is the public key of who signed the set, PEM",
     ),
+    "nodeimage publish": Page("umec nodeimage publish street-node.dsse", CREDENTIAL),
+    "policy check": Page("umec policy check /etc/umec/policies/admission", "schema.cedarschema and *.cedar"),
     "policy test": Page("umec policy test --default appraisal", "*.test.json beside the policies"),
+    "policy sign": Page(
+        "umec policy sign /etc/umec/policies/appraisal --version 2 --key policies.key --out appraisal.dsse",
+        "--key is made where there is none; the verifier loads the bundle by attest.signed_policies",
+    ),
     "policy show": Page("umec policy show --default admission"),
     "policy explain": Page("umec policy explain --default appraisal --decision node.json"),
     "client add": Page(

@@ -69,6 +69,26 @@ def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = 
 
 @app.command()
 @refusals
+def sign(
+    version: Annotated[int, typer.Option(min=1, help="Version of the bundle; it may never fall.")],
+    key: Annotated[Path, typer.Option(help="P-256 private key (PEM, 0600) that signs it.")],
+    out: Annotated[Path, typer.Option(help="Where the signed bundle goes.")],
+    folder: Folder = None,
+    default: Default = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign appraisal policies with a version, for the verifier to load (attest.signed_policies)."""
+    from umec_attest.policy_bundle import sign_policy_bundle
+    from umec_core.keys import load_or_create_key
+
+    _, policies = _load(folder, default)
+    out.write_bytes(sign_policy_bundle(policies, version=version, key=load_or_create_key(key)))
+    result = {"bundle": str(out), "version": version, "digest": policies.digest}
+    emit(result, as_json=as_json, human=f"policy set {policies.digest}, version {version}: {out}")
+
+
+@app.command()
+@refusals
 def show(folder: Folder = None, default: Default = None, as_json: AsJson = False) -> None:
     """Show the policies of a set, each written out, with the facts that it reads."""
     from umec_policies.explain import rules

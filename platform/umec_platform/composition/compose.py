@@ -258,6 +258,8 @@ class _Builder:
                 device_roots=options.device_roots,
                 ek_allow_list=options.ek_allow_list,
                 reference_signers=options.reference_signers,
+                signed_policies=options.signed_policies,
+                policy_signers=options.policy_signers,
                 pcrs=options.pcrs,
                 round_seconds=options.round_seconds,
                 silent_rounds=options.silent_rounds,

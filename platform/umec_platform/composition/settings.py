@@ -54,6 +54,10 @@ class AttestOptions(_Strict):
     """SQLAlchemy URL (postgresql+asyncpg://…); none: SQLite in the state folder. The same for the other services."""
     reference_signers: tuple[Path, ...] = ()
     """PEM public keys whose reference sets are believed. Without one, no node can become trusted."""
+    signed_policies: Path | None = None
+    """A signed bundle of appraisal policies, in place of those in `policies`. Once in use, never an older one again."""
+    policy_signers: tuple[Path, ...] = ()
+    """PEM public keys of who signs it."""
     ek_roots: Path | None = None
     """A folder of TPM makers' CA certificates. Without it, no EK certificate is believed."""
     malformed_ek_certificates: Literal["refuse", "tolerate"] = "refuse"
