@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from umec_attest.agent.evidence import BOOT_LOG
+from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST
 from umec_attest.agent.loop import ROTATION_PERIOD
 from umec_attest.agent.report import reporter
 from umec_attest.agent.running import Options, run_until_told
@@ -18,7 +18,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM; returns the exit status."""
     given = _parser().parse_args(arguments)
-    options = Options(given.state, given.tcti, given.boot_log, given.save, given.rotate_days)
+    options = Options(given.state, given.tcti, given.boot_log, given.save, given.rotate_days, given.runtime_list)
     try:
         run_until_told(options, reporter(as_json=given.json))
     except UmecError as error:
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="umec-agent", description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--boot-log", type=Path, default=BOOT_LOG)
+    parser.add_argument("--runtime-list", type=Path, default=RUNTIME_LIST)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--tcti")
     parser.add_argument("--rotate-days", type=int, default=ROTATION_PERIOD.days)

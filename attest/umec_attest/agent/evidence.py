@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from umec_attest.agent.errors import AgentStateInvalid
+from umec_attest.agent.runtime_list import RUNTIME_LIST, read_runtime_list
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import PcrQuote, Tpm
 from umec_attest.agent.wire import Challenge
 
-__all__ = ["BOOT_LOG", "Evidence", "collect", "save_evidence", "save_result"]
+__all__ = ["BOOT_LOG", "RUNTIME_LIST", "Evidence", "collect", "save_evidence", "save_result"]
 
 BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 MAX_BOOT_LOG: Final = 744 * 1024
 """Bytes; logs of real servers have about 70 KB, and the verifier reads no more than this in one body."""
+MAX_SAVED_LIST: Final = 64 * 1024 * 1024
+"""What an offline verifier reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A quote over the asked PCRs with the asked nonce, and the boot log."""
+    """A quote over the asked PCRs with the asked nonce, the boot log, and what ran since, as far as it is asked for."""
 
     nonce: bytes
     made: PcrQuote
     boot_log: bytes = field(repr=False)
+    runtime: bytes | None = field(default=None, repr=False)
 
     def request(self, node: str, challenge: Challenge) -> dict[str, Any]:
         """Return the body of `POST /attest/v1/evidence`: the log itself only where the verifier wants it."""
@@ -40,17 +44,27 @@ class Evidence:
             body["boot_log"] = _text(self.boot_log)
         else:
             body["boot_log_sha256"] = hashlib.sha256(self.boot_log).hexdigest()
+        if self.runtime is not None:
+            body |= {"ima": _text(self.runtime), "ima_from": challenge.runtime_from}
         return body
 
 
-def collect(tpm: Tpm, state: NodeState, challenge: Challenge, boot_log: Path) -> Evidence:
-    """Quote what the challenge asks for. Raises AgentStateInvalid (no boot log), TpmUnavailable, TpmRefused."""
+def collect(
+    tpm: Tpm, state: NodeState, challenge: Challenge, boot_log: Path, runtime_list: Path = RUNTIME_LIST
+) -> Evidence:
+    """Quote what the challenge asks for. Raises AgentStateInvalid (a list is not there), TpmUnavailable, TpmRefused.
+
+    What runs is read after the quote: what is in it is then in the list as well.
+    """
     made = tpm.quote(state.ak, challenge.nonce, challenge.pcrs.sha256)
-    return Evidence(challenge.nonce, made, _read_log(boot_log))
+    start = challenge.runtime_from
+    return Evidence(
+        challenge.nonce, made, _read_log(boot_log), None if start is None else read_runtime_list(runtime_list, start)
+    )
 
 
-def save_evidence(directory: Path, state: NodeState, evidence: Evidence) -> None:
-    """Write the folder that `umec evidence verify` reads."""
+def save_evidence(directory: Path, state: NodeState, evidence: Evidence, runtime_list: Path = RUNTIME_LIST) -> None:
+    """Write the folder that `umec evidence verify` reads; what ran is in it from the boot on."""
     directory.mkdir(parents=True, exist_ok=True)
     files = {
         "quote.bin": evidence.made.quote.attest,
@@ -61,6 +75,8 @@ def save_evidence(directory: Path, state: NodeState, evidence: Evidence) -> None
         "bootlog.bin": evidence.boot_log,
         "nonce.bin": evidence.nonce,
     }
+    if evidence.runtime is not None:
+        files["ima.bin"] = read_runtime_list(runtime_list, 0, most=MAX_SAVED_LIST)
     for name, data in files.items():
         (directory / name).write_bytes(data)
 

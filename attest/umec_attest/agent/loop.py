@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
-from umec_attest.agent.evidence import BOOT_LOG, Evidence, collect, save_evidence, save_result
+from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
 from umec_attest.agent.pace import Pace, pause, spread, unless
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.report import Report
@@ -57,6 +57,7 @@ class Agent:
         *,
         directory: Path,
         boot_log: Path = BOOT_LOG,
+        runtime_list: Path = RUNTIME_LIST,
         save: Path | None = None,
         report: Report | None = None,
         clock: Clock = system_clock,
@@ -68,6 +69,7 @@ class Agent:
         self._state = state
         self._tpm = tpm
         self._boot_log = boot_log
+        self._runtime_list = runtime_list
         self._save = save
         self._report: Report = report if report is not None else _silent
         self._clock = clock
@@ -226,9 +228,11 @@ class Agent:
         self._witness.check()
         challenge = await self._platform.challenge(self._state.node)
         self._round_seconds = challenge.round_seconds
-        evidence = await asyncio.to_thread(collect, self._tpm, self._state, challenge, self._boot_log)
+        evidence = await asyncio.to_thread(
+            collect, self._tpm, self._state, challenge, self._boot_log, self._runtime_list
+        )
         if self._save is not None:
-            save_evidence(self._save, self._state, evidence)
+            save_evidence(self._save, self._state, evidence, self._runtime_list)
         result = await self._platform.evidence(evidence.request(self._state.node, challenge))
         await self._look(result)
         if self._save is not None:

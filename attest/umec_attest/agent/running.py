@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from umec_attest.agent.control import only_agent, serve_control
-from umec_attest.agent.evidence import BOOT_LOG
+from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST
 from umec_attest.agent.loop import ROTATION_PERIOD, Agent
 from umec_attest.agent.report import Report
 from umec_attest.agent.state import load_state
@@ -34,6 +34,7 @@ class Options:
     boot_log: Path = BOOT_LOG
     save: Path | None = None
     rotate_days: int = ROTATION_PERIOD.days
+    runtime_list: Path = RUNTIME_LIST
 
 
 def with_agent(options: Options, report: Report | None, work: Callable[[Agent], Awaitable[R]]) -> R:
@@ -49,6 +50,7 @@ def with_agent(options: Options, report: Report | None, work: Callable[[Agent], 
                 tpm,
                 directory=options.state,
                 boot_log=options.boot_log,
+                runtime_list=options.runtime_list,
                 save=options.save,
                 report=report,
                 rotation=timedelta(days=options.rotate_days) if options.rotate_days else None,
@@ -82,7 +84,8 @@ def command_line(options: Options, *, as_json: bool) -> list[str]:
     Without the command line's libraries it has two thirds of the memory. `-P` takes no module from where it runs.
     """
     words = [sys.executable, "-P", "-m", "umec_attest.agent", "--state", str(options.state)]
-    words += ["--boot-log", str(options.boot_log), "--rotate-days", str(options.rotate_days)]
+    words += ["--boot-log", str(options.boot_log), "--runtime-list", str(options.runtime_list)]
+    words += ["--rotate-days", str(options.rotate_days)]
     words += [] if options.save is None else ["--save", str(options.save)]
     words += [] if options.tcti is None else ["--tcti", options.tcti]
     return [*words, "--json"] if as_json else words

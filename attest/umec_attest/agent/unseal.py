@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from umec_attest.agent.evidence import BOOT_LOG, collect
+from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, collect
 from umec_attest.agent.fields import Fields
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.state import NodeState
@@ -51,24 +51,26 @@ class Released:
         )
 
 
-async def unseal_from_site(state: NodeState, tpm: Tpm, name: str, *, boot_log: Path = BOOT_LOG) -> bytes:
+async def unseal_from_site(
+    state: NodeState, tpm: Tpm, name: str, *, boot_log: Path = BOOT_LOG, runtime_list: Path = RUNTIME_LIST
+) -> bytes:
     """Return a secret of this node. Raises AgentError, RemoteRefused (with the verifier's code), RemoteUnavailable."""
     async with PlatformClient(state.url, state.ca) as platform:
         for _ in range(TRIES - 1):
             try:
-                released = await _ask(platform, state, tpm, name, boot_log)
+                released = await _ask(platform, state, tpm, name, (boot_log, runtime_list))
                 break
             except RemoteRefused as error:
                 if error.code not in AGAIN:
                     raise
         else:
-            released = await _ask(platform, state, tpm, name, boot_log)
+            released = await _ask(platform, state, tpm, name, (boot_log, runtime_list))
     return await asyncio.to_thread(tpm.do, lambda esys: unseal_released(esys, released.sealed))  # 3
 
 
-async def _ask(platform: PlatformClient, state: NodeState, tpm: Tpm, name: str, boot_log: Path) -> Released:
+async def _ask(platform: PlatformClient, state: NodeState, tpm: Tpm, name: str, lists: tuple[Path, Path]) -> Released:
     challenge = await platform.challenge(state.node)  # 1
-    evidence = await asyncio.to_thread(collect, tpm, state, challenge, boot_log)
+    evidence = await asyncio.to_thread(collect, tpm, state, challenge, *lists)
     body: dict[str, Any] = {"name": name, "evidence": evidence.request(state.node, challenge)}
     content, headers = json_body(body)
     return read_answer(Released, await platform.send("POST", RELEASE, content=content, headers=headers))  # 2

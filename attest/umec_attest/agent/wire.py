@@ -112,6 +112,8 @@ class Challenge:
     nonce: bytes
     pcrs: Pcrs
     boot_log: Literal["full", "digest"]
+    runtime_from: int | None
+    """From which entry on the list of what ran is wanted; None: not at all."""
     deadline: datetime
     round_seconds: float
 
@@ -123,6 +125,7 @@ class Challenge:
             fields.octets("nonce", least=16, most=64),
             Pcrs.read(fields.inside("pcrs")),
             fields.one_of("boot_log", _LOGS),
+            fields.optional("ima", lambda name: fields.inside(name).integer("from")),
             fields.instant("deadline"),
             fields.number("round_seconds", above=0, most=86400),
         )

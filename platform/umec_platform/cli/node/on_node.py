@@ -14,9 +14,11 @@ from umec_platform.cli.node.agent import asked
 from umec_platform.cli.node.parameters import (
     BOOT_LOG,
     NODE_SCOPE,
+    RUNTIME_LIST,
     BootLog,
     Json,
     OwnTcti,
+    RuntimeList,
     Save,
     Scope,
     State,
@@ -81,6 +83,7 @@ def enroll(
 def attest(
     state: State,
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     save: Save = None,
     tcti: OwnTcti = None,
     once: Annotated[bool, typer.Option("--once", hidden=True)] = True,  # noqa: ARG001 - it never does more
@@ -93,13 +96,16 @@ def attest(
     async def one(agent: "Agent") -> "Result":
         return await agent.attest()
 
-    _check_verdict(with_agent(Options(state, tcti, boot_log, save), reporter(as_json=as_json), one))
+    _check_verdict(
+        with_agent(Options(state, tcti, boot_log, save, runtime_list=runtime_list), reporter(as_json=as_json), one)
+    )
 
 
 @refusals
 def run(
     state: State,
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     save: Save = None,
     tcti: OwnTcti = None,
     rotate_days: Annotated[int, typer.Option(min=0, max=3650, help="New keys after so many days; 0: never.")] = 30,
@@ -118,7 +124,7 @@ def run(
             await agent.settle()
         return result
 
-    options = Options(state, tcti, boot_log, save, rotate_days)
+    options = Options(state, tcti, boot_log, save, rotate_days, runtime_list=runtime_list)
     if once:
         _check_verdict(with_agent(options, reporter(as_json=as_json), one))
         return
@@ -133,6 +139,7 @@ def run(
 def rotate(
     state: State,
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
     as_json: Json = False,
 ) -> None:
@@ -140,7 +147,7 @@ def rotate(
     from umec_attest.agent.requests import Rotate
     from umec_attest.agent.running import Options
 
-    said = asked(Options(state, tcti, boot_log), Rotate())
+    said = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), Rotate())
     shown = {"standing": said["standing"], "generation": said["generation"]}
     emit(shown, as_json=as_json, human=f"new keys; the node is {said['standing']} in generation {said['generation']}")
 
@@ -173,6 +180,7 @@ def token(
     resource: Annotated[str, typer.Option(help="The API that the token is for (RFC 8707).")],
     scope: Scope = NODE_SCOPE,
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
     as_json: Json = False,
 ) -> None:
@@ -180,7 +188,7 @@ def token(
     from umec_attest.agent.requests import Token, checked
     from umec_attest.agent.running import Options
 
-    said = asked(Options(state, tcti, boot_log), checked(Token(resource, scope)))
+    said = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), checked(Token(resource, scope)))
     emit({"token": said["token"], "expires_at": said["expires_at"]}, as_json=as_json, human=said["token"])
 
 
@@ -193,6 +201,7 @@ def call(
     scope: Scope = NODE_SCOPE,
     data: Annotated[str | None, typer.Option(help="JSON to send, or @FILE.")] = None,
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
     as_json: Json = False,
 ) -> None:
@@ -210,7 +219,7 @@ def call(
         content=None if data is None else _content(data),
         headers={} if data is None else {"Content-Type": "application/json"},
     )
-    said = asked(Options(state, tcti, boot_log), checked(request))
+    said = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), checked(request))
     body = base64.b64decode(said["content"]).decode(errors="replace")
     emit({"status": said["status"], "body": body}, as_json=as_json, human=f"{said['status']}\n{body}")
     if not 200 <= int(said["status"]) < 300:

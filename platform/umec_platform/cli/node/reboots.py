@@ -12,12 +12,14 @@ from umec_platform.cli.node.desk import operate
 from umec_platform.cli.node.parameters import (
     BOOT_LOG,
     NODE_SCOPE,
+    RUNTIME_LIST,
     BootLog,
     Credential,
     Json,
     Node,
     OwnTcti,
     Reason,
+    RuntimeList,
     State,
 )
 from umec_platform.cli.output import emit, refusals
@@ -63,6 +65,7 @@ def announce_own_reboot(
     resets: Resets = 1,
     reason: Reason = "",
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +77,7 @@ def announce_own_reboot(
     api = f"{load_state(state).url}/attest/v1"
     content = json.dumps({"seconds": within, "resets": resets, "reason": reason}).encode()
     call = Call("POST", f"{api}/reboots", api, NODE_SCOPE, content, {"Content-Type": "application/json"})
-    answer = asked(Options(state, tcti, boot_log), checked(call))
+    answer = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), checked(call))
     said: dict[str, Any] = json.loads(base64.b64decode(answer["content"]))
     if answer["status"] != 200:
         raise AnnouncementRefused(f"{said.get('code')}: {said.get('detail')}", advice=said.get("advice"))

@@ -9,7 +9,7 @@ import typer
 
 from umec_core.errors import Invalid
 from umec_platform.cli.files import read_file
-from umec_platform.cli.node.parameters import BOOT_LOG, BootLog, Json, OwnTcti, State
+from umec_platform.cli.node.parameters import BOOT_LOG, RUNTIME_LIST, BootLog, Json, OwnTcti, RuntimeList, State
 from umec_platform.cli.output import emit, refusals
 
 __all__ = ["seal", "unseal"]
@@ -52,6 +52,7 @@ def unseal(
         bool, typer.Option("--shut-out-older", help="Let approvals of older versions open nothing any more.")
     ] = False,
     boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +74,7 @@ def unseal(
     stored = load_state(state)
     with Tpm(tcti if tcti is not None else stored.tcti) as tpm:
         if approval is None:
-            secret = asyncio.run(unseal_from_site(stored, tpm, name, boot_log=boot_log))
+            secret = asyncio.run(unseal_from_site(stored, tpm, name, boot_log=boot_log, runtime_list=runtime_list))
         else:
             signed = read_file(approval)
             secret = unseal_locally(tpm, state, name, signed)
