@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umec_attest.agent.device_keys import DeviceKeys, prove_keys, show_keys
 from umec_attest.agent.errors import AgentStateInvalid, AnswerInvalid, TicketInvalid
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.state import NodeState, begin_anew, prepare_directory, state_exists
@@ -37,6 +38,7 @@ class EnrolmentPlan:
     tcti: str
     ticket: Ticket | None
     ek_chain: tuple[bytes, ...] = ()
+    identity: DeviceKeys | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def plan_enrolment(
     ca: str,
     tcti: str,
     ek_chain: tuple[bytes, ...] = (),
+    identity: DeviceKeys | None = None,
 ) -> EnrolmentPlan:
     """Put together what a ticket says and what was given; a contradiction is an error.
 
@@ -72,6 +75,7 @@ def plan_enrolment(
         tcti=tcti,
         ticket=parsed,
         ek_chain=ek_chain,
+        identity=identity,
     )
 
 
@@ -86,15 +90,18 @@ async def enrol(plan: EnrolmentPlan, directory: Path, *, replace: bool = False) 
     with Tpm(plan.tcti) as tpm:
         ek, ak, node_key = tpm.endorsement_key(), tpm.create_attestation_key(), tpm.create_node_key()  # 1
         async with PlatformClient(plan.url, plan.ca) as platform:
-            answer = await platform.enrol(_request(plan, ek, ak, node_key))  # 2
+            shown = {} if plan.identity is None else show_keys(tpm, plan.identity)
+            answer = await platform.enrol(_request(plan, ek, ak, node_key) | shown)  # 2
             secret = tpm.activate_credential(ak, answer.credential_blob, answer.encrypted_secret)  # 3
-            certified = tpm.certify(node_key, ak, hashlib.sha256(secret).digest())
+            qualifying = hashlib.sha256(secret).digest()
+            certified = tpm.certify(node_key, ak, qualifying)
+            proofs = {} if plan.identity is None else prove_keys(tpm, plan.identity, ak, qualifying)
             body = {
                 "secret": _text(secret),
                 "certify_attest": _text(certified.attest),
                 "certify_signature": _text(certified.signature),
             }
-            activated = await platform.activate(answer.enrolment, body)  # 4
+            activated = await platform.activate(answer.enrolment, body | proofs)  # 4
             begin_anew(directory, _state(plan, activated, ek, ak, node_key))
             with contextlib.suppress(RemoteRefused, RemoteUnavailable, AnswerInvalid):  # else the first round does it
                 await LogWitness(directory).look(platform.checkpoint, system_clock())  # 5

@@ -45,7 +45,7 @@ ADVICE: Final[dict[str, str]] = {
     "ek-certificate-malformed": 'a certificate of ST or Nuvoton may need attest.malformed_ek_certificates = "tolerate"',
     "ek-maker-refused": "a software TPM proves nothing about its host; for a trial set attest.software_tpms = true",
     "device-certificate-path": "put the certificate of the device's maker into the folder attest.device_roots",
-    "node-other-device": "a node that has shown the identity of its device shows it each time: --iak-handle and the rest",
+    "node-other-device": "a node that has shown the identity of its device shows it each time: --iak and --idevid",
     "ek-trust-missing": "set attest.ek_roots, or admit the TPM with a ticket",
     "node-enrolled": "it is enrolled: umec node run; to start anew, umec node enroll --replace with a new ticket",
     "node-other-ek": "an approved name keeps its TPM, also when revoked: umec node ticket NEW-NAME … for this TPM",

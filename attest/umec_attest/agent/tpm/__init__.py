@@ -14,6 +14,7 @@ keys are parked with TPM2_ContextSave, and loaded again by their wrapped form wh
     objects       what comes out of it
     endorsement   the EK, and the session that satisfies its policy
     certificates  what the TPM keeps as certificates of the EK
+    identity      keys that the device's maker keeps in the TPM: IAK and IDevID
     signing       P-256 keys and their signatures
     pcrs          which PCRs, and their values
     sealing       sealed objects, and the counter that keeps older images out

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -27,10 +28,15 @@ from umec_platform.cli.node.parameters import (
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
+    from umec_attest.agent.device_keys import DeviceKey, DeviceKeys
     from umec_attest.agent.loop import Agent
     from umec_attest.agent.wire import Result
 
 __all__ = ["attest", "call", "ek", "enroll", "rotate", "run", "token", "trust_log"]
+
+
+PERSISTENT: Final = re.compile(r"0x81[0-9a-fA-F]{6}")
+"""Handles of persistent objects (TPM 2.0 Part 2, 7.2)."""
 
 
 class NodeNotTrusted(Refused):
@@ -59,6 +65,8 @@ def enroll(
     url: Annotated[str | None, typer.Option(help="The management URL, where no ticket names it.")] = None,
     node: Annotated[str | None, typer.Option(help="The node's id, where no ticket names it.")] = None,
     ek_chain: Annotated[Path | None, typer.Option(help="Certificates above the EK's that the TPM lacks (PEM).")] = None,
+    iak: Annotated[str | None, typer.Option(help="HANDLE=FILE: the maker's IAK in the TPM, its certificates.")] = None,
+    idevid: Annotated[str | None, typer.Option(help="HANDLE=FILE: the same of the IDevID.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Forget an older enrolment.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -72,6 +80,7 @@ def enroll(
         ca=_text_of(ca),
         tcti=tcti,
         ek_chain=() if ek_chain is None else _certificates(ek_chain),
+        identity=_device_keys(iak, idevid),
     )
     done = asyncio.run(enrol(plan, state, replace=replace))
     said = {"node": done.node, "standing": done.standing, "approved": done.approved, "ek_sha256": done.ek_sha256}
@@ -246,6 +255,26 @@ def _text_of(path: Path) -> str:
         return read_file(path).decode()
     except UnicodeDecodeError as error:
         raise Invalid(f"{path} is not text: {error}") from error
+
+
+def _device_keys(iak: str | None, idevid: str | None) -> "DeviceKeys | None":
+    from umec_attest.agent.device_keys import DeviceKeys
+
+    if iak is None:
+        if idevid is not None:
+            raise Invalid("--idevid comes with --iak, which certifies it")
+        return None
+    return DeviceKeys(_device_key(iak), None if idevid is None else _device_key(idevid))
+
+
+def _device_key(text: str) -> "DeviceKey":
+    from umec_attest.agent.device_keys import DeviceKey
+
+    handle, _, file = text.partition("=")
+    if not PERSISTENT.fullmatch(handle) or not file:
+        raise Invalid(f"{text!r} is not HANDLE=FILE with a persistent handle, such as 0x81020001=iak.pem")
+    certificate, *chain = _certificates(Path(file))
+    return DeviceKey(int(handle, 16), certificate, tuple(chain))
 
 
 def _certificates(path: Path) -> tuple[bytes, ...]:
