@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from umec_attest.appraisal import Appraisal, AppraisalCache, appraise, judge_boot
+from umec_attest.appraisal import Appraisal, AppraisalCache, allowed_forms, appraise, judge_boot
 from umec_attest.clock import ClockState
 from umec_attest.digests import parse_pcr_values
 from umec_attest.errors import ImaRefused
@@ -116,7 +116,8 @@ class Judge:
         reference = self._reference(node, filed, now)  # 4
         boot = self._boots.get(log.sha256, quote, reference)
         if boot is None:
-            outcome = await self._logs.replayed(log, quote)  # 3, unless this very boot was judged before
+            allowed = allowed_forms(quote, reference)
+            outcome = await self._logs.replayed(log, quote, allowed)  # 3, unless this very boot was judged before
             boot = self._boots.put(log.sha256, judge_boot(quote, outcome, reference))
         runtime = self._lists.judge(node, request, quote, reference.runtime)  # 3
         watch = _watch(node, quote, now)

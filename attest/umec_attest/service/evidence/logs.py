@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -56,21 +56,24 @@ class BootLogs:
             raise BootLogRequired("the boot log is another one than before", advice="send the whole boot log")
         return SentLog(known, None)
 
-    async def replayed(self, log: SentLog, quote: VerifiedQuote) -> ReplayedLog | BootLogRefused:
+    async def replayed(
+        self, log: SentLog, quote: VerifiedQuote, allowed: Collection[str]
+    ) -> ReplayedLog | BootLogRefused:
         """Return the log replayed against the quote, or why it is refused.
 
-        Raises `BootLogRequired` where its bytes did not come along and are not kept any more.
+        `allowed` are irregular forms that are read, and told as findings. Raises `BootLogRequired` where its bytes did
+        not come along and are not kept any more.
         """
         try:
-            return verify_boot_log(await self._parse(log), quote)
+            return verify_boot_log(await self._parse(log, allowed), quote)
         except BootLogRefused as error:
             return error
 
-    async def _parse(self, log: SentLog) -> RawBootLog:
+    async def _parse(self, log: SentLog, allowed: Collection[str]) -> RawBootLog:
         parsed = self._parsed.get(log.sha256)
         if parsed is None:
             content = await self._kept(log.sha256) if log.content is None else log.content
-            parsed = self._parsed[log.sha256] = parse_boot_log(content)
+            parsed = self._parsed[log.sha256] = parse_boot_log(content, allow=allowed)
             while len(self._parsed) > REMEMBERED:
                 self._parsed.popitem(last=False)
         self._parsed.move_to_end(log.sha256)
