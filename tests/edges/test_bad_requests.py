@@ -169,9 +169,19 @@ def _management() -> Iterator[Endpoint]:
         found = (404, "node-unknown") if path else (200, None)
         yield Endpoint(m, "GET", node + path, *found, api=ATTEST, scope="attest:read")
     decided = {"ours": True, "optional": True, **admin}
-    for act in ("approve", "quarantine", "readmit", "revoke"):
+    for act in ("approve", "quarantine", "readmit", "revoke", "announce-reboot", "clear-reset"):
         said = {"tenant": "harbour"} if act == "approve" else {"reason": "r"}
         yield Endpoint(m, "POST", f"{node}/{{node}}/{act}", 404, "node-unknown", body=said, **decided)
+    own = {"seconds": 60, "resets": 1, "reason": "r"}
+    yield Endpoint(
+        m, "POST", "/attest/v1/reboots", 403, "not-a-node", body=own, ours=True, api=ATTEST, scope="node:host"
+    )
+    kept, secret = f"{node}/{{node}}/secrets", {"secret": 8 * BLOB, "degraded": False}
+    wanted = {"name": "disk", "evidence": evidence}
+    yield Endpoint(m, "GET", kept, 404, "node-unknown", api=ATTEST, scope="attest:read")
+    yield Endpoint(m, "PUT", kept + "/{name}", 404, "node-unknown", body=secret, ours=True, **admin)
+    yield Endpoint(m, "DELETE", kept + "/{name}", 404, "secret-unknown", **admin)
+    yield Endpoint(m, "POST", "/attest/v1/secrets/release", 404, "node-unknown", body=wanted, ours=True)
     yield Endpoint(m, "GET", "/attest/v1/audit", 200, **admin)
     sets = "/attest/v1/reference-sets"
     envelope = {"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []}
