@@ -197,6 +197,8 @@ ENDPOINTS = [
     ("GET", "/attest/v1/nodes", "attest:read"),
     ("GET", "/attest/v1/nodes/node-1", "attest:read"),
     ("GET", "/attest/v1/nodes/node-1/explain", "attest:read"),
+    ("GET", "/attest/v1/nodes/node-1/history", "attest:read"),
+    ("GET", "/attest/v1/nodes/node-1/evidence/" + "0" * 64, "attest:read"),
     ("POST", "/attest/v1/nodes/node-1/approve", "attest:admin"),
     ("POST", "/attest/v1/nodes/node-1/quarantine", "attest:admin"),
     ("POST", "/attest/v1/nodes/node-1/readmit", "attest:admin"),
@@ -250,7 +252,10 @@ def test_who_may_call(run: Run, method: str, path: str, scope: str) -> None:
 def test_the_matrix_knows_every_endpoint(run: Run) -> None:
     async def body(world: Any) -> None:
         known = (
-            {(method, path.replace("node-1", "{node}").replace("disk", "{name}")) for method, path, _ in ENDPOINTS}
+            {
+                (method, path.replace("node-1", "{node}").replace("disk", "{name}").replace("0" * 64, "{sha256}"))
+                for method, path, _ in ENDPOINTS
+            }
             | OPEN
             | OWN
         )

@@ -18,7 +18,8 @@ from umec_attest.service.checkpoints.endpoints import checkpoints_router
 from umec_attest.service.enrolments.endpoints import enrolments_router
 from umec_attest.service.enrolments.service import EnrolmentService
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
-from umec_attest.service.evidence.endpoints import rounds_router
+from umec_attest.service.evidence.endpoints import history_router, rounds_router
+from umec_attest.service.evidence.history import History
 from umec_attest.service.evidence.service import RoundRules, RoundService
 from umec_attest.service.nodes.decisions import Decisions
 from umec_attest.service.nodes.endpoints import nodes_router, reboots_router
@@ -128,7 +129,7 @@ class AttestService:
             keys,
             watch=SilenceWatch(store, ledger, presence, clock=clock),
             feed=feed,
-            tending=Tending(store, refusals, clock=clock),
+            tending=Tending(store, refusals, history=timedelta(days=settings.history_days), clock=clock),
         )
         async with contextlib.AsyncExitStack() as opened:
             opened.push_async_callback(store.close)
@@ -186,6 +187,7 @@ class AttestService:
             tickets_router(tickets, access),
             enrolments_router(enrolments),
             rounds_router(rounds),
+            history_router(History(store), nodes, access),
             rotation_router(rotation),
             nodes_router(nodes, reboots, access),
             reboots_router(reboots, access),

@@ -3,6 +3,7 @@
 AttestError
 ├── NodeUnknown, NodeRevoked, NodeConflict (node-*, ek-enrolled-elsewhere), StandingConflict, NodeClassOther
 ├── VerifierBusy         verifier-busy
+├── EvidenceUnknown      evidence-unknown
 ├── TicketRefused        ticket-*
 ├── ActivationRefused    enrolment-unknown, activation-*
 ├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
@@ -27,6 +28,7 @@ __all__ = [
     "EvidenceRefused",
     "EvidenceReplayed",
     "EvidenceStale",
+    "EvidenceUnknown",
     "FeedBehind",
     "NodeClassOther",
     "NodeEnrolled",
@@ -272,6 +274,13 @@ class EvidenceReplayed(EvidenceRefused):
 
     code = "evidence-replayed"
     kind = Kind.CONFLICT
+
+
+class EvidenceUnknown(AttestError):
+    """No evidence is kept under this hash for this node: it did not contradict, or its days are over."""
+
+    code = "evidence-unknown"
+    kind = Kind.NOT_FOUND
 
 
 class BootLogRequired(EvidenceRefused):

@@ -50,6 +50,8 @@ class AttestSettings(BaseModel):
     activation_seconds: float = Field(default=120.0, gt=0, le=3600)
     result_seconds: int = Field(default=300, ge=10, le=600)
     """Life of an attestation result."""
+    history_days: int = Field(default=30, ge=1, le=3650)
+    """How long the rounds that changed something are told, and the evidence of those that contradicted is kept."""
     operator_may_readmit_untrusted: bool = False
     """Whether an operator may bring an untrusted node back without a new boot."""
 

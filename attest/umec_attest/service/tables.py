@@ -13,10 +13,12 @@ __all__ = [
     "Base",
     "BootLogRow",
     "EnrolmentRow",
+    "EvidenceRow",
     "NodeRow",
     "PolicyBundleRow",
     "PresenceRow",
     "ReferenceRow",
+    "RoundRow",
     "SecretRow",
     "StandingRow",
     "TicketRow",
@@ -129,6 +131,40 @@ class BootLogRow(Base):
     sha256: Mapped[str] = mapped_column(primary_key=True)
     content: Mapped[bytes]
     stored_at: Mapped[datetime]
+
+
+class RoundRow(Base):
+    """A round that changed something: what it said, by what, and the hashes of its evidence."""
+
+    __tablename__ = "round"
+
+    seq: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
+    node: Mapped[str] = mapped_column(index=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    round: Mapped[int]
+    verdict: Mapped[str]
+    findings: Mapped[str] = mapped_column(Text)
+    """Their ids (JSON list)."""
+    standing: Mapped[str]
+    generation: Mapped[int]
+    reset_count: Mapped[int] = mapped_column(RowId)
+    boot_log_sha256: Mapped[str]
+    evidence_sha256: Mapped[str]
+    reference_version: Mapped[int] = mapped_column(RowId)
+    reference_sha256: Mapped[str]
+    policy_sha256: Mapped[str]
+
+
+class EvidenceRow(Base):
+    """The evidence of a round that contradicted what is expected, as it came, for whoever wants to judge it again."""
+
+    __tablename__ = "evidence"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(index=True)
+    boot_log_sha256: Mapped[str]
+    content: Mapped[str] = mapped_column(Text)
+    kept_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class StandingRow(Base):

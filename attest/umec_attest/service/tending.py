@@ -1,15 +1,15 @@
-"""What is over is not kept: enrolments, tickets, boot logs, and the history of standings."""
+"""What is over is not kept: enrolments, tickets, boot logs, evidence, and the history of rounds and standings."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.refusals import Refusals
-from umec_attest.service.tables import BootLogRow, EnrolmentRow, NodeRow, StandingRow, TicketRow
+from umec_attest.service.tables import BootLogRow, EnrolmentRow, EvidenceRow, NodeRow, RoundRow, StandingRow, TicketRow
 from umec_core.clock import Clock
 from umec_core.store import Store
 
@@ -17,6 +17,8 @@ __all__ = ["HISTORY_KEPT", "Tending"]
 
 PAUSE: Final = 60.0
 """Seconds between two rounds of cleaning."""
+MOST_OF_NODE: Final = 1000
+"""Rounds of one node that are told: whoever has its keys cannot fill the database by changing something each time."""
 KEPT_AFTER: Final = timedelta(hours=1)
 """How long an enrolment that is over is remembered, so that a late activation hears why."""
 HISTORY_KEPT: Final = timedelta(days=30)
@@ -28,9 +30,11 @@ log = structlog.get_logger("umec.attest")
 class Tending:
     """Deletes what is over, and has what was refused and not written told."""
 
-    def __init__(self, store: Store, refusals: Refusals, *, clock: Clock) -> None:
+    def __init__(self, store: Store, refusals: Refusals, *, history: timedelta, clock: Clock) -> None:
+        """`history` is how long rounds that changed something are told, and evidence of contradictions is kept."""
         self._store = store
         self._refusals = refusals
+        self._history = history
         self._clock = clock
 
     async def run(self) -> None:
@@ -53,12 +57,23 @@ class Tending:
             await session.execute(delete(TicketRow).where(over, TicketRow.secret_sha256.not_in(named)))
             old = StandingRow.changed_at < now - HISTORY_KEPT
             await session.execute(delete(StandingRow).where(old, StandingRow.seq.not_in(select(NodeRow.last_seq))))
+            await self._forget_rounds(session, now)
             known = select(NodeRow.boot_log_sha256).where(NodeRow.boot_log_sha256.is_not(None))
             unused = BootLogRow.stored_at < now - KEPT_AFTER
-            await session.execute(delete(BootLogRow).where(unused, BootLogRow.sha256.not_in(known)))
+            shown = BootLogRow.sha256.in_(select(EvidenceRow.boot_log_sha256))
+            await session.execute(delete(BootLogRow).where(unused, BootLogRow.sha256.not_in(known), ~shown))
 
         await self._store.write(work)
         await self._refusals.summarise(now)
+
+    async def _forget_rounds(self, session: AsyncSession, now: datetime) -> None:
+        await session.execute(delete(RoundRow).where(RoundRow.at < now - self._history))
+        place = func.row_number().over(partition_by=RoundRow.node, order_by=RoundRow.seq.desc())
+        placed = select(RoundRow.seq, place.label("place")).subquery()
+        beyond = select(placed.c.seq).where(placed.c.place > MOST_OF_NODE)
+        await session.execute(delete(RoundRow).where(RoundRow.seq.in_(beyond)))
+        told = select(RoundRow.evidence_sha256)
+        await session.execute(delete(EvidenceRow).where(EvidenceRow.sha256.not_in(told)))
 
     async def end(self) -> None:
         """Tell what was refused and not written until now."""

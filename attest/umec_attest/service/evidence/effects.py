@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, bindparam, inspect, update
 from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.clock import ClockState
 from umec_attest.service.errors import EvidenceStale, NodeRevoked, NonceSuperseded
+from umec_attest.service.evidence.history import is_news, write_history
 from umec_attest.service.evidence.judging import Judged, check_round
 from umec_attest.service.evidence.logs import keep_logs
 from umec_attest.service.evidence.results import Results
@@ -62,12 +63,13 @@ _UPDATE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What became of a node by a round: the node after it, and its change of standing, if it was one."""
+    """What became of a node by a round: the node after it, its change of standing if it was one, and what to tell."""
 
     judged: Judged
     node: NodeState
     change: Change | None
     entry: AuditEntry | None
+    news: bool
 
 
 class Effects:
@@ -161,7 +163,7 @@ class Effects:
             last_round=json.dumps(_said(judged)),
         )
         issued = self._results.after(after, judged)
-        return Effect(judged, issued.node, change, issued.entry)
+        return Effect(judged, issued.node, change, issued.entry, is_news(node, issued.node))
 
     def _write(self, connection: Connection, effects: Sequence[Effect]) -> None:
         if not effects:
@@ -177,6 +179,8 @@ class Effects:
         issued = [effect.entry for effect in effects if effect.entry is not None]
         if issued:
             self._audit.append_plain(connection, issued)
+        news = [(effect.node, effect.judged) for effect in effects if effect.news]
+        write_history(connection, news)
         connection.execute(_UPDATE, [self._columns(effect) for effect in effects])
 
     def _columns(self, effect: Effect) -> dict[str, Any]:

@@ -1,22 +1,26 @@
 """POST /attest/v1/challenges and /attest/v1/evidence: a node proves itself by its TPM, not by a token.
 
-Every node asks them every round, so they are plain routes.
+Every node asks them every round, so they are plain routes. What rounds said over time is below /attest/v1/nodes/{node}.
 """
 
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from umec_attest.service.access import Access
 from umec_attest.service.callers import address_of
+from umec_attest.service.evidence.history import History
 from umec_attest.service.evidence.schemas import ChallengeRequest, EvidenceRequest
 from umec_attest.service.evidence.service import RoundService
-from umec_attest.service.wire import WireModel
+from umec_attest.service.nodes.service import NodeService
+from umec_attest.service.wire import Id, Sha256, WireModel
 from umec_core.http import QueryInvalid, plain_route, require_json
+from umec_core.principal import Principal
 
-__all__ = ["rounds_router"]
+__all__ = ["history_router", "rounds_router"]
 
 Body = TypeVar("Body", bound=WireModel)
 
@@ -37,6 +41,26 @@ def rounds_router(service: RoundService) -> APIRouter:
         plain_route("POST", "/attest/v1/challenges", challenge),
         plain_route("POST", "/attest/v1/evidence", submit),
     ]
+    return router
+
+
+def history_router(history: History, nodes: NodeService, access: Access) -> APIRouter:
+    """Return the routes of what rounds said; a tenant sees that of its own nodes."""
+    router = APIRouter(prefix="/attest/v1/nodes/{node}")
+    reader = Annotated[Principal, Depends(access.require("attest:read"))]
+
+    @router.get("/history")
+    async def rounds(
+        node: Id, principal: reader, before: Annotated[int | None, Query(ge=1, lt=2**53)] = None
+    ) -> dict[str, Any]:
+        await nodes.read(node, principal.tenant)
+        return await history.rounds(node, before)
+
+    @router.get("/evidence/{sha256}")
+    async def evidence(node: Id, sha256: Sha256, principal: reader) -> dict[str, Any]:
+        await nodes.read(node, principal.tenant)
+        return await history.evidence(node, sha256)
+
     return router
 
 

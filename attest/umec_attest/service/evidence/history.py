@@ -1,0 +1,134 @@
+"""What rounds said over time: one row for each that changed something, and the evidence of those that contradicted.
+
+A steady round leaves nothing. Evidence is kept by its hash, so that anybody can judge it again; rows and evidence go
+after the days that the settings say (`umec_attest.service.tending`).
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select
+
+from umec_attest.appraisal import Verdict
+from umec_attest.service.errors import EvidenceUnknown
+from umec_attest.service.evidence.judging import Judged
+from umec_attest.service.evidence.state import NodeState
+from umec_attest.service.tables import BootLogRow, EvidenceRow, RoundRow
+from umec_attest.service.wire import encode, instant
+from umec_core.store import Store
+
+__all__ = ["PAGE", "History", "is_news", "write_history"]
+
+PAGE: Final = 100
+"""Rows of one answer."""
+
+
+def is_news(before: NodeState, after: NodeState) -> bool:
+    """Tell whether a round changed verdict, findings, standing, boot or log of a node."""
+    kept = (before.standing, before.boot_log_sha256, before.boot_log_reset)
+    if kept != (after.standing, after.boot_log_sha256, after.boot_log_reset):
+        return True
+    return before.last_round != after.last_round and _told(before.last_round) != _told(after.last_round)
+
+
+def write_history(connection: Connection, rounds: Sequence[tuple[NodeState, Judged]]) -> None:
+    """Write down rounds that are news, each with the node after it."""
+    if rounds:
+        connection.execute(insert(RoundRow), [_row(node, judged) for node, judged in rounds])
+    contradicted = [judged for _, judged in rounds if judged.appraisal.verdict is Verdict.CONTRAINDICATED]
+    if contradicted:
+        connection.execute(insert(EvidenceRow), [_evidence(judged) for judged in contradicted])
+
+
+class History:
+    """Shows what was written. Who may see a node is for the caller to say."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def rounds(self, node: str, before: int | None) -> dict[str, Any]:
+        """Return the rounds of a node that changed something, the newest first; `next` is the `before` of more."""
+        query = select(RoundRow).where(RoundRow.node == node).order_by(RoundRow.seq.desc()).limit(PAGE)
+        if before is not None:
+            query = query.where(RoundRow.seq < before)
+        async with self._store.read() as session:
+            rows = list(await session.scalars(query))
+        page: dict[str, Any] = {"history": [_view(row) for row in rows]}
+        return page if len(rows) < PAGE else {**page, "next": rows[-1].seq}
+
+    async def evidence(self, node: str, sha256: str) -> dict[str, Any]:
+        """Return the evidence of a round that contradicted, as it came; raises `EvidenceUnknown`."""
+        async with self._store.read() as session:
+            row = await session.get(EvidenceRow, sha256)
+            if row is None or row.node != node:
+                raise EvidenceUnknown(f"no evidence of {node} is kept under this hash")
+            log = await session.get(BootLogRow, row.boot_log_sha256)
+        return {
+            **json.loads(row.content),
+            "received_at": instant(row.kept_at),
+            "boot_log_sha256": row.boot_log_sha256,
+            "boot_log": None if log is None else encode(log.content),
+        }
+
+
+def _told(last_round: str | None) -> tuple[str, list[str]] | None:
+    if last_round is None:
+        return None
+    said = json.loads(last_round)
+    return said["verdict"], [finding["id"] for finding in said["findings"]]
+
+
+def _row(node: NodeState, judged: Judged) -> dict[str, Any]:
+    appraisal = judged.appraisal
+    return {
+        "node": node.id,
+        "at": judged.now,
+        "round": node.rounds,
+        "verdict": appraisal.verdict.value,
+        "findings": json.dumps([finding.id for finding in appraisal.findings]),
+        "standing": node.standing,
+        "generation": node.generation,
+        "reset_count": judged.quote.clock_info.reset_count,
+        "boot_log_sha256": judged.log.sha256,
+        "evidence_sha256": judged.evidence_sha256,
+        "reference_version": judged.reference.version,
+        "reference_sha256": judged.reference.sha256,
+        "policy_sha256": appraisal.policy_digest,
+    }
+
+
+def _evidence(judged: Judged) -> dict[str, Any]:
+    request, at = judged.request, judged.node.runtime_checkpoint
+    content = {
+        "ak_public": encode(judged.node.ak_public),
+        "ek_public": encode(judged.node.ek_public),
+        "nonce": encode(judged.nonce),
+        "quote": encode(request.quote),
+        "signature": encode(request.signature),
+        "pcrs": request.pcrs,
+        "runtime_checkpoint": None if at is None else json.loads(at),
+    }
+    return {
+        "sha256": judged.evidence_sha256,
+        "node": judged.node.id,
+        "boot_log_sha256": judged.log.sha256,
+        "content": json.dumps(content),
+        "kept_at": judged.now,
+    }
+
+
+def _view(row: RoundRow) -> dict[str, Any]:
+    return {
+        "at": instant(row.at),
+        "round": row.round,
+        "verdict": row.verdict,
+        "findings": json.loads(row.findings),
+        "standing": row.standing,
+        "generation": row.generation,
+        "reset_count": row.reset_count,
+        "boot_log_sha256": row.boot_log_sha256,
+        "evidence_sha256": row.evidence_sha256,
+        "reference": {"version": row.reference_version, "sha256": row.reference_sha256},
+        "policy_sha256": row.policy_sha256,
+    }
