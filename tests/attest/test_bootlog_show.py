@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 
 import pytest
 from typer.testing import CliRunner
@@ -62,6 +63,21 @@ def test_data_that_its_digest_is_not_of_is_marked(kit, show):
     assert shown["events"][-1]["covered"] is False
     assert [finding["id"] for finding in shown["findings"]] == ["event-data-mismatch"]
     assert "PCR  5  ! EV_EFI_ACTION" in show(kit.write_log(events), text=True)[1]
+
+
+def test_a_log_does_not_write_to_the_terminal(kit, show):
+    """Whoever made a log does not say what a terminal does."""
+    path = "\x1b[2Jevil\x9b".encode("utf-16-le")
+    body = struct.pack("<BBH", 4, 4, 4 + len(path)) + path
+    image = kit.Event(4, "APPLICATION", struct.pack("<QQQQ", 0, 0, 0, len(body)) + body, bytes(32))
+    line = kit.Event(12, "IPL", "quiet\x1b]\x9b0m".encode("utf-16-le"))
+    log = kit.write_log([*kit.good_events(), image, line])
+    assert show(log)[1]["events"][-2]["claimed_path"] == "\x1b[2Jevil\x9b"
+    status, text = show(log, text=True)
+    assert status == 0
+    assert "[2Jevil" in text
+    assert "quiet" in text
+    assert all(letter == "\n" or letter.isprintable() for letter in text)
 
 
 # --- --pcrs ---------------------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def test_a_padded_log_of_other_firmware(attest, show):
     assert (status, len(said["events"])) == (0, 27)
 
 
-def test_who_verified_what_was_started(attest):
+def test_who_verified_what_was_started(attest, show):
     legacy = attest / "go-eventlog/legacy"
     certificates = facts_of(legacy / "sb_cert_eventlog")
     assert certificates.secure_boot is True
@@ -282,6 +282,9 @@ def test_who_verified_what_was_started(attest):
     assert cards.secure_boot is True
     assert [found.in_db for found in cards.boot_authorities] == [True, True]
     assert len(cards.drivers) == 1
+    _, shown = show(legacy / "option_rom_eventlog")
+    (driver,) = [event for event in shown["events"] if event["type"] == "EV_EFI_BOOT_SERVICES_DRIVER"]
+    assert driver["claimed_path"] == "PciRoot(0x0)/Pci(0x2,0x0)/Pci(0x0,0x0)/Offset(0xf600,0x207ff)"
 
 
 def test_the_missing_end_of_boot_services(attest, show):

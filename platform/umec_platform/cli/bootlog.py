@@ -145,12 +145,16 @@ def _compare(text: bytes, banks: "Banks", form: str) -> None:
 
 def _event(event: "RawEvent", bank: "HashAlgorithm") -> dict[str, Any]:
     from umec_attest.bootlog.coverage import coverable_parts, covered_part
-    from umec_attest.bootlog.event_types import type_name
+    from umec_attest.bootlog.event_types import LOADED_IMAGES, type_name
+    from umec_attest.bootlog.image_load import device_path
 
-    return {
+    shown: dict[str, Any] = {
         "pcr": event.pcr,
         "type": type_name(event.type),
         "digests": {algorithm.label: digest.hex() for algorithm, digest in event.digests},
         "data": event.data.hex(),
         "covered": covered_part(event, bank) is not None if coverable_parts(event) else None,
     }
+    if event.type in LOADED_IMAGES:
+        shown["claimed_path"] = device_path(event.data)
+    return shown

@@ -25,7 +25,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     names = result.get("register_of_index", {})
     for event in result["events"]:
         digest = next(iter(reversed(event["digests"].values())), "")
-        text = _readable(bytes.fromhex(event["data"]))
+        text = _plain(event.get("claimed_path") or _text(bytes.fromhex(event["data"])))
         yield f"  {_place(event, names)}  {_MARKS[event['covered']]} {event['type']:<34} {digest[:16]}…  {text}"
     for bank, values in result["pcrs"].items():
         yield from (f"{bank} PCR {pcr:>2}  {value}" for pcr, value in values.items())
@@ -34,7 +34,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield "claims, which nothing proves without a quote:"
     for name, value in result["facts"].items():
         if name != "claims":
-            text = json.dumps(value, ensure_ascii=False)
+            text = json.dumps(value)
             yield f"  {name} = {text if len(text) <= MAX_CLAIM else text[:MAX_CLAIM] + '…'}"
     yield from (f"finding: {finding['id']}: {finding['detail']}" for finding in result["findings"])
 
@@ -48,8 +48,11 @@ def _place(event: dict[str, Any], names: dict[int, str]) -> str:
     return names.get(event["pcr"]) or f"PCR {event['pcr']:>2}"
 
 
-def _readable(data: bytes) -> str:
-    """Return the text in data, UTF-16 and ASCII alike; other bytes as dots."""
-    text = data[: 2 * MAX_TEXT].decode("utf-16-le" if data[1:2] == b"\0" else "ascii", "replace")
+def _text(data: bytes) -> str:
+    return data[: 2 * MAX_TEXT].decode("utf-16-le" if data[1:2] == b"\0" else "ascii", "replace")
+
+
+def _plain(text: str) -> str:
+    """Return what a terminal may be shown: what is not plain as dots."""
     plain = "".join(letter if letter.isascii() and letter.isprintable() else "." for letter in text)
     return plain.strip(".")[:MAX_TEXT]
