@@ -1,5 +1,5 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo sabotage test mutants system vectors check fmt bench lock
+.PHONY: bootstrap demo sabotage test mutants fuzz fleet nightly system vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
@@ -15,6 +15,31 @@ test: bootstrap check  ## what must pass before anything lands
 
 mutants: bootstrap  ## remove each check, one at a time: a test must notice (AREA="core attest" for some of them)
 	@.venv/bin/python tests/mutation $(AREA)
+
+SECONDS = 60
+
+fuzz: bootstrap  ## coverage-guided fuzzing of every parser of what others send, SECONDS in all
+	@.venv/bin/python tests/fuzz --seconds $(SECONDS)
+
+FLEET_NODES = 10000
+FLEET_SECONDS = 600
+
+fleet: bootstrap  ## simulated nodes against a real verifier: no missed round, no false alarm, also where it is killed
+	@.venv/bin/python benchmarks/fleet.py --nodes $(FLEET_NODES) --seconds $(FLEET_SECONDS)
+	@.venv/bin/python benchmarks/fleet.py --nodes $(FLEET_NODES) --seconds $(FLEET_SECONDS) \
+	  --kill-at $$(($(FLEET_SECONDS) / 2))
+
+FUZZ_SECONDS = 3600
+FLEET_EVENTS = 1000
+
+nightly: bootstrap  ## the long runs: fleets, a thousand events and tamperings, an hour of fuzzing, every check removed
+	@failed=; \
+	  echo "== fleet"; $(MAKE) --no-print-directory fleet || failed="$$failed fleet"; \
+	  echo "== simulation"; UMEC_FLEET_EVENTS=$(FLEET_EVENTS) .venv/bin/pytest -q --show-capture=no \
+	    tests/attest_service/test_fleet_simulation.py || failed="$$failed simulation"; \
+	  echo "== fuzz"; $(MAKE) --no-print-directory fuzz SECONDS=$(FUZZ_SECONDS) || failed="$$failed fuzz"; \
+	  echo "== mutants"; $(MAKE) --no-print-directory mutants || failed="$$failed mutants"; \
+	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 system: bootstrap  ## a whole street of real processes: the demo line by line, restarts and kills of a site
 	@.venv/bin/pytest -m system

@@ -1,0 +1,6 @@
+"""What `python tests/fuzz` imports from its own folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
