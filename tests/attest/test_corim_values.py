@@ -96,7 +96,7 @@ def test_informational_parts_are_read_over():
         (rim(comid(triple(), k1=...)), "corim-invalid"),
         (rim(comid(triple(), k1={})), "corim-invalid"),
         (rim(comid(triple(), k3=[{0: "other", 1: 1}])), "corim-unsupported"),  # replaces another tag
-        (rim(comid(k4={})), "corim-invalid"),
+        (rim(comid(k4={}), comid(triple())), "corim-invalid"),
         (rim(comid(k4={0: []})), "corim-invalid"),
         (rim(comid(k4={0: [triple()], 1: [triple()]})), "corim-unsupported"),  # endorsed
         (rim(comid(k4={0: [triple()], 3: [[CLASS, ["key"]]]})), "corim-unsupported"),
@@ -141,7 +141,7 @@ def test_one_fault_in_the_frame(refused, data, code):
         (triple({1: {14: {4: [[1]]}}}), "corim-invalid"),
         (triple({1: {14: {4: [[1, ONE], [1, TWO]]}}}), "corim-invalid"),  # both at once
         (triple({1: {14: {4: [[1, ONE[1:]]]}}}), "corim-invalid"),
-        (triple({1: {14: {4: [[1, "text"]]}}}), "corim-invalid"),
+        (triple({1: {14: {4: [[1, "x" * 32]]}}}), "corim-invalid"),
         (triple({1: {14: {4: [[True, ONE]]}}}), "corim-unsupported"),
         (triple({1: {14: {4: [["sha-256", ONE]]}}}), "corim-unsupported"),
         (triple({1: {14: {4: [[6, ONE]]}}}), "corim-unsupported"),
@@ -206,6 +206,7 @@ def test_one_fault_in_such_a_measurement(refused, measurement):
         key_triple({0: {0: UUID}, 1: CBORTag(37, bytes(33))}),
         key_triple({0: {0: UUID}, 1: CBORTag(550, bytes(32))}),
         key_triple({0: {0: UUID}, 1: "name"}),
+        key_triple({0: {0: UUID}, 1: CBORTag(550, "x" * 33)}),
         key_triple(keys=[]),
         key_triple(keys=[CBORTag(554, "a"), CBORTag(554, "b")]),
         key_triple(keys=[CBORTag(554, b"a")]),
@@ -240,7 +241,7 @@ def test_keys_alone_are_no_reference(refused):
         b"\x61\xff",  # no UTF-8
         b"\x9b\x00\x00\x00\x7f\xff\xff\xff\xff",  # longer than the bytes
         b"\x81" * 30 + b"\x01",
-        b"\x00" * (1024 * 1024 + 1),
+        b"\x5a\x00\x10\x00\x00" + bytes(1024 * 1024),  # well-formed, and too large
     ],
 )
 def test_what_is_no_strict_cbor(refused, data):
