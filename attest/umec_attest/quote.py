@@ -1,12 +1,20 @@
-"""Verification of a TPM 2.0 quote.
+"""Verification of a TPM 2.0 quote: the first five of nine steps, numbered as in the code.
 
-    1  freshness      extraData is the nonce of this challenge, byte for byte
-    2  structure      TPMS_ATTEST of type QUOTE; the qualified signer is the AK under its parent
+    1  freshness      the challenge is ours, for this node and round, in time and unused (`service.evidence`);
+                      extraData is its nonce, byte for byte
+    2  structure      TPMS_ATTEST of type QUOTE, TPMT_SIGNATURE; the qualified signer is the AK under its parent
     3  signature      scheme, hash and key are good enough and fit each other; the signature verifies
-    4  PCR selection  the signed selection equals the requested one
+    4  PCR selection  the signed selection equals the requested one, and gives the values their indices
     5  PCR digest     the values sent along are those that the TPM signed
 
-Steps 6 to 9 (clock and reset state, boot log, runtime measurements, appraisal) work on the `VerifiedQuote`.
+What the `VerifiedQuote` says is judged by
+
+    6  clock and reset state    `clock`
+    7  boot log                 `bootlog`
+    8  runtime measurements     `ima`
+    9  appraisal                `appraisal`: facts, policy, trust vector; all findings, not the first one
+
+Schemes: RSASSA and RSAPSS with RSA of 2048 bits and more, ECDSA on P-256 and P-384; SHA-256, SHA-384, SHA-512.
 """
 
 import hmac
@@ -78,13 +86,12 @@ def verify_quote(
 
     Errors: `TpmInvalid`, `QuoteRefused` and `SignatureRefused` with their subclasses.
     """
-    parsed = parse_attest(attest)
-    parsed_signature = parse_signature(signature)
-    quoted = _check_type(parsed)
-    _check_nonce(parsed, nonce)
-    _check_signer(parsed, ak, ak_parent)
+    parsed, parsed_signature = parse_attest(attest), parse_signature(signature)  # 2: where to find the nonce
+    _check_nonce(parsed, nonce)  # 1
+    quoted = _check_type(parsed)  # 2
+    _check_signer(parsed, ak, ak_parent)  # 2
     verify_signature(ak, parsed_signature, attest)  # 3
-    values = _check_pcrs(quoted, parsed_signature, selection, pcrs)
+    values = _check_pcrs(quoted, parsed_signature, selection, pcrs)  # 4, 5
     return VerifiedQuote(values, parsed.clock_info, parsed.firmware_version)
 
 
@@ -95,12 +102,11 @@ def verify_quote_unanchored(
 
     The selection is the signed one. Errors are those of `verify_quote`.
     """
-    parsed = parse_attest(attest)
-    parsed_signature = parse_signature(signature)
-    quoted = _check_type(parsed)
-    _check_nonce(parsed, nonce, shortest=0)
+    parsed, parsed_signature = parse_attest(attest), parse_signature(signature)  # 2
+    _check_nonce(parsed, nonce, shortest=0)  # 1
+    quoted = _check_type(parsed)  # 2
     verify_signature(ak, parsed_signature, attest)  # 3
-    values = _check_pcrs(quoted, parsed_signature, quoted.selection, pcrs)
+    values = _check_pcrs(quoted, parsed_signature, quoted.selection, pcrs)  # 4, 5
     return UnanchoredQuote(values, parsed.clock_info, parsed.firmware_version, parsed.qualified_signer)
 
 
@@ -111,14 +117,14 @@ def _check_nonce(attest: Attest, nonce: bytes, *, shortest: int = _MIN_NONCE_SIZ
 
 
 def _check_type(attest: Attest) -> Quoted:
-    """2a. Only a quote is a quote."""
+    """2. Only a quote is a quote."""
     if not isinstance(attest.attested, Quoted):
         raise QuoteTypeMismatch("the TPM signed something else than a quote")
     return attest.attested
 
 
 def _check_signer(attest: Attest, ak: Public, ak_parent: Public | bytes | Hierarchy) -> None:
-    """2b. The Qualified Name says in which hierarchy and under which parent the signing key lives."""
+    """2. The Qualified Name says in which hierarchy and under which parent the signing key lives."""
     if attest.qualified_signer != signer_name(ak, ak_parent):
         raise QuoteSignerMismatch("the qualified signer is not the enrolled attestation key under its parent")
 
@@ -146,7 +152,7 @@ def _check_selection(quoted: Quoted, selection: PcrSelection) -> None:
 
 
 def _arrange(selection: PcrSelection, pcrs: PcrValues) -> Mapping[HashAlgorithm, Mapping[int, bytes]]:
-    """4b. The values are exactly those of the selection; they get their indices from it."""
+    """4. The values are exactly those of the selection; they get their indices from it."""
     wanted = {bank.algorithm: set(bank.pcrs) for bank in selection.banks}
     if {algorithm: set(bank) for algorithm, bank in pcrs.items()} != wanted:
         raise PcrValuesInvalid("the PCR values sent along are not exactly those that were quoted")

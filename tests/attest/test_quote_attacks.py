@@ -11,12 +11,16 @@ from umec_attest.tpm.names import signer_name
 from umec_attest.tpm.pcr import PcrBank, PcrSelection
 from umec_attest.tpm.signature import EcdsaSignature, Scheme, parse_signature
 
-SHA256 = HashAlgorithm.SHA256
+SHA256, SHA384 = HashAlgorithm.SHA256, HashAlgorithm.SHA384
 KINDS = {
     "rsassa": (("rsa", 2048), Scheme.RSASSA, SHA256),
+    "rsassa-sha384": (("rsa", 2048), Scheme.RSASSA, SHA384),
     "rsapss": (("rsa", 2048), Scheme.RSAPSS, SHA256),
+    "rsapss-sha384": (("rsa", 2048), Scheme.RSAPSS, SHA384),
     "ecdsa-p256": (("ec", "secp256r1"), Scheme.ECDSA, SHA256),
-    "ecdsa-p384": (("ec", "secp384r1"), Scheme.ECDSA, HashAlgorithm.SHA384),
+    "ecdsa-p256-sha384": (("ec", "secp256r1"), Scheme.ECDSA, SHA384),
+    "ecdsa-p384": (("ec", "secp384r1"), Scheme.ECDSA, SHA384),
+    "ecdsa-p384-sha256": (("ec", "secp384r1"), Scheme.ECDSA, SHA256),
 }
 
 
@@ -64,12 +68,22 @@ def test_trailing_bytes_and_every_truncation(tpm, refused):
             tpm.verify(wrong)
 
 
-@pytest.mark.parametrize("offset", [6, 6 + 2 + 34])
-def test_length_fields_off_by_two(tpm, refused, offset):
-    attest = bytearray(tpm.attest().to_bytes())
-    attest[offset + 1] += 2
-    with refused("tpm-invalid"):
-        tpm.verify(bytes(attest))
+def test_length_fields_off_by_two(tpm, refused):
+    """Each of them, up and down: Name, extraData, count of banks, sizeofSelect, digest; r and s of a signature."""
+    attest, signature = tpm.attest().to_bytes(), tpm.sign(tpm.attest().to_bytes())
+    extra = 6 + 2 + 34
+    banks = extra + 2 + 32 + 17 + 8
+    of_attest = {6: 34, extra: 32, banks + 2: 1, banks + 5: 0x0B03, banks + 4 + 6: 32}
+    for at, expected in of_attest.items():
+        assert int.from_bytes(attest[at : at + 2], "big") == expected
+    for structure, offsets in ((attest, of_attest), (signature, (4, 4 + 2 + 32))):
+        for at in offsets:
+            for change in (-2, 2, -1, 1):
+                value = (int.from_bytes(structure[at : at + 2], "big") + change) % 2**16
+                wrong = structure[:at] + value.to_bytes(2, "big") + structure[at + 2 :]
+                with refused("tpm-invalid"):
+                    tpm.verify(wrong, signature) if structure is attest else tpm.verify(attest, wrong)
+    tpm.verify(attest, signature)
 
 
 def test_another_qualified_signer(tpm, kit, refused):
@@ -200,6 +214,13 @@ def test_another_selection(kit, refused, selection):
     renamed = replace(good, attested=Quoted(tpm.selection, good.attested.pcr_digest))
     with refused("pcr-selection-mismatch"):
         kit.Adversary().verify(renamed.to_bytes())
+
+
+def test_other_banks_that_were_requested(kit):
+    for banks in ({"sha384": kit.PCRS}, {"sha512": kit.PCRS}, {"sha256": kit.PCRS, "sha384": (0, 7)}):
+        selection = PcrSelection.from_mapping(banks)
+        tpm = kit.Adversary(selection=selection)
+        assert tpm.verify(selection=selection).pcrs == tpm.values()
 
 
 def test_two_selections_of_one_bank(tpm, refused):

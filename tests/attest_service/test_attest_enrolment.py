@@ -142,6 +142,20 @@ def test_an_activation_is_single_use_and_has_a_deadline(run: Run, tpms: Any) -> 
     run(body)
 
 
+def test_the_secret_of_another_node_opens_nothing(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted, tpms.booted("node-2", 1) as other:
+            begun, proof = await begin(world, booted)
+            _, of_other = await begin(world, other)
+            path = f"enrolments/{begun['enrolment']}/activation"
+            wrong = {**proof, "secret": of_other["secret"]}
+            assert (await world.post(path, wrong, status=422))["code"] == "activation-secret-mismatch"
+            begun, proof = await begin(world, booted)
+            await world.post(f"enrolments/{begun['enrolment']}/activation", proof)
+
+    run(body)
+
+
 def test_the_node_key_is_certified_for_this_very_enrolment(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:
