@@ -372,7 +372,9 @@ def test_aggregate_missing_or_of_another_boot(node, values, refused):
     good = node.ran
     changed = RuntimeList.of(values | {7: bytes(32)}, FILES)
     without = RuntimeList(good.entries[1:], good.extends[1:])
-    for wrong in (changed, without):
+    renamed = RuntimeList()
+    renamed.add(measured("/sbin/init", good.entries[0][-51:-19]))
+    for wrong in (changed, without, renamed):
         node.ran = wrong
         with refused("ima-aggregate-mismatch"):
             node.judge()
@@ -436,8 +438,10 @@ def test_a_listed_file_does_not_excuse_its_entry(node, entry, warm, refused):
             node.judge(seen=seen)
     node.ran = RuntimeList(good.entries[:6], good.extends[:6])
     node.more(entry)
-    with refused("ima-invalid"):
-        node.judge(data=node.ran.data[:-1], seen=seen)
+    longer = entry[:name_size] + (len(entry) - name_size - 3).to_bytes(4, "little") + entry[name_size + 4 :]
+    for cut in (node.ran.data[:-1], node.ran.data.removesuffix(entry) + longer):
+        with refused("ima-invalid"):
+            node.judge(data=cut, seen=seen)
 
 
 # --- what the fleet has seen

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from umec_attest.errors import ImaInvalid
 from umec_attest.ima import parse_ima, replay_ima, verify_ima
 from umec_attest.ima.entries import MAX_FIELD_SIZE, MAX_LIST_SIZE
+from umec_attest.quote import VerifiedQuote
 from umec_attest.testing.runtime import RuntimeList, measured, raw_entry, template_data
+from umec_attest.tpm.attest import ClockInfo
 
 FILES = [(f"/usr/bin/tool-{n}", b"content %d" % n) for n in range(5)]
 
@@ -98,7 +100,7 @@ def test_a_violation_is_replayed_as_the_kernel_does(tpm, values, good):
 
 def test_aggregate_missing_twice_or_of_another_boot(tpm, values, good, refused):
     aggregate = good.entries[0]
-    digest = aggregate[-47:-15]
+    digest = aggregate[-51:-19]
     for entries in (
         good.entries[1:],
         [*good.entries, aggregate],
@@ -112,6 +114,19 @@ def test_aggregate_missing_twice_or_of_another_boot(tpm, values, good, refused):
         with refused("ima-aggregate-mismatch"):
             verify_ima(parse_ima(wrong.data), tpm.quote_of(values | {10: wrong.pcr}))
     assert len(verify_ima(parse_ima(good.data), tpm.quote_of(values | {10: good.pcr}))) == 6
+
+
+def test_banks_that_stand_at_different_entries(kit, values, good, refused):
+    sha384 = type(kit.SHA256).SHA384
+    entries = parse_ima(good.data)
+
+    def verify(count):
+        pcrs = {kit.SHA256: values | {10: good.pcr}, sha384: {10: replay_ima(entries[:count], sha384)}}
+        return verify_ima(entries, VerifiedQuote(pcrs, ClockInfo(1, 5, 2, safe=True), 7))
+
+    assert len(verify(6)) == 6
+    with refused("ima-replay-mismatch"):
+        verify(5)
 
 
 def test_an_aggregate_over_eight_registers(kit, tpm, values):

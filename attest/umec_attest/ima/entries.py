@@ -150,7 +150,7 @@ def _split(data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
 def _legacy(content: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     """Digest and name of the template "ima": the name is hashed with NULs up to 256 bytes."""
     digest, name = content[:_LEGACY_DIGEST], content[_LEGACY_DIGEST + _SIZE.size :]
-    if len(name) >= _LEGACY_NAME or b"\0" in name:
-        raise ImaInvalid("a name of the template ima has at most 255 bytes, and no NUL")
-    padded = name.ljust(_LEGACY_NAME, b"\0")
+    if b"\0" in name:
+        raise ImaInvalid("a name of the template ima has no NUL")
+    padded = name.ljust(_LEGACY_NAME, b"\0")  # a name of 256 bytes and more has no NUL at its end, and is refused
     return digest + padded, (digest, padded)

@@ -89,8 +89,6 @@ def _buffer_finding(entry: ImaEntry, label: bytes, digest: bytes, policy: Runtim
 
 def _is_policy_key(buffer: bytes, policy: RuntimePolicy) -> bool:
     """Tell whether the kernel was given a key that the policy believes: no key is trusted because it was loaded."""
-    if not policy.keys or not buffer.startswith(b"\x30"):
-        return False
     try:
         key = load_der_x509_certificate(buffer).public_key()
     except (ValueError, UnsupportedAlgorithm, InvalidVersion):

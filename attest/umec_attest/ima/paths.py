@@ -63,10 +63,11 @@ def _component(text: bytes) -> tuple[bytes, bytes | None]:
 
 def policy_path(text: str) -> str:
     """Return a path of a policy; `ReferenceInvalid` where no kernel would ever measure one like it."""
-    if " " in text:
-        raise ReferenceInvalid(f"the path {text[:80]!r} has a space", advice="Linux measures an underscore for it")
     if not _PATH.fullmatch(text) or len(text.encode()) > MAX_PATH:
-        raise ReferenceInvalid(f"{text[:80]!r} is no absolute path without control characters, '.' and '..'")
+        raise ReferenceInvalid(
+            f"{text[:80]!r} is no absolute path without blanks, control characters, '.' and '..'",
+            advice="Linux measures an underscore for a blank",
+        )
     return text
 
 

@@ -3,7 +3,7 @@
     PCR  TEMPLATE-HASH  TEMPLATE  FIELD …
 
 Each field is one word: the kernel writes an underscore for a blank in a name. What a line does not say (a name with a
-line break, a field that is printed otherwise) shows in the template hash.
+line break, a field that is printed otherwise) shows in the template hash; `parse_entry` counts the fields.
 """
 
 from binascii import a2b_hex
@@ -46,21 +46,17 @@ def _line(words: list[bytes]) -> bytes:
     template = name.decode("ascii", "replace")
     if template not in TEMPLATES:
         raise ImaTemplateUnknown(f"unknown template {template[:40]!r}")
-    if template == "ima-sig" and len(fields) == 2:
-        fields = [*fields, b""]
-    if len(fields) != TEMPLATES[template]:
-        raise ImaInvalid(f"the template {template} has {TEMPLATES[template]} fields, not {len(fields)}")
     head = IMA_PCR.to_bytes(4, "little") + template_hash + _sized(name)
     if template == LEGACY:
-        return head + _hex(fields[0]) + _sized(fields[1])
+        return head + _hex(fields[0]) + _sized(b" ".join(fields[1:]))
+    if template == "ima-sig" and len(fields) == 2:
+        fields = [*fields, b""]  # the blank before an absent signature may be cut off
     return head + _sized(b"".join(_sized(_field(template, at, word)) for at, word in enumerate(fields)))
 
 
 def _field(template: str, at: int, word: bytes) -> bytes:
     if at == 0 or (template == "ima-modsig" and at == 3 and word):
-        label, colon, value = word.rpartition(b":")
-        if not colon:
-            raise ImaInvalid("a digest is written ALGORITHM:HEX")
+        label, _, value = word.rpartition(b":")
         return label + b":\0" + _hex(value)
     if at == 1:
         return word + b"\0"

@@ -2,5 +2,6 @@
 
 from umec_attest.predict.folder import predict, read_image
 from umec_attest.predict.model import NodeImage, PredictedPcrs, predict_image
+from umec_attest.predict.runtime import predict_runtime
 
-__all__ = ["NodeImage", "PredictedPcrs", "predict", "predict_image", "read_image"]
+__all__ = ["NodeImage", "PredictedPcrs", "predict", "predict_image", "predict_runtime", "read_image"]

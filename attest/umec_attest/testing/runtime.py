@@ -7,14 +7,16 @@ import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Self
 
 from tpm2_pytss import ESAPI
+from tpm2_pytss.types import TPML_PCR_SELECTION
 
 from umec_attest.testing.firmware import extend
 from umec_attest.testing.swtpm import SoftwareTpm
 
-__all__ = ["RuntimeList", "measured", "raw_entry", "run", "template_data"]
+__all__ = ["RuntimeList", "measured", "raw_entry", "run", "start", "template_data"]
 
 IMA_PCR: Final = 10
 VIOLATION: Final = bytes(20)
@@ -78,6 +80,17 @@ class RuntimeList:
         for extended in self.extends:
             value = hashlib.sha256(value + extended).digest()
         return value
+
+
+def start(tpm: SoftwareTpm | str, root: Path) -> RuntimeList:
+    """Let the kernel of a node that just booted measure every file of a root file system, in the order of its names."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    with ESAPI(tpm if isinstance(tpm, str) else tpm.tcti) as esys:
+        pcrs = {pcr: bytes(esys.pcr_read(TPML_PCR_SELECTION.parse(f"sha256:{pcr}"))[2][0]) for pcr in AGGREGATED}
+        made = RuntimeList.of(pcrs, ((f"/{path.relative_to(root).as_posix()}", path.read_bytes()) for path in files))
+        for extended in made.extends:
+            extend(esys, IMA_PCR, extended)
+    return made
 
 
 def run(tpm: SoftwareTpm | str, runtime: RuntimeList, entry: bytes) -> None:

@@ -36,42 +36,60 @@ def predict(
         Path | None, typer.Option(help="Where the signed reference set goes (default: NAME.reference.json).")
     ] = None,
     draft: Annotated[Path | None, typer.Option(help="Where a draft goes, for you to complete and sign.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The root file system as a folder: its files, and no others, may run.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict the PCR values that a boot of this image gives and, with --key, sign them as a reference set.
 
     PCRs that the image says nothing about (1 to 3 and 6 hold the platform's own configuration) are predicted for the
-    firmware of the image folder.
+    firmware of the image folder. With --root what runs after the boot is judged as well, by the kernel's list (IMA): it
+    begins with a hash over PCR 0 to 9, and a boot like this measures nothing into PCR 8.
     """
+    from dataclasses import replace
+
     from umec_attest.predict import predict as predict_folder
+    from umec_attest.predict import predict_runtime
     from umec_attest.reference import render_draft
 
-    predicted = predict_folder(folder)
+    predicted, runtime = predict_folder(folder), None if root is None else predict_runtime(root)
+    if runtime is not None:
+        predicted = replace(predicted, pcrs=dict(sorted({8: bytes(32), **predicted.pcrs}.items())))
     result: dict[str, Any] = {
         "image_sha256": predicted.subject_sha256,
         "pcrs": {"sha256": {str(pcr): value.hex() for pcr, value in predicted.pcrs.items()}},
     }
     if draft is not None:
         wanted = render_draft(_values(predicted), {}, predicted.subject_sha256)
+        wanted |= {} if runtime is None else {"runtime": runtime}
         draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         result |= {"draft": str(draft)}
     if key is not None:
-        result |= _sign(predicted, name, version, days, key, out)
+        result |= _sign(predicted, runtime, name, version, days, key, out)
     emit(result, as_json=as_json, human=_human(result))
 
 
 def _sign(
-    predicted: "PredictedPcrs", name: str | None, version: int | None, days: int, key: Path, out: Path | None
+    predicted: "PredictedPcrs",
+    runtime: dict[str, Any] | None,
+    name: str | None,
+    version: int | None,
+    days: int,
+    key: Path,
+    out: Path | None,
 ) -> dict[str, Any]:
     from types import MappingProxyType
 
     from umec_attest.errors import ReferenceInvalid
+    from umec_attest.ima import parse_runtime_policy
     from umec_attest.reference import ReferenceDraft
 
     if name is None or version is None:
         raise ReferenceInvalid("a reference set needs --name and --version")
     nothing: MappingProxyType[Any, Any] = MappingProxyType({})
-    draft = ReferenceDraft(predicted.subject_sha256, _values(predicted), nothing, nothing, None)
+    allowed = None if runtime is None else parse_runtime_policy(runtime)
+    draft = ReferenceDraft(predicted.subject_sha256, _values(predicted), nothing, nothing, allowed)
     return _signed(draft, name, version, days, key, out)
 
 

@@ -21,21 +21,30 @@ def simulate_boot(
     tamper: Annotated[
         str | None, typer.Option(help="Change one stage: cmdline, kernel, initrd, firmware or secure-boot.")
     ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Let the kernel measure the files of this folder, as if all of them ran.")
+    ] = None,
+    runtime_list: Annotated[Path | None, typer.Option(help="Where to write the list of what ran.")] = None,
     power_cycle: Annotated[
         bool, typer.Option("--power-cycle", help="Switch the software TPM off and on first.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Boot a node image as a firmware would: measure it into the TPM and write the boot log."""
-    from umec_attest.testing import firmware, swtpm
+    from umec_attest.testing import firmware, runtime, swtpm
     from umec_attest.testing.image import Tamper
 
     stages = {stage.value: stage for stage in Tamper}
     if tamper is not None and tamper not in stages:
         raise Invalid(f"no stage {tamper!r}", advice=f"one of {', '.join(stages)}")
+    if (root is None) != (runtime_list is None):
+        raise Invalid("--root and --runtime-list go together")
     if power_cycle:
         swtpm.power_cycle(tcti)
-    written = firmware.boot(tcti, image, log=log, tamper=None if tamper is None else stages[tamper])
+    written = firmware.boot(tcti, image, tamper=None if tamper is None else stages[tamper])
+    if root is not None and runtime_list is not None:
+        runtime_list.write_bytes(runtime.start(tcti, root).data)
+    log.write_bytes(written)
     emit(
         {"log": str(log), "bytes": len(written), "tampered": tamper},
         as_json=as_json,
