@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["GLOBAL_VARIABLE", "IMAGE_SECURITY_DATABASE", "SHIM_LOCK", "EfiVariable", "parse_variable"]
@@ -36,4 +37,10 @@ def parse_variable(data: bytes) -> EfiVariable | None:
         text = name.decode("utf-16-le")
     except UnicodeDecodeError:
         return None
-    return EfiVariable(uuid.UUID(bytes_le=data[:16]), text, content)
+    return EfiVariable(_vendor(data[:16]), text, content)
+
+
+@lru_cache(64)
+def _vendor(data: bytes) -> uuid.UUID:
+    """A log names a handful of vendors, each many times."""
+    return uuid.UUID(bytes_le=data)
