@@ -32,11 +32,21 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     for bank, values in result.get("registers", {}).items():
         yield from (f"{bank} {name}  {value}" for name, value in values.items())
     yield "claims, which nothing proves without a quote:"
-    for name, value in result["facts"].items():
-        if name != "claims":
+    yield from _claims(result["facts"])
+    yield from (f"finding: {finding['id']}: {finding['detail']}" for finding in result["findings"])
+
+
+def _claims(facts: dict[str, Any]) -> Iterator[str]:
+    for name, value in facts.items():
+        if name == "databases":
+            for database, content in value.items():
+                yield f"  {database}: {len(content['hashes'])} hashes, {len(content['certificates'])} certificates"
+                yield from (f"    {json.dumps(one['subject'])} {one['sha256']}" for one in content["certificates"])
+        elif name == "command_lines":
+            yield from (f"  command line ({line['source']}) = {json.dumps(line['text'])}" for line in value)
+        elif name != "claims":
             text = json.dumps(value)
             yield f"  {name} = {text if len(text) <= MAX_CLAIM else text[:MAX_CLAIM] + '…'}"
-    yield from (f"finding: {finding['id']}: {finding['detail']}" for finding in result["findings"])
 
 
 def _place(event: dict[str, Any], names: dict[int, str]) -> str:
