@@ -95,7 +95,7 @@ def test_findings_of_a_list_count(judge):
     bad = judge(ran("ima-file-unknown", "ima-violation-tolerated"))
     assert (bad.verdict, ids(bad)) == (Verdict.CONTRAINDICATED, ["ima-file-unknown", "ima-violation-tolerated"])
     assert (bad.facts["runtime_contradictions"], bad.facts["contradictions"], bad.facts["warnings"]) == (1, 1, 1)
-    assert bad.trust_vector["file-system"] == 96
+    assert (bad.trust_vector["file-system"], bad.trust_vector["executables"]) == (96, 3)
     warned = judge(ran("ima-violation-tolerated"))
     assert (warned.verdict, warned.trust_vector["file-system"]) == (Verdict.WARNING, 32)
 
@@ -104,6 +104,7 @@ def test_a_list_of_another_quote_counts_for_nothing(judge, quote):
     for other in (ran(pcr=b"\x11" * 32), ran(reset_count=4), ran(policy_sha256="00" * 32)):
         appraisal = judge(other)
         assert (appraisal.verdict, ids(appraisal)) == (Verdict.CONTRAINDICATED, ["ima-replay-mismatch"])
+        assert appraisal.facts["runtime_judged"] is False
     assert judge(ran(pcr=b"\x11" * 32), quote=quote(b"\x11" * 32)).verdict is Verdict.AFFIRMING
 
 

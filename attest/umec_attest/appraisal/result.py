@@ -98,23 +98,24 @@ def appraise(
     if not boot.holds_for(quote, reference):
         other = BootLogReplayMismatch("the boot was judged by another quote or reference set")
         boot = judge_boot(quote, other, reference)
+    if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote, reference):
+        runtime = ImaReplayMismatch("the list was judged by another quote or reference set")
     judged = (
         *boot.findings,
-        *_runtime_findings(runtime, quote, reference),
+        *_runtime_findings(runtime, reference),
         *_reference_findings(reference, now),
         *(JudgedFinding(finding, "hardware") for finding in clock_findings(quote, previous)),
         *(() if unannounced is None else (JudgedFinding(unannounced, "hardware"),)),
     )
-    runs = isinstance(runtime, RuntimeJudged) and reference.runtime is not None
     facts = _facts(node, judged, boot, reference, now) | {
-        "runtime_judged": runs,
+        "runtime_judged": isinstance(runtime, RuntimeJudged),
         "reset_unannounced": unannounced is not None,
     }
     verdict, decision, decided = _decide(node, judged, facts, reference, policies)
     return Appraisal(
         verdict=verdict,
         findings=tuple(item.finding for item in judged),
-        trust_vector=trust_vector(judged, runtime=runs),
+        trust_vector=trust_vector(judged, runtime=isinstance(runtime, RuntimeJudged)),
         boot_facts=boot.facts,
         facts=MappingProxyType(facts),
         facts_digest=decision.facts_digest,
@@ -151,17 +152,13 @@ def _reference_findings(reference: ReferenceSet, now: datetime) -> Iterator[Judg
         yield JudgedFinding(Finding("reference-expired", detail), "executables")
 
 
-def _runtime_findings(
-    runtime: RuntimeJudged | ImaRefused | None, quote: VerifiedQuote, reference: ReferenceSet
-) -> Iterator[JudgedFinding]:
+def _runtime_findings(runtime: RuntimeJudged | ImaRefused | None, reference: ReferenceSet) -> Iterator[JudgedFinding]:
     """All are about files: the kernel measures a program as the file that it was read from."""
     if runtime is None:
         if reference.runtime is not None:
             missing = Finding("ima-missing", "the reference set says what may run, and no list of what ran came along")
             yield JudgedFinding(missing, "file-system")
         return
-    if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote, reference):
-        runtime = ImaReplayMismatch("the list was judged by another quote or reference set")
     if isinstance(runtime, ImaRefused):
         yield JudgedFinding(Finding(runtime.code, runtime.detail), "file-system")
         return

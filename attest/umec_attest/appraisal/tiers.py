@@ -4,7 +4,7 @@
 |-------------------|-----------------------------------------------------------------------------------------------|
 | instance-identity | 2: the quote is by the AK of this node, or nothing would have been appraised                  |
 | configuration     | 2: firmware configuration and Secure Boot state are those of the reference set                |
-| executables       | 3: what was started during the boot is known; 2: after it, too (runtime measurements judged)  |
+| executables       | 3: what was started during the boot is known; 2: after it, too (every file measured is known) |
 | file-system       | 2: every file that the kernel measured is known; 0 without runtime measurements               |
 | hardware          | 2: firmware of the reference set, a TPM that did not go back in time                          |
 | runtime-opaque    | 0: a TPM says nothing about the isolation of memory                                           |
@@ -47,16 +47,18 @@ class JudgedFinding:
 
 def trust_vector(judged: Iterable[JudgedFinding], *, runtime: bool) -> Mapping[str, int]:
     """Return all eight claims, each at the worst tier of its findings; `runtime`: what ran since was judged."""
+    found = tuple(judged)
+    known_since = runtime and not any(item.claim == "file-system" for item in found)
     vector: dict[str, int] = {
         "instance-identity": Tier.AFFIRMING,
         "configuration": Tier.AFFIRMING,
-        "executables": Tier.AFFIRMING if runtime else _APPROVED_BOOT,
-        "file-system": Tier.AFFIRMING if runtime else Tier.NONE,
+        "executables": Tier.AFFIRMING if known_since else _APPROVED_BOOT,
+        "file-system": Tier.AFFIRMING if known_since else Tier.NONE,
         "hardware": Tier.AFFIRMING,
         "runtime-opaque": Tier.NONE,
         "storage-opaque": Tier.NONE,
         "sourced-data": Tier.NONE,
     }
-    for item in judged:
+    for item in found:
         vector[item.claim] = max(vector[item.claim], item.tier)
     return MappingProxyType({claim: int(value) for claim, value in vector.items()})
