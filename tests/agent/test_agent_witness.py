@@ -101,10 +101,12 @@ def test_a_log_that_does_not_go_on_is_refused(said: ShownCheckpoint, error: type
     next_seen(SEEN, shown(tree("a", "b", "c", "d"), 3))
 
 
-@pytest.mark.parametrize("key", [b"", b"\x30\x00", spki(ed25519.Ed25519PrivateKey.generate())])
-def test_a_first_log_without_a_good_key_is_refused(key: bytes) -> None:
+@pytest.mark.parametrize("key", [b"", b"\x30\x00", None], ids=["none", "broken", "of another kind"])
+def test_a_first_log_without_a_good_key_is_refused(key: bytes | None) -> None:
+    other = ed25519.Ed25519PrivateKey.generate()
+    note = SEEN.checkpoint if key is not None else sign_checkpoint(ORIGIN, 3, tree("a", "b", "c").root(), other)
     with pytest.raises(LogKeyChanged) as refused:
-        next_seen(None, ShownCheckpoint(ORIGIN, key, SEEN.checkpoint, ()))
+        next_seen(None, ShownCheckpoint(ORIGIN, spki(other) if key is None else key, note, ()))
     assert refused.value.code == "log-key-changed"
     assert next_seen(None, ShownCheckpoint(ORIGIN, spki(KEY), SEEN.checkpoint, ())) == SEEN
 
@@ -144,6 +146,24 @@ def test_a_spoilt_memory_is_no_empty_one(tmp_path: Path) -> None:
     assert exposed.value.code == "key-file-exposed"
     path.chmod(0o600)
     witness.check()
+
+
+def test_what_was_refused_stays_refused(tmp_path: Path) -> None:
+    witness = LogWitness(tmp_path)
+    logs = [tree("a", "b"), tree("a"), tree("a", "b", "c")]
+
+    async def ask(size: int) -> ShownCheckpoint:
+        return shown(logs.pop(0), size)
+
+    asyncio.run(witness.look(ask, NOW))
+    with pytest.raises(LogShrunk) as shrunk:
+        asyncio.run(witness.look(ask, NOW))
+    assert shrunk.value.code == "log-shrunk"
+    with pytest.raises(LogDistrusted) as refused:
+        asyncio.run(witness.look(ask, NOW))
+    assert refused.value.code == "log-distrusted"
+    witness.forget()
+    asyncio.run(witness.look(ask, NOW))
 
 
 def test_the_log_is_known_from_the_enrolment_on(scene: Any) -> None:

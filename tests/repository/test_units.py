@@ -10,7 +10,7 @@ import typer
 
 from umec_platform.cli.main import build
 
-EXPOSED = {"umec-agent.service": 2.0, "umec.service": 8.2}
+EXPOSED = {"umec-agent.service": 1.6, "umec.service": 8.2}
 """At most, by `systemd-analyze security`: 0 is a service that can do nothing, 10 one without any sandbox."""
 
 

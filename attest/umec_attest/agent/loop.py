@@ -108,8 +108,7 @@ class Agent:
                 wait = due - time.monotonic()
             except UmecError as error:
                 failures += 1
-                asked = error.retry_after if isinstance(error, RemoteRefused) else None
-                wait = self._pace.after(failures, asked=asked, most=self._round_seconds)
+                wait = self._pace.after(failures, asked=error.retry_after, most=self._round_seconds)
                 event = "alarm" if isinstance(error, LogRefused | LogDistrusted) else "refused"
                 self._report(self._refusal(event, error, retry_seconds=round(wait, 1)))
             await pause(stop, max(wait, 0.0))

@@ -50,8 +50,11 @@ class Answer:
 class Transport:
     """Connections that trust exactly `ca` (PEM), and show the node's certificate if there is one."""
 
-    def __init__(self, ca: str, credential: NodeCredential | None = None) -> None:
+    def __init__(
+        self, ca: str, credential: NodeCredential | None = None, *, deadline: float = DEADLINE_SECONDS
+    ) -> None:
         self._ca = ca
+        self._deadline = deadline
         self._credential = credential
         self._open: httpcore.AsyncConnectionPool | None = None
 
@@ -75,7 +78,7 @@ class Transport:
         Raises RemoteUnavailable (no answer in time), AnswerInvalid (a longer one than `MAX_CONTENT`), RemoteRefused.
         """
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(self._deadline):
                 answer = await self._exchange(method, url, content, headers or {})
         except _UNAVAILABLE as error:
             raise RemoteUnavailable(
