@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
@@ -25,7 +26,7 @@ __all__ = ["Decision", "PolicySet"]
 MAX_SOURCE: Final = 1024 * 1024
 """Characters of policies and of a schema: a thousand rules are a tenth of it."""
 CACHED_DECISIONS: Final = 65_536
-"""Decisions kept in a set's cache, about 500 bytes each."""
+"""Keys kept in a set's cache, two for each decision, some 500 bytes each."""
 POLICY_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 NO_ENTITIES: Final = cedarpy.Entities.from_json_str("[]")
 
@@ -61,7 +62,7 @@ class PolicySet:
         self.schema_text = schema
         self.ids = tuple(sorted(self._effects))
         self.digest = _digest(policies, schema)
-        self._cache: OrderedDict[str, Decision] = OrderedDict()
+        self._cache: OrderedDict[Hashable, Decision] = OrderedDict()
         self._lock = Lock()
 
     def effect(self, policy: str) -> str:
@@ -70,18 +71,23 @@ class PolicySet:
 
     def decide(self, request: Request) -> Decision:
         """Return the decision; raises FactsInvalid if the facts are none, and never allows what could not be judged."""
-        canonical = request.canonical()
-        key = facts_digest(canonical)
+        asked = request.key()  # as it was asked; the digest knows it again in another order, at a higher price
+        decision = self._known(asked)
+        if decision is None:
+            canonical = request.canonical()
+            digest = facts_digest(canonical)
+            decision = self._known(digest) or self._evaluate(json.loads(canonical), digest)
+            with self._lock:
+                self._cache[digest] = self._cache[asked] = decision
+                while len(self._cache) > CACHED_DECISIONS:
+                    self._cache.popitem(last=False)
+        return decision
+
+    def _known(self, key: Hashable) -> Decision | None:
         with self._lock:
-            cached = self._cache.get(key)
-            if cached is not None:
+            decision = self._cache.get(key)
+            if decision is not None:
                 self._cache.move_to_end(key)
-                return cached
-        decision = self._evaluate(json.loads(canonical), key)
-        with self._lock:
-            self._cache[key] = decision
-            if len(self._cache) > CACHED_DECISIONS:
-                self._cache.popitem(last=False)
         return decision
 
     def require(self, request: Request) -> Decision:

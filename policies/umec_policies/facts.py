@@ -6,7 +6,7 @@ Python first, into booleans, integers, strings and sets of strings, and nothing 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,19 @@ class Request:
     action: str
     resource: Entity
     facts: Mapping[str, Fact]
+
+    def key(self) -> Hashable:
+        """Return what is the same for the same question, at a tenth of the price of its canonical form.
+
+        Types are in it, since True equals 1. Raises FactsInvalid for facts that cannot be compared like this.
+        """
+        values = tuple(self.facts.values())
+        key = (self.principal, self.action, self.resource, tuple(self.facts), tuple(map(type, values)), values)
+        try:
+            hash(key)
+        except TypeError as error:
+            raise FactsInvalid("a fact is not a Bool, a 64-bit Long, a String or a set of strings") from error
+        return key
 
     def canonical(self) -> str:
         """Return the request as canonical JSON; raises FactsInvalid."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_policies import Entity, FactsInvalid, PolicyDenied, PolicyInvalid, PolicySet, Request
+from umec_policies import Entity, FactsInvalid, PolicyDenied, PolicyInvalid, PolicySet, Request, engine
 from umec_policies.cases import parse_cases
 
 SCHEMA = """
@@ -164,6 +164,30 @@ def test_cached_decisions_are_the_same_and_apart_by_every_input():
     assert policies.decide(ask(count=4)).facts_digest != first.facts_digest
     other = policies.decide(Request(Entity("Node", "n2"), "enter", Entity("Site", "s1"), FACTS))
     assert other.facts_digest != first.facts_digest
+
+
+def test_a_cached_decision_is_not_that_of_facts_that_only_compare_equal():
+    policies = PolicySet(ALLOW, SCHEMA)
+    for _ in range(2):
+        assert policies.decide(ask(good=True)).allowed
+        assert not policies.decide(ask(good=1)).allowed  # which is no Bool, though True equals 1
+        assert not policies.decide(ask(count=False)).allowed
+        for unhashable in (["a", "b"], {"a"}, (["a"],)):
+            with pytest.raises(FactsInvalid) as refused:
+                policies.decide(ask(names=unhashable))
+            assert refused.value.code == "facts-invalid"
+
+
+def test_decisions_that_are_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr(engine, "CACHED_DECISIONS", 4)
+    policies = PolicySet(ALLOW, SCHEMA)
+    first = policies.decide(ask(count=0))
+    assert policies.decide(ask(count=0)) is first
+    for count in (1, 2):
+        policies.decide(ask(count=count))
+    again = policies.decide(ask(count=0))
+    assert again is not first
+    assert again == first
 
 
 def test_the_digest_covers_policies_and_schema():

@@ -1,11 +1,16 @@
 """Qualified Names (TPM 2.0 Part 1, 16 and 26.5): where in a TPM's hierarchies a key lives."""
 
 from enum import IntEnum, unique
+from functools import lru_cache
+from typing import Final
 
 from umec_attest.tpm.public import Public
 from umec_attest.tpm.wire import u16, u32
 
 __all__ = ["Hierarchy", "qualified_name", "signer_name"]
+
+REMEMBERED: Final = 32_768
+"""Names that are kept, of keys that are kept anyway."""
 
 
 @unique
@@ -18,8 +23,12 @@ class Hierarchy(IntEnum):
     PLATFORM = 0x4000000C
 
 
+@lru_cache(maxsize=REMEMBERED)
 def qualified_name(public: Public, parent: bytes | Hierarchy) -> bytes:
-    """Return the Qualified Name of a key under a parent (its Qualified Name, or the hierarchy of a primary key)."""
+    """Return the Qualified Name of a key under a parent (its Qualified Name, or the hierarchy of a primary key).
+
+    It is asked in every round of a node.
+    """
     above = u32(parent) if isinstance(parent, Hierarchy) else parent
     return u16(public.name_algorithm) + public.name_algorithm.digest(above + public.name())
 
