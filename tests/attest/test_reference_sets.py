@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umec_attest.errors import ReferenceRefused
-from umec_attest.reference import PREDICATE_TYPE, sign_reference_set, verify_reference_set
+from umec_attest.reference import PREDICATE_TYPE, parse_draft, render_draft, sign_reference_set, verify_reference_set
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
@@ -152,11 +152,16 @@ def test_a_huge_envelope(verify, refused):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+MEMBERS = st.dictionaries(
+    st.sampled_from(["image_sha256", "pcrs", "ignored", "models", "runtime", "sha256", "0"]), JSON
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(value=JSON)
 def test_any_signed_json_is_a_set_or_refused(kit, value):
     key = kit.reference_key()
@@ -165,3 +170,32 @@ def test_any_signed_json_is_a_set_or_refused(kit, value):
     except ReferenceRefused:
         return
     pytest.fail("random JSON became a reference set")
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(value=JSON | MEMBERS)
+def test_any_json_is_a_draft_or_refused(value):
+    for data in (json.dumps(value).encode(), json.dumps(value).encode()[:-1], b"\xff"):
+        with pytest.raises(ReferenceRefused):
+            parse_draft(data)
+
+
+def test_a_draft_with_everything_in_it():
+    models = {"lamp": {"pcrs": {"sha256": {"0": ["01" * 32]}}, "excused": {"crtm-version-invalid": "why"}}}
+    draft = {
+        "image_sha256": "ab" * 32,
+        "pcrs": {"sha256": {"4": ["cd" * 32]}},
+        "ignored": {"12": "credentials"},
+        "models": models,
+        "runtime": {"files": {"/usr/bin/true": ["ef" * 32]}},
+    }
+    parsed = parse_draft(json.dumps(draft).encode())
+    assert (parsed.image_sha256, parsed.ignored) == ("ab" * 32, {12: "credentials"})
+    values = {name: model.pcrs for name, model in parsed.models.items()}
+    shown = render_draft(parsed.pcrs, values, parsed.image_sha256)
+    assert shown == {
+        "image_sha256": "ab" * 32,
+        "pcrs": draft["pcrs"],
+        "models": {"lamp": {"pcrs": models["lamp"]["pcrs"]}},
+    }
+    assert render_draft(parsed.pcrs, {}, None) == {"pcrs": draft["pcrs"]}
