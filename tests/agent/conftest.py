@@ -45,7 +45,7 @@ from umec_attest.testing.plugin import software_node, software_tpm
 from umec_attest.testing.swtpm import SoftwareTpm
 from umec_attest.tpm.pcr import PcrSelection
 from umec_attest.tpm.public import Public, parse_public
-from umec_core.errors import Forbidden, UmecError, Unavailable
+from umec_core.errors import Forbidden, NotFound, UmecError, Unavailable
 from umec_core.http import client_certificate, create_app
 from umec_core.jose import KeySet, public_jwk, sign_jwt, verify_jwt
 from umec_core.keys import private_pem
@@ -310,6 +310,13 @@ class Standin:
                 self.lost_answers.remove("rotations-proof")
                 raise Unavailable("the answer is lost")
             return {"node": body["node"], "standing": "trusted", "generation": self.generation}
+
+        @router.post("/attest/v1/secrets/release")
+        async def release(body: dict[str, Any]) -> dict[str, Any]:
+            fault = self._fault("release")
+            if fault is None:
+                raise NotFound(f"no secret {body['name']}")
+            return fault
 
         @router.post("/oauth2/challenge")
         async def pop_challenge() -> dict[str, Any]:

@@ -26,7 +26,7 @@ __all__ = ["Released", "unseal_from_site"]
 RELEASE: Final = "/attest/v1/secrets/release"
 MAX_BLOB: Final = 4096
 TRIES: Final = 3
-AGAIN: Final = frozenset({"boot-log-required", "nonce-superseded", "secret-superseded"})
+AGAIN: Final = frozenset({"boot-log-required", "evidence-stale", "nonce-superseded", "secret-superseded"})
 """Refusals that another challenge heals: the first round after a boot, or the agent's own round in between."""
 
 

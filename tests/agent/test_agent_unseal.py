@@ -1,0 +1,107 @@
+"""Asking for a secret: what is tried again, what is not, and answers that are none."""
+
+import asyncio
+import base64
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umec_attest.agent.enrol import enrol
+from umec_attest.agent.errors import AnswerInvalid, TpmRefused
+from umec_attest.agent.state import load_state
+from umec_attest.agent.tpm import Tpm
+from umec_attest.agent.transport import Answer
+from umec_attest.agent.unseal import Released, unseal_from_site
+from umec_attest.agent.wire import read_answer
+from umec_attest.service.errors import (
+    BootLogRequired,
+    EvidenceStale,
+    NonceSuperseded,
+    SecretStanding,
+    SecretSuperseded,
+)
+from umec_core.client import RemoteRefused
+from umec_core.errors import UmecError
+
+BLOB = base64.b64encode(bytes(64)).decode()
+GOOD: dict[str, Any] = {
+    "public": BLOB,
+    "duplicate": BLOB,
+    "encrypted_seed": BLOB,
+    "pcrs": {"sha256": [4, 7]},
+    "reset_count": 3,
+    "clock_until": 60_000,
+    "said_by_a_newer_platform": True,
+}
+
+
+def ask(scene: Any, *answers: UmecError | dict[str, Any]) -> UmecError:
+    """Ask for a secret of a platform that gives these answers; return what became of it."""
+
+    async def asking() -> UmecError:
+        async with scene.standin.running():
+            await enrol(scene.plan(), scene.state)
+            scene.standin.faults["release"] = list(answers)
+            with Tpm(scene.device.tcti) as tpm, pytest.raises(UmecError) as raised:
+                await unseal_from_site(load_state(scene.state), tpm, "disk", boot_log=scene.log)
+            return raised.value
+
+    return asyncio.run(asking())
+
+
+@pytest.mark.parametrize("again", [BootLogRequired, EvidenceStale, NonceSuperseded, SecretSuperseded])
+def test_what_another_challenge_heals_is_asked_again(scene: Any, again: type[UmecError]) -> None:
+    error = ask(scene, again("not by this one"), again("nor by this one"))
+    assert isinstance(error, RemoteRefused)
+    assert error.code == "not-found"  # the answer to the third
+    assert scene.standin.asked.count("challenges") == scene.standin.asked.count("release") == 3
+
+
+def test_nobody_asks_for_ever(scene: Any) -> None:
+    assert ask(scene, *(NonceSuperseded("again") for _ in range(5))).code == "nonce-superseded"
+    assert scene.standin.asked.count("release") == 3
+
+
+def test_a_refusal_is_taken_for_an_answer(scene: Any) -> None:
+    assert ask(scene, SecretStanding("degraded")).code == "secret-standing"
+    assert scene.standin.asked.count("release") == 1
+
+
+def test_an_answer_that_this_tpm_cannot_open_is_refused(scene: Any) -> None:
+    assert isinstance(ask(scene, GOOD), TpmRefused)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"public": ""},
+        {"public": "!"},
+        {"duplicate": base64.b64encode(bytes(4097)).decode()},
+        {"encrypted_seed": None},
+        {"pcrs": {"sha256": []}},
+        {"pcrs": {"sha256": [24]}},
+        {"pcrs": {"sha256": [4, 4]}},
+        {"reset_count": -1},
+        {"reset_count": 2**32},
+        {"clock_until": "soon"},
+    ],
+    ids=str,
+)
+def test_an_answer_with_a_fault_is_refused(fault: dict[str, Any]) -> None:
+    def read(content: dict[str, Any]) -> Released:
+        return read_answer(Released, Answer("/", 200, {}, json.dumps(content).encode()))
+
+    assert read(GOOD).sealed.pcrs == (4, 7)
+    with pytest.raises(AnswerInvalid) as refused:
+        read({**GOOD, **fault})
+    assert refused.value.code == "answer-invalid"
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(lambda v: json.dumps(v).encode()))
+def test_any_answer_is_a_release_or_its_one_error(body: bytes) -> None:
+    with contextlib.suppress(AnswerInvalid):
+        read_answer(Released, Answer("/", 200, {}, body))
