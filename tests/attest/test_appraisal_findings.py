@@ -127,6 +127,26 @@ def test_alternatives(kit, judge):
     assert judge(reference={"pcrs": {kit.SHA256: both}}).verdict is Verdict.AFFIRMING
 
 
+def test_so_many_alternatives_are_shown(kit, judge):
+    values = kit.replay_events(kit.good_events())
+    for count, end in ((8, bytes([8]).hex() * 32), (9, "1 more"), (20, "12 more")):
+        listed = [bytes([n]) * 32 for n in range(1, count + 1)]
+        (finding,) = judge(
+            reference={"pcrs": {kit.SHA256: {pcr: [v] for pcr, v in values.items()} | {11: listed}}}
+        ).findings
+        shown = finding.expected.split(" or ")
+        assert (len(shown), shown[-1]) == (min(count, 8) + (count > 8), end)
+
+
+def test_a_finding_about_firmware_is_one_about_hardware(kit, judge):
+    events = kit.good_events()
+    events[0].digest = hashlib.sha256(b"another version").digest()
+    expected = {pcr: [value] for pcr, value in kit.replay_events(events).items()}
+    appraisal = judge(events, {"pcrs": {kit.SHA256: expected}})
+    assert ids(appraisal) == {"crtm-version-invalid"}
+    assert {claim for claim, tier in appraisal.trust_vector.items() if tier == 96} == {"hardware"}
+
+
 def test_secure_boot_off_degrades_even_if_the_reference_set_expects_it(kit, judge):
     events = kit.good_events()
     events[2] = kit.Event(7, "CONFIG", kit.variable(kit.GLOBAL, "SecureBoot", b"\0"))

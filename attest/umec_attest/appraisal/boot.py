@@ -25,6 +25,13 @@ __all__ = ["AppraisalCache", "BootJudged", "allowed_forms", "judge_boot"]
 REMEMBERED: Final = 1024
 """Boots that are kept, at some 10 KB: a fleet has one for each image on each board, with its firmware settings."""
 
+_SHOWN: Final = 8
+"""Values that a finding shows of those that a PCR may have: each node keeps its findings."""
+_CLAIMS: Final = {"boot": "executables", "uki": "executables", "grub": "executables"} | dict.fromkeys(
+    ("crtm", "hcrtm", "firmware"), "hardware"
+)
+"""What findings of the log are about, by how their ids begin; all others are about how the firmware is set."""
+
 _Values = Mapping[HashAlgorithm, Mapping[int, bytes]]
 
 
@@ -139,7 +146,7 @@ def _log_findings(log: ReplayedLog | BootLogRefused | None, facts: BootFacts | N
             Finding("secure-boot-off", "the firmware did not enforce Secure Boot", "on", "off"), "configuration"
         )
     for finding in facts.findings:
-        yield JudgedFinding(finding, "executables" if finding.id.startswith(("boot-", "uki-")) else "configuration")
+        yield JudgedFinding(finding, _CLAIMS.get(finding.id.partition("-")[0], "configuration"))
 
 
 def _excuse(item: JudgedFinding, model: str | None, reference: ReferenceSet) -> JudgedFinding:
@@ -198,7 +205,9 @@ def _compare(
     if expected is not None:
         if value in expected:
             return None
-        allowed = " or ".join(sorted(_named(alternative, names) for alternative, names in expected.items()))
+        named = sorted(_named(alternative, names) for alternative, names in expected.items())
+        more = [] if len(named) <= _SHOWN else [f"{len(named) - _SHOWN} more"]
+        allowed = " or ".join([*named[:_SHOWN], *more])
         detail = f"PCR {pcr} ({algorithm.label}) is not what {reference.name} version {reference.version} gives"
         return Finding("pcr-unexpected", detail, allowed, value.hex())
     if pcr in reference.ignored:
