@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from sqlalchemy import delete
 
 from umec_attest.ear import EAR_TYPE
-from umec_attest.service.tables import BootLogRow
+from umec_attest.service.tables import BootLogRow, EvidenceRow
 from umec_attest.testing.adversary import drop_event, extend_pcr, flip_byte
 from umec_attest.testing.image import Tamper
 from umec_core.jose import KeySet, verify_jwt
@@ -258,6 +259,45 @@ def test_reference_sets_need_their_signer_and_a_newer_version(run: Run, tpms: An
             assert (await world.round(booted, status=422))["code"] == "reference-expired"
             await world.reference(3)
             assert (await world.round(booted))["verdict"] == "affirming"
+
+    run(body)
+
+
+def test_what_the_database_does_not_take_of_one_node_is_refused_to_it_alone(run: Run, tpms: Any) -> None:
+    """Rounds that wait at one moment are written together, and one that cannot be written takes no other with it."""
+
+    async def body(world: Any) -> None:
+        with tpms.booted() as bad, tpms.booted("node-2", 1) as good:
+            await world.ready_node(bad)
+            await world.ready_node(good)
+            extend_pcr(bad.tpm, 4)
+            evidence, others = bad.evidence(await world.challenge()), good.evidence(await world.challenge("node-2"))
+            parts = [hashlib.sha256(base64.b64decode(evidence[name])).digest() for name in ("quote", "signature")]
+            sha256 = hashlib.sha256(b"".join([*parts, hashlib.sha256(bad.log).digest()])).hexdigest()
+            taken = EvidenceRow(sha256=sha256, node="node-1", boot_log_sha256="", content="{}", kept_at=world.clock())
+
+            async def occupy(session: Any) -> None:
+                session.add(taken)
+
+            await world.service._store.write(occupy)
+            holds, released = asyncio.Event(), asyncio.Event()
+
+            async def hold(_session: Any) -> None:
+                holds.set()
+                await released.wait()
+
+            holding = asyncio.create_task(world.service._store.write(hold))
+            await holds.wait()
+            bodies = (evidence, others, evidence)
+            asked = [asyncio.create_task(world.http.post("/attest/v1/evidence", json=one)) for one in bodies]
+            await asyncio.wait(asked, timeout=0.3)
+            released.set()
+            await holding
+            assert [answer.status_code for answer in await asyncio.gather(*asked)] == [500, 200, 500]
+            assert (await world.get("nodes/node-1"))["standing"] == "trusted"
+            assert (await world.get("nodes/node-2"))["rounds"] == 2
+            await world.service._store.write(lambda session: session.execute(delete(EvidenceRow)))
+            assert (await world.post("evidence", evidence))["standing"] == "untrusted"
 
     run(body)
 

@@ -41,6 +41,7 @@ VALUES: Final = {
     "name": "attest",
     "enrolment": "ab" * 16,
     "node": "lamp",
+    "sha256": "ab" * 32,
     "client_id": "nobody",
     "package": INSTANCE,
     "operation": INSTANCE,
@@ -165,7 +166,7 @@ def _management() -> Iterator[Endpoint]:
     yield Endpoint(m, "GET", "/attest/v1/jwks", 200)
     yield Endpoint(m, "GET", "/attest/v1/standings", 200, api=ATTEST, scope="standings:read")
     yield Endpoint(m, "GET", "/attest/v1/standings/own", 403, "not-a-node", api=ATTEST, scope="node:host")
-    for path in ("", "/{node}", "/{node}/explain"):
+    for path in ("", "/{node}", "/{node}/explain", "/{node}/history", "/{node}/evidence/{sha256}"):
         found = (404, "node-unknown") if path else (200, None)
         yield Endpoint(m, "GET", node + path, *found, api=ATTEST, scope="attest:read")
     decided = {"ours": True, "optional": True, **admin}

@@ -263,6 +263,7 @@ class _Builder:
                 pcrs=options.pcrs,
                 round_seconds=options.round_seconds,
                 silent_rounds=options.silent_rounds,
+                history_days=options.history_days,
                 operator_may_readmit_untrusted=options.operator_may_readmit_untrusted,
             ),
             tokens=self._token_verifier(identity, self._verifier_issuer),

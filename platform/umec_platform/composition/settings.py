@@ -71,6 +71,8 @@ class AttestOptions(_Strict):
     pcrs: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
     round_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     silent_rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    history_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long rounds that changed something are told, and the evidence of those that contradicted is kept."""
     operator_may_readmit_untrusted: bool = False
     """Whether an operator may bring an untrusted node back without a new boot."""
 
