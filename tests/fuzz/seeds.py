@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from umec_attest.corim import write_corim
 from umec_attest.ima import parse_runtime_policy
 from umec_attest.reference import sign_reference_set, verify_reference_set
+from umec_attest.sealed import sign_approval
 from umec_attest.service.evidence.challenge import Challenge
 from umec_attest.testing.adversary import drop_event, retype_event, truncate_log
 from umec_attest.testing.fleet import structures
@@ -53,6 +54,7 @@ def make_seeds(folder: Path, *, vectors: Path | None = None) -> dict[str, list[b
         **_of_bodies(nodes[0]),
         "certificate": [ROOT, ek_certificate().public_bytes(Encoding.DER)],
         "ek-certificate": [ek_certificate().tbs_certificate_bytes],
+        "approval": [sign_approval(image="image", version=1, pcrs={4: bytes(32), 7: NONCE}, key=targets.KEY)],
         "checkpoint": [sign_checkpoint(targets.ORIGIN, 3, bytes(32), targets.KEY).encode()],
         "image": [load_image(image).uki],
     }

@@ -27,6 +27,7 @@ from umec_attest.ima import judge_runtime, parse_ima, parse_runtime_policy, repl
 from umec_attest.predict.pe import parse_pe
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import verify_reference_set
+from umec_attest.sealed import verify_approval
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.tpm.algorithms import HashAlgorithm
@@ -159,6 +160,11 @@ def evidence(data: bytes) -> object:
     return EvidenceRequest.model_validate_json(data)
 
 
+def approval(data: bytes) -> object:
+    """An owner's approval of a state, as a node finds it beside its image."""
+    return verify_approval(data, KEY.public_key())
+
+
 def image(data: bytes) -> object:
     """A boot image whose values are predicted."""
     return parse_pe(data, what="image")
@@ -187,5 +193,6 @@ TARGETS: dict[str, Target] = {
     "answer": Target(answer),
     "agent-request": Target(read_request),
     "ticket": Target(ticket),
+    "approval": Target(approval),
     "image": Target(image, longest=16384),
 }
