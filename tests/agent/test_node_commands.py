@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from umec_attest.agent.tpm import Tpm
+from umec_attest.ima import parse_ima
 from umec_attest.testing.swtpm import SoftwareTpm
 from umec_platform.cli.node import app
 
@@ -38,6 +39,20 @@ def test_boots_only_what_it_can(software_tpm: SoftwareTpm, tmp_path: Path) -> No
     assert run(*boot, software_tpm.tcti)["bytes"] == log.stat().st_size
     assert "harness-failed" in refused(*boot, software_tpm.tcti)
     assert run(*boot, software_tpm.tcti, "--power-cycle", "--tamper", "cmdline")["tampered"] == "cmdline"
+
+
+def test_a_boot_after_which_programs_run(software_tpm: SoftwareTpm, tmp_path: Path) -> None:
+    image, log, ran = tmp_path / "image", tmp_path / "log.bin", tmp_path / "list.bin"
+    root = tmp_path / "root"
+    (root / "usr").mkdir(parents=True)
+    (root / "usr" / "tool").write_bytes(b"a tool")
+    run("sample-image", str(image))
+    boot = ("simulate-boot", "--image", str(image), "--log", str(log), "--tcti", software_tpm.tcti, "--power-cycle")
+    assert "invalid-input" in refused(*boot, "--root", str(root))
+    assert "invalid-input" in refused(*boot, "--runtime-list", str(ran))
+    assert not log.exists()
+    run(*boot, "--root", str(root), "--runtime-list", str(ran))
+    assert [entry.name for entry in parse_ima(ran.read_bytes())] == [b"boot_aggregate", b"/usr/tool"]
 
 
 def test_the_hash_of_the_endorsement_key(software_tpm: SoftwareTpm, tmp_path: Path) -> None:

@@ -24,14 +24,18 @@ __all__ = [
     "call",
     "enrol",
     "get_credentials",
+    "logs",
     "publish_reference_set",
     "reboot",
+    "root_files",
     "start_tpm",
     "ticket_for",
 ]
 
 IMAGE: Final = "street-node"
 PCRS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
+PROGRAMS: Final = ("usr/lib/systemd/systemd", "usr/bin/umec-agent", "usr/bin/runc")
+"""What runs on a node of the demo, in its image's root file system."""
 
 
 def start_tpm(run: Run, name: str) -> dict[str, str]:
@@ -55,11 +59,17 @@ def publish_reference_set(run: Run) -> None:
     """Link 1: a builder predicts the PCR values of an image from its files and signs them; the verifier takes them."""
     image = run.folder / "node-image"
     umec("node", "sample-image", str(image))
+    for name in PROGRAMS:
+        program = root_files(run) / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_bytes(b"the program " + name.encode())
     key = run.folder / ("stranger.key" if run.sabotaged(1) else "reference-signer.key")
     statement = run.folder / "reference.dsse"
-    with run.timeline.link(1, "PCR values predicted from the image's files, signed, taken by the verifier") as evidence:
+    with run.timeline.link(
+        1, "PCR values and files predicted from the image, signed, taken by the verifier"
+    ) as evidence:
         options = ["--name", IMAGE, "--version", "1", "--days", "30", "--key", str(key), "--out", str(statement)]
-        umec("nodeimage", "predict", str(image), *options)
+        umec("nodeimage", "predict", str(image), "--root", str(root_files(run)), *options)
         taken = run.operator("nodeimage", "publish", str(statement))
         evidence.data = statement.read_bytes()
         evidence.note = f"{taken['image']} version {taken['version']}"
@@ -110,8 +120,8 @@ def attest(run: Run, node: StreetNode) -> None:
     if node is NODES[0] and run.sabotaged(4):
         reboot(run, node, tamper="cmdline")
     saved = run.folder / f"evidence-{node.name}"
-    with run.timeline.link(4, f"{node.name} attested: fresh nonce, quote, log, policy") as evidence:
-        options = ["--boot-log", str(boot_log(run, node.name)), "--save", str(saved)]
+    with run.timeline.link(4, f"{node.name} attested: fresh nonce, quote, log, files that ran, policy") as evidence:
+        options = [*logs(run, node.name), "--save", str(saved)]
         result = umec("node", "attest", "--state", _state(run, node), *options, namespace=node.name)
         evidence.data = (saved / "quote.bin").read_bytes()
         evidence.note = f"{result['verdict']}, {result['standing']}"
@@ -129,7 +139,7 @@ def attest(run: Run, node: StreetNode) -> None:
 
 def get_credentials(run: Run, node: StreetNode) -> None:
     """Link 6: the agent runs; it has a certificate for a key in its memory, and a token bound to it works."""
-    line = umec_line("node", "run", "--state", _state(run, node), "--boot-log", str(boot_log(run, node.name)), "--json")
+    line = umec_line("node", "run", "--state", _state(run, node), *logs(run, node.name), "--json")
     run.processes.start(f"agent-{node.name}", inside(node.name, line))
 
     def certified() -> bool | None:
@@ -157,6 +167,21 @@ def boot_log(run: Run, name: str) -> Path:
     return run.folder / f"{name}.bootlog"
 
 
+def runtime_list(run: Run, name: str) -> Path:
+    """Return the file with the list of what ran on a node, as its kernel writes it."""
+    return run.folder / f"{name}.ima"
+
+
+def logs(run: Run, name: str) -> list[str]:
+    """Return the options that tell an agent where its logs are."""
+    return ["--boot-log", str(boot_log(run, name)), "--runtime-list", str(runtime_list(run, name))]
+
+
+def root_files(run: Run) -> Path:
+    """Return the root file system of the node image: what is in it may run."""
+    return run.folder / "node-root"
+
+
 def boot_image(
     run: Run,
     name: str,
@@ -169,6 +194,12 @@ def boot_image(
     """Have the simulated firmware boot the node image on the TPM of a node, and write its boot log."""
     written = log or boot_log(run, name)
     options = ["--tcti", tcti or run.tcti[name], "--image", str(run.folder / "node-image"), "--log", str(written)]
+    options += [
+        "--root",
+        str(root_files(run)),
+        "--runtime-list",
+        str(runtime_list(run, name if log is None else "other")),
+    ]
     options += [] if tamper is None else ["--tamper", tamper]
     options += ["--power-cycle"] if power_cycle else []
     umec("node", "simulate-boot", *options)

@@ -171,7 +171,7 @@ def power_cut(scene: Scene) -> None:
     nodes.boot_image(run, node.name)
     log = log_of(run, node)
     line = umec_line("node", "run", "--state", str(run.folder / agent), "--json")
-    run.processes.start(agent, inside(node.name, [*line, "--boot-log", str(nodes.boot_log(run, node.name))]))
+    run.processes.start(agent, inside(node.name, [*line, *nodes.logs(run, node.name)]))
     log.wait("trusted")
     trusted = time.monotonic()
     back = max(served_again(scene.here, after=trusted), _listed_again(scene))

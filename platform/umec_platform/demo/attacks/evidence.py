@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from umec_attest.testing import adversary
+from umec_attest.testing import adversary, runtime
 from umec_platform.demo.attacks.stranger import Stranger, succeed
 from umec_platform.demo.attacks.table import Attack
 from umec_platform.demo.hand import ATTEST
@@ -24,6 +24,7 @@ __all__ = ["ATTACKS"]
 IN_TOTO: Final = "application/vnd.in-toto+json"
 RESETTABLE: Final = 16
 """The debug PCR: whoever is on the machine resets it and fills it as they like."""
+MINER: Final = "/var/tmp/miner"  # noqa: S108 - where such programs lie
 
 
 def replayed(stranger: Stranger) -> str | None:
@@ -107,6 +108,21 @@ def tampered(stranger: Stranger) -> str | None:
     return _finding(stranger, stranger.log)
 
 
+def unknown_program(stranger: Stranger) -> str | None:
+    """Run a program that is not in the image, on a node that booted well."""
+    stranger.believed()
+    runtime.run(stranger.tpm, stranger.ran, runtime.measured(MINER, bytes(32)))
+    return _fallen(stranger.submit(stranger.evidence()), "ima-file-unknown")
+
+
+def hidden_program(stranger: Stranger) -> str | None:
+    """Run such a program, and leave it out of the list."""
+    stranger.believed()
+    runtime.run(stranger.tpm, stranger.ran, runtime.measured(MINER, bytes(32)))
+    stranger.ran.entries.pop()
+    return _fallen(stranger.submit(stranger.evidence()), "ima-replay-mismatch")
+
+
 def truncated_log(stranger: Stranger) -> str | None:
     """Leave out the end of the boot log."""
     stranger.believed()
@@ -151,14 +167,18 @@ def _finding(stranger: Stranger, log: bytes) -> str | None:
     """Return the finding that a log leads to; None if the node stays trusted."""
     evidence = stranger.evidence() | {"boot_log": _b64(log)}
     evidence.pop("boot_log_sha256", None)
-    result = stranger.submit(evidence)
+    return _fallen(stranger.submit(evidence), "bootlog-replay-mismatch")
+
+
+def _fallen(result: httpx.Response, expected: str) -> str | None:
+    """Return the expected finding, or the others that were found; None if the node stays trusted."""
     if not result.is_success:
         return code_of(result)
     said = result.json()
     found = {finding["id"] for finding in said["findings"]}
     if said["standing"] != "untrusted" or said["ear"] is not None:
         return None
-    return "bootlog-replay-mismatch" if "bootlog-replay-mismatch" in found else ", ".join(sorted(found))
+    return expected if expected in found else ", ".join(sorted(found))
 
 
 def _newer_set(stranger: Stranger) -> None:
@@ -214,6 +234,8 @@ ATTACKS: Final[tuple[Attack[Stranger], ...]] = (
     Attack("sha1-values-only", "pcr-values-invalid", NODE, sha1_values),
     Attack("sha1-quote", "pcr-selection-mismatch", f"{NODE}, whose SHA-1 bank is on", sha1_quote),
     Attack("pcr-tampered", "bootlog-replay-mismatch", NODE, tampered),
+    Attack("unknown-program-runs", "ima-file-unknown", NODE, unknown_program),
+    Attack("program-hidden-from-the-list", "ima-replay-mismatch", NODE, hidden_program),
     Attack("log-truncated", "bootlog-replay-mismatch", NODE, truncated_log),
     Attack("log-of-another-boot", "bootlog-replay-mismatch", "two TPMs of one maker", other_log),
     Attack("older-reference-set", "reference-rollback", f"{INSIDER}, an old signed set", older_set),

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import httpx
 
-from umec_attest.testing import adversary, firmware
+from umec_attest.testing import adversary, firmware, runtime
 from umec_attest.testing.image import Tamper
 from umec_attest.testing.node import SoftwareNode
 from umec_attest.testing.swtpm import SoftwareTpm
 from umec_platform.demo.hand import ATTEST, Hand, seconds
-from umec_platform.demo.nodes import IMAGE
+from umec_platform.demo.nodes import IMAGE, root_files
 from umec_platform.demo.run import MANAGEMENT, Run, code_of
 from umec_platform.demo.timeline import Broken
 
@@ -40,6 +40,7 @@ class Stranger:
         self.tpm = tpm
         self.image = run.folder / "node-image"
         self.log = self.other_log = b""
+        self.ran = runtime.RuntimeList()
         self.ticket = ""
 
     @cached_property
@@ -55,7 +56,7 @@ class Stranger:
     @cached_property
     def node(self) -> SoftwareNode:
         """The stranger's admitted node, booted from the right image and enrolled."""
-        self.log = firmware.boot(self.tpm, self.image)
+        self.boot()
         node = self.run.clean_up.enter_context(SoftwareNode(self.tpm, name=NODE))
         self.ticket = self.ticket_for(node)
         self.enrol(node, self.ticket)
@@ -92,7 +93,7 @@ class Stranger:
     def evidence(self, challenge: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return honest evidence of the admitted node."""
         node = self.node
-        return dict(node.evidence(challenge or self.challenge(), boot_log=self.log))
+        return dict(node.evidence(challenge or self.challenge(), boot_log=self.log, runtime=self.ran))
 
     def submit(self, evidence: dict[str, Any]) -> httpx.Response:
         """Hand evidence in."""
@@ -111,7 +112,12 @@ class Stranger:
     def reboot(self) -> None:
         """Switch the node off and on, with the right image."""
         self.tpm.power_cycle()
+        self.boot()
+
+    def boot(self) -> None:
+        """Boot the right image, and run what is in its root file system."""
         self.log = firmware.boot(self.tpm, self.image)
+        self.ran = runtime.start(self.tpm, root_files(self.run))
 
 
 def succeed(answer: httpx.Response, otherwise: str) -> httpx.Response:
