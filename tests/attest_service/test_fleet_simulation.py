@@ -22,7 +22,7 @@ from umec_attest.testing.fleet.verifier import FleetVerifier
 from umec_attest.testing.image import Tamper, make_image
 from umec_core.errors import UmecError
 
-EVENTS = int(os.environ.get("UMEC_FLEET_EVENTS", "40"))
+EVENTS = int(os.environ.get("UMEC_FLEET_EVENTS", "20"))
 SEED = int(os.environ.get("UMEC_FLEET_SEED", "1"))
 ROUND = 30.0
 LOG_REQUIRED = "boot-log-required"

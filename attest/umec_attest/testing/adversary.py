@@ -8,7 +8,7 @@ from tpm2_pytss import ESAPI
 from tpm2_pytss.types import TPML_PCR_SELECTION
 
 from umec_attest.agent.tpm import Attested, PcrQuote
-from umec_attest.testing.eventlog import split_log
+from umec_attest.testing.eventlog import measured, split_log
 from umec_attest.testing.firmware import extend
 from umec_attest.testing.node import SoftwareNode
 from umec_attest.testing.swtpm import SoftwareTpm
@@ -19,9 +19,11 @@ __all__ = [
     "flip_byte",
     "quote_relabelled",
     "quote_sha1",
+    "replay_boot",
     "replayed",
     "retype_event",
     "swap_events",
+    "swap_tpm",
     "switch_sha1_on",
     "truncate_log",
 ]
@@ -65,6 +67,22 @@ def quote_sha1(node: SoftwareNode, nonce: bytes, pcrs: Sequence[int]) -> PcrQuot
         return PcrQuote(Attested(bytes(attest), bytes(signature.marshal())), values)
 
     return node.tpm._do(quote)  # noqa: SLF001
+
+
+def replay_boot(tpm: SoftwareTpm, log: bytes) -> None:
+    """Reset the TPM under a running system and measure what a good boot measured: afterwards the PCRs are good.
+
+    The TPM has counted the reset, which is all that a verifier sees of it.
+    """
+    tpm.power_cycle()
+    with ESAPI(tpm.tcti) as esys:
+        for pcr, digest in measured(log):
+            extend(esys, pcr, digest)
+
+
+def swap_tpm(node: SoftwareNode, tpm: SoftwareTpm) -> SoftwareNode:
+    """Return a node of the same name with new keys in another TPM; whoever asks closes it."""
+    return SoftwareNode(tpm, name=node.name)
 
 
 def replayed(evidence: Mapping[str, object], challenge: Mapping[str, object]) -> dict[str, object]:

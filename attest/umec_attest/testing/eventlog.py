@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["EventType", "Measurement", "image_load_event", "serialize_log", "split_log", "variable_data"]
+__all__ = ["EventType", "Measurement", "image_load_event", "measured", "serialize_log", "split_log", "variable_data"]
 
 SHA256: Final = 0x000B
 HEADER: Final = struct.Struct("<III")
@@ -53,6 +53,16 @@ def split_log(log: bytes) -> list[bytes]:
         parts.append(log[at:end])
         at = end
     return parts
+
+
+def measured(log: bytes) -> list[tuple[int, bytes]]:
+    """Return (PCR, digest) of what a log of ours tells of, in its order."""
+    head = HEADER.size
+    return [
+        (HEADER.unpack_from(part)[0], DIGEST.unpack_from(part, head)[1])
+        for part in split_log(log)[1:]
+        if HEADER.unpack_from(part)[1] != EventType.NO_ACTION
+    ]
 
 
 def variable_data(vendor: uuid.UUID, name: str, value: bytes) -> bytes:

@@ -13,7 +13,7 @@ The order is that of real machines:
 import hashlib
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from umec_attest.testing.image import VARIABLES, NodeImage, Tamper, load_image, 
 from umec_attest.testing.pe import authenticode_sha256, is_pe, section_bytes
 from umec_attest.testing.swtpm import SoftwareTpm
 
-__all__ = ["boot", "extend", "measurements"]
+__all__ = ["boot", "event", "extend", "measure", "measurements"]
 
 GLOBAL_VARIABLE: Final = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 IMAGE_SECURITY: Final = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
@@ -45,7 +45,12 @@ def boot(tpm: SoftwareTpm | str, image: Path, *, log: Path | None = None, tamper
     contents = load_image(image)
     if tamper is not None:
         contents = tampered(contents, tamper)
-    made = list(measurements(contents))
+    return measure(tpm, measurements(contents), log=log)
+
+
+def measure(tpm: SoftwareTpm | str, recipe: Iterable[Measurement], *, log: Path | None = None) -> bytes:
+    """Measure a recipe into a TPM that was just switched on; returns the boot log that tells of it, as `boot` does."""
+    made = list(recipe)
     with _opened(tpm if isinstance(tpm, str) else tpm.tcti) as esys:
         _check_reset(esys)
         for measurement in made:
@@ -66,17 +71,17 @@ def measurements(image: NodeImage) -> Iterator[Measurement]:
     """Yield what a boot of this image measures, in order."""
     yield from _firmware(image)
     yield from _variables(image)
-    yield _hashed(4, EventType.EFI_ACTION, b"Calling EFI Application from Boot Option")
+    yield event(4, EventType.EFI_ACTION, b"Calling EFI Application from Boot Option")
     for pcr in SEPARATED_PCRS:
-        yield _hashed(pcr, EventType.SEPARATOR, SEPARATOR)
+        yield event(pcr, EventType.SEPARATOR, SEPARATOR)
     yield from _application(image)
     yield from _stub(image.uki)
-    yield _hashed(5, EventType.EFI_ACTION, b"Exit Boot Services Invocation")
-    yield _hashed(5, EventType.EFI_ACTION, b"Exit Boot Services Returned with Success")
+    yield event(5, EventType.EFI_ACTION, b"Exit Boot Services Invocation")
+    yield event(5, EventType.EFI_ACTION, b"Exit Boot Services Returned with Success")
 
 
 def _firmware(image: NodeImage) -> Iterator[Measurement]:
-    yield _hashed(0, EventType.S_CRTM_VERSION, image.version.encode("utf-16-le") + b"\0\0")
+    yield event(0, EventType.S_CRTM_VERSION, image.version.encode("utf-16-le") + b"\0\0")
     place = struct.pack("<QQ", 0, len(image.firmware))
     yield Measurement(0, EventType.EFI_PLATFORM_FIRMWARE_BLOB, hashlib.sha256(image.firmware).digest(), place)
 
@@ -84,13 +89,13 @@ def _firmware(image: NodeImage) -> Iterator[Measurement]:
 def _variables(image: NodeImage) -> Iterator[Measurement]:
     for name in VARIABLES:
         vendor = IMAGE_SECURITY if name in {"db", "dbx"} else GLOBAL_VARIABLE
-        yield _hashed(7, EventType.EFI_VARIABLE_DRIVER_CONFIG, variable_data(vendor, name, image.variables[name]))
+        yield event(7, EventType.EFI_VARIABLE_DRIVER_CONFIG, variable_data(vendor, name, image.variables[name]))
 
 
 def _application(image: NodeImage) -> Iterator[Measurement]:
     if image.variables["SecureBoot"] == b"\x01":
         authority = variable_data(IMAGE_SECURITY, "db", _first_signature(image.variables["db"]))
-        yield _hashed(7, EventType.EFI_VARIABLE_AUTHORITY, authority)
+        yield event(7, EventType.EFI_VARIABLE_AUTHORITY, authority)
     yield _loaded("\\EFI\\BOOT\\BOOTX64.EFI", image.uki)
 
 
@@ -99,7 +104,7 @@ def _stub(uki: bytes) -> Iterator[Measurement]:
         contents = section_bytes(uki, name)
         if contents is None:
             raise ImageInvalid(f"uki.efi has no section {name}")
-        yield _hashed(11, EventType.IPL, name.encode() + b"\0")
+        yield event(11, EventType.IPL, name.encode() + b"\0")
         yield Measurement(11, EventType.IPL, hashlib.sha256(contents).digest(), name.encode())
     kernel = section_bytes(uki, ".linux")
     if kernel is not None and is_pe(kernel):
@@ -111,8 +116,8 @@ def _loaded(path: str, image: bytes) -> Measurement:
     return Measurement(4, EventType.EFI_BOOT_SERVICES_APPLICATION, authenticode_sha256(image), event)
 
 
-def _hashed(pcr: int, kind: EventType, data: bytes) -> Measurement:
-    """An event whose digest is the hash of its data."""
+def event(pcr: int, kind: EventType, data: bytes) -> Measurement:
+    """Return an event whose digest is the SHA-256 of its data: an ingredient of a recipe."""
     return Measurement(pcr, kind, hashlib.sha256(data).digest(), data)
 
 

@@ -55,7 +55,7 @@ async def _a_separator_under_another_type(scene: Scene, challenge: Mapping[str, 
     return _with_log(scene, challenge, retype_event(log, scene.random.choice(separators), kind))
 
 
-@tampering("bootlog-invalid", "bootlog-empty")
+@tampering("bootlog-invalid", "bootlog-empty", "bootlog-sha1-only")
 async def _no_log_in_the_place_of_one(scene: Scene, challenge: Mapping[str, Any]) -> Body:
     return _with_log(scene, challenge, scene.random.choice([b"", b"\0" * 64, scene.node.log + b"\1"]))
 
