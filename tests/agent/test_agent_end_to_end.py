@@ -366,6 +366,27 @@ def test_one_round_gives_certificate_and_token(place: Workplace) -> None:
 
 
 @pytest.mark.slow
+def test_a_node_gets_other_keys_and_stays_what_it_is(place: Workplace) -> None:
+    place.boot()
+    assert place.on_node("run", "--once")[0]["standing"] == "trusted"
+    before, keys = place.operator("show", NODE), json.loads((place.state / "node.json").read_text())
+    [said] = place.on_node("rotate")
+    assert said == {"standing": "trusted", "generation": before["generation"] + 1}
+    after = json.loads((place.state / "node.json").read_text())
+    assert after["ak"] != keys["ak"]
+    assert after["node_key"] != keys["node_key"]
+    assert place.call()["status"] == 200
+    [log] = place.umec("trust-log", "--state", str(place.state))
+    assert log["origin"] == "umec/attest"
+    assert log["entries"] > 0
+    assert place.umec("trust-log", "--state", str(place.state), "--reset") == [{"reset": True}]
+    assert place.umec("trust-log", "--state", str(place.state)) == [{"seen": False}]
+    assert place.on_node("run", "--once")[0]["standing"] == "trusted"
+    [again] = place.umec("trust-log", "--state", str(place.state))
+    assert again["entries"] >= log["entries"]
+
+
+@pytest.mark.slow
 def test_a_changed_stage_is_found_and_a_good_boot_heals(place: Workplace, tmp_path: Path) -> None:
     place.boot("--tamper", "kernel")
     line, refusal = place.on_node("attest", "--save", str(tmp_path / "evidence"), ok=False)

@@ -1,7 +1,9 @@
 """The agent keeps the verifier's checkpoints, and believes no verifier whose log does not go on from them."""
 
 import asyncio
+import json
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from umec_attest.agent.enrol import enrol
 from umec_attest.agent.errors import (
@@ -28,10 +31,11 @@ from umec_attest.agent.wire import ShownCheckpoint
 from umec_attest.agent.witness import LogWitness, Refusal, SeenLog, next_seen, shown_log
 from umec_core.client import RemoteUnavailable
 from umec_core.errors import Unavailable
-from umec_core.keys import KeyFileExposed
+from umec_core.keys import KeyFileExposed, write_private
 from umec_core.note import sign_checkpoint
 from umec_core.remote import RemoteRefused
 from umec_core.tree import EMPTY_ROOT, Tree
+from umec_platform.cli.node import app
 
 ORIGIN = "umec/attest"
 KEY, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -164,6 +168,24 @@ def test_what_was_refused_stays_refused(tmp_path: Path) -> None:
     assert refused.value.code == "log-distrusted"
     witness.forget()
     asyncio.run(witness.look(ask, NOW))
+
+
+def test_an_operator_sees_what_a_node_saw_and_resets_it(tmp_path: Path) -> None:
+    def said(*words: str, ends: int = 0) -> dict[str, Any]:
+        ended = CliRunner().invoke(app, ["trust-log", "--state", str(tmp_path), "--json", *words])
+        assert ended.exit_code == ends, ended.output
+        return dict(json.loads(ended.stdout))
+
+    path = tmp_path / "log.json"
+    assert said() == {"seen": False}
+    write_private(path, SEEN.to_json())
+    assert said() == {"seen": True, "origin": ORIGIN, "entries": 3, "root": tree("a", "b", "c").root().hex()}
+    refused = replace(SEEN, refusal=Refusal("log-shrunk", "it was cut", NOW, "a note"))
+    write_private(path, refused.to_json())
+    assert said(ends=1)["code"] == "log-distrusted"
+    assert "log-shrunk" in said(ends=1)["detail"]
+    assert said("--reset") == {"reset": True}
+    assert said() == {"seen": False}
 
 
 def test_the_log_is_known_from_the_enrolment_on(scene: Any) -> None:
