@@ -50,7 +50,7 @@ ADVICE: Final[dict[str, str]] = {
     "node-enrolled": "it is enrolled: umec node run; to start anew, umec node enroll --replace with a new ticket",
     "node-other-ek": "an approved name keeps its TPM, also when revoked: umec node ticket NEW-NAME … for this TPM",
     "agent-state-invalid": "enrol first: umec node enroll --state FOLDER --ticket TICKET --ca server-ca.pem",
-    "node-class-other": "its boots need no announcement; umec node ticket --class open-box makes it a node whose boots do",
+    "node-class-other": "its boots need no announcement: it is not enrolled with umec node ticket --class open-box",
     "secret-unknown": "umec secret list NODE shows what there is; umec secret set stores one",
     "secret-standing": "umec node explain NODE tells why it does not stand; a secret set with --degraded needs less",
     "approval-pcrs": "boot the image that the approval is for, or approve this one: umec secret approve",
