@@ -12,6 +12,8 @@
 "New boot" is a resetCount above the one at which the node fell: what a running system did cannot be undone in it. It is
 asked of a pending node, too, that fell and was enrolled anew.
 A revoked node has no rounds at all.
+An open box that was reset without an announcement gets no affirming verdict by the default policies, until an operator
+has cleared it (`umec_attest.resets`).
 """
 
 from typing import Final
