@@ -3,7 +3,7 @@
 Objects and where they live:
 
     endorsement hierarchy
-    └── EK   RSA-2048, TCG default template L-1; persistent at 0x81010001 where the vendor put it, else made anew
+    └── EK   of the TCG template that the TPM has a certificate for; persistent where the vendor put it, else made anew
         ├── AK        ECDSA P-256, restricted, signs only what the TPM itself made (quotes, certifications)
         └── node key  ECDSA P-256, signs digests; the AK certifies that it lives here
 

@@ -6,10 +6,10 @@ from tpm2_pytss import ESAPI
 from tpm2_pytss.constants import TPM2_CAP
 
 from umec_attest.agent.errors import TpmRefused
+from umec_attest.agent.tpm.endorsement import template_of
 
 __all__ = ["read_certificate", "read_chain"]
 
-EK_CERTIFICATE_INDEX: Final = 0x01C00002
 EK_CHAIN_FIRST: Final = 0x01C00100
 EK_CHAIN_LAST: Final = 0x01C001FF
 """TCG EK Credential Profile 2.2.1.5.2: the certificates above the EK's, one behind the other."""
@@ -20,7 +20,7 @@ MAX_EK_CERTIFICATE: Final = 16 * 1024
 
 def read_certificate(esys: ESAPI) -> bytes | None:
     """Return the EK certificate in DER, or None if there is none; raises `TpmRefused` for what is none."""
-    stored = _read_nv(esys, EK_CERTIFICATE_INDEX)
+    stored = _read_nv(esys, template_of(esys).certificate)
     return None if stored is None else _one_certificate(stored)
 
 
