@@ -1,6 +1,7 @@
 """The same service on PostgreSQL: two replicas of it, where whole rounds and races end as on SQLite."""
 
 import asyncio
+import base64
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +30,12 @@ def test_two_replicas_on_one_database_agree(reopen: Any, tpms: Any, clock: Any) 
                 node = await here.get("nodes/node-1")
                 left = datetime.fromisoformat(node["deadline"]) - clock()
                 assert (node["standing"], left) == ("trusted", timedelta(seconds=90))
+
+                kept = {"secret": base64.b64encode(bytes(32)).decode()}
+                await here.http.put("/attest/v1/nodes/node-1/secrets/disk", json=kept, headers=here.admin)
+                wanted = {"name": "disk", "evidence": booted.evidence(await there.challenge())}
+                released = await there.post("secrets/release", wanted)  # both read the key of one state folder
+                assert (released["name"], released["version"]) == ("disk", 1)
 
                 view = StandingView()
                 view.apply(await there.statement())
