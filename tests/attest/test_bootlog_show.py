@@ -164,6 +164,12 @@ def test_systemds_log_alone(show):
     assert show(record(15, "machine-id:00"), pcrs=pcrs({15: bytes.fromhex(once)}))[0] == 0
 
 
+def test_systemds_log_goes_on_behind_a_firmwares_alone(show, log):
+    later = record(11, "enter-initrd")
+    assert show(later, text=True, userspace=later)[0] == 2
+    assert show(log, userspace=later)[0] == 0
+
+
 def test_an_nv_index_is_shown_and_not_replayed(show):
     line = record(11, "enter-initrd").replace(b'"pcr": 11', b'"nv_index": 30474752')
     status, shown = show(line)
@@ -191,6 +197,7 @@ def test_padding_is_allowed_by_option(show, confidential):
     padded = confidential + b"\xff" * 64
     status, shown = show(padded)
     assert (status, shown["code"]) == (1, "bootlog-padded")
+    assert show(confidential, text=True, allow="anything")[0] == 2
     status, shown = show(padded, allow="log-padded")
     assert status == 0
     assert "log-padded" in {finding["id"] for finding in shown["findings"]}

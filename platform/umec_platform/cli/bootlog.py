@@ -1,7 +1,8 @@
 """`umec bootlog`: what a boot log says, and whether it holds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -23,6 +24,13 @@ _IMA_PCR: Final = 10
 _LAST_STATIC_PCR: Final = 15
 
 
+class Irregularity(StrEnum):
+    """What a log may be allowed to have: the rest of a CCEL table's area, and a quirk of firmware."""
+
+    LOG_PADDED = "log-padded"
+    VENDOR_INFO_SIZE = "spec-id-vendor-info-size"
+
+
 @app.callback()
 def _bootlog() -> None:
     """Look into boot logs."""
@@ -37,8 +45,7 @@ def show(
         Path | None, typer.Option(help="systemd's log that goes on where this one ends: tpm2-measure.log.")
     ] = None,
     allow: Annotated[
-        list[str] | None,
-        typer.Option(help="Let an irregular form pass, as a finding: log-padded, spec-id-vendor-info-size."),
+        list[Irregularity] | None, typer.Option(help="Let an irregular form pass, which is a finding then.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -59,15 +66,15 @@ def show(
     emit(result, as_json=as_json, human=describe(result))
 
 
-def _read(data: bytes, records: "Sequence[UserspaceRecord]", allow: list[str]) -> "tuple[dict[str, Any], Banks]":
+def _read(data: bytes, records: "Sequence[UserspaceRecord]", allow: Collection[str]) -> "tuple[dict[str, Any], Banks]":
     from umec_attest.bootlog import parse_boot_log, parse_userspace_log
     from umec_attest.bootlog.cel import is_canonical_log
     from umec_platform.cli.bootlog_other import read_canonical, read_userspace
 
-    if data.startswith(b"\x1e"):
-        return read_userspace(parse_userspace_log(data))
-    if is_canonical_log(data):
-        return read_canonical(data)
+    if data.startswith(b"\x1e") or is_canonical_log(data):
+        if records:
+            raise typer.BadParameter("systemd's log goes on where the firmware's ends", param_hint="--userspace")
+        return read_canonical(data) if is_canonical_log(data) else read_userspace(parse_userspace_log(data))
     return _read_firmware(parse_boot_log(data, allow=allow), records)
 
 
