@@ -17,8 +17,10 @@ MAX_CERTIFICATE_SIZE: Final = 8192
 """EK certificates must fit into the NV memory of a TPM; vendor CAs are below 3 KB."""
 
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_MIN_RSA_BITS: Final = 2048
-_CURVES: Final = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+_RSA_BITS: Final = range(2048, 4096 + 1)
+_EXPONENT: Final = 65537
+"""Below, keys are weak; above, whoever sends a chain along keeps us busy. No vendor's authority is outside."""
+_CURVES: Final = frozenset({"secp256r1", "secp384r1"})
 
 
 class CertificateMalformed(ValueError):
@@ -58,8 +60,8 @@ class Certificate:
         parameters = self.fields.signature_algorithm_parameters
         signature, message = self.pieces.signature, self.pieces.tbs
         if isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, padding.PKCS1v15 | padding.PSS):
-            if key.key_size < _MIN_RSA_BITS:
-                raise InvalidSignature(f"an issuer's RSA key of {key.key_size} bits is too small")
+            if key.key_size not in _RSA_BITS or key.public_numbers().e != _EXPONENT:
+                raise InvalidSignature(f"an issuer's RSA key of {key.key_size} bits, or its exponent, is not taken")
             key.verify(signature, message, parameters, algorithm)
         elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
             if key.curve.name not in _CURVES:

@@ -25,7 +25,7 @@ _Wanted = TypeVar("_Wanted", bound=x509.ExtensionType)
 
 _MAX_PATH: Final = 6
 """Authorities above a certificate. Vendors have one to four."""
-_MAX_VERIFICATIONS: Final = 32
+_MAX_VERIFICATIONS: Final = 16
 """Signatures that one search for a path may verify: a stranger sends the chain, and P-384 takes a millisecond."""
 
 _ANY_PURPOSE: Final = ObjectIdentifier("2.5.29.37.0")
