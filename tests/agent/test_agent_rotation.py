@@ -193,6 +193,19 @@ def test_without_a_period_only_who_asks_gets_new_keys(scene: Any) -> None:
     scene.play(running, rotation=None, clock=lambda: system_clock() + timedelta(days=1000))
 
 
+def test_a_round_waits_for_a_rotation_and_begins_no_other(scene: Any) -> None:
+    async def both(agent: Agent) -> None:
+        await good_round(agent)
+        rotating = asyncio.create_task(agent.rotate())
+        while not rotation_pending(scene.state):  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.001)
+        await asyncio.gather(agent.attest(), rotating)
+        assert scene.standin.generation == 2
+        await good_round(agent)
+
+    scene.play(both)
+
+
 def test_a_rotation_that_is_refused_is_not_asked_for_all_the_time(scene: Any) -> None:
     scene.standin.faults["rotations"] = [Forbidden("not yet")] * 9
 
@@ -211,6 +224,21 @@ def test_a_rotation_that_is_refused_is_not_asked_for_all_the_time(scene: Any) ->
         await working
 
     scene.play(running, rotation=timedelta(0))
+
+
+def test_a_verifier_that_cannot_rotate_now_is_asked_with_every_round_and_costs_none(scene: Any) -> None:
+    async def running(agent: Agent) -> None:
+        stop = asyncio.Event()
+        scene.standin.faults["rotations"] = [Unavailable("not now"), Unavailable("nor now"), Unavailable("nor yet")]
+        working = asyncio.create_task(agent.run(stop))
+        await scene.until(lambda line: line["event"] == "rotated")
+        await scene.until(lambda line: line["event"] == "round")
+        stop.set()
+        await working
+
+    scene.play(running, rotation=timedelta(0))
+    assert [line["code"] for line in scene.lines if line["event"] == "refused"] == ["unavailable"] * 3
+    assert [line["verdict"] for line in scene.lines if line["event"] == "round"][:2] == ["affirming"] * 2
 
 
 def test_a_node_that_does_not_stand_asks_for_no_keys(scene: Any) -> None:

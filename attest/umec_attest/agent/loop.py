@@ -33,6 +33,9 @@ __all__ = ["ROTATION_PERIOD", "Agent"]
 
 ASK_AGAIN: Final = frozenset({"boot-log-required", "nonce-expired", "nonce-superseded", "evidence-stale"})
 """Refusals that the answer to a new challenge mends, once."""
+LIST_CONTINUES: Final = "runtime-list-continues"
+MOST_PARTS: Final = 100
+"""Each has some 4,500 entries, and what the verifier had already is not sent again."""
 HOST_SCOPE: Final = "node:host"
 FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""
@@ -132,9 +135,9 @@ class Agent:
         What a new challenge mends is mended at once: after a reboot the verifier finds out from the quote that it lacks
         the boot log, and asks for it. A rotation that was begun is ended first: the verifier may know its keys only.
         """
-        if rotation_pending(self._directory):
-            await self._try_rotation()
         async with self._turn:
+            if rotation_pending(self._directory):
+                await self._try_rotation()
             started = time.monotonic()
             self._rounds += 1
             try:
@@ -158,12 +161,7 @@ class Agent:
         Raises AgentError, RemoteRefused, RemoteUnavailable.
         """
         async with self._turn:
-            self._witness.check()
-            former = self._state
-            self._state = await rotate(self._directory, former, self._tpm, self._platform, now=self._clock())
-            self._tpm.forget(former.ak, former.node_key)
-            await self._let_go()
-            self._report({**self._line("rotated"), "ak_name": self._state.ak.name.hex()})
+            await self._rotate()
 
     async def renew(self) -> None:
         """Get a certificate and the host's token where the present ones end soon or are of an older generation.
@@ -201,7 +199,11 @@ class Agent:
     async def _round(self) -> None:
         """Do one round, and rotate after a good one where it is time to: the new keys go on from what it said."""
         result = await self.attest()
-        if result.ear is not None and self._rotation_due() and await self._try_rotation():
+        if result.ear is None:
+            return
+        async with self._turn:
+            rotated = self._rotation_due() and await self._try_rotation()
+        if rotated:
             await self.attest()
 
     def _rotation_due(self) -> bool:
@@ -210,20 +212,37 @@ class Agent:
         return self._rotation is not None and self._clock() - self._state.keys_since >= self._rotation
 
     async def _try_rotation(self) -> bool:
-        """Rotate, and tell whether that was done. A refusal is reported, and keeps nobody from attesting."""
+        """Rotate in our turn, and tell whether it was done. A refusal is reported, and keeps nobody from attesting."""
         if time.monotonic() < self._rotate_from:
             return False
         try:
-            await self.rotate()
+            await self._rotate()
         except UmecError as error:
-            if error.kind is Kind.UNAVAILABLE:
-                raise
-            self._rotate_from = time.monotonic() + ROTATION_PAUSE
-            self._report(self._refusal("refused", error, retry_seconds=ROTATION_PAUSE))
+            wait = 0.0 if error.kind is Kind.UNAVAILABLE else ROTATION_PAUSE
+            self._rotate_from = time.monotonic() + wait
+            self._report(self._refusal("refused", error, retry_seconds=wait or self._round_seconds))
             return False
         return True
 
+    async def _rotate(self) -> None:
+        self._witness.check()
+        former = self._state
+        self._state = await rotate(self._directory, former, self._tpm, self._platform, now=self._clock())
+        self._tpm.forget(former.ak, former.node_key)
+        await self._let_go()
+        self._report({**self._line("rotated"), "ak_name": self._state.ak.name.hex()})
+
     async def _exchange(self) -> tuple[Evidence, Result]:
+        """Do one round; a list of what ran that is too long for one request goes in several."""
+        for _ in range(MOST_PARTS - 1):
+            try:
+                return await self._exchange_part()
+            except RemoteRefused as error:
+                if error.code != LIST_CONTINUES:
+                    raise
+        return await self._exchange_part()
+
+    async def _exchange_part(self) -> tuple[Evidence, Result]:
         self._witness.check()
         challenge = await self._platform.challenge(self._state.node)
         self._round_seconds = challenge.round_seconds
