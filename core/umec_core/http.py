@@ -126,20 +126,23 @@ def plain_route(method: str, path: str, answer: Callable[[Request], Awaitable[Re
 
     Errors are answered as everywhere; what FastAPI does around an endpoint takes longer than many an answer.
     """
-    endpoint = _Plain(answer)
-    route = endpoint.route = Route(path, endpoint, methods=[method])
-    route.methods = {method}  # and not HEAD beside GET: what is not meant is 405
-    return route
+    endpoint = _Plain(method, answer)
+    endpoint.route = Route(path, endpoint, methods=[method])
+    endpoint.route.methods = {method}  # Starlette takes HEAD, too, where it takes GET
+    return endpoint.route
 
 
 class _Plain:
     route: Route
 
-    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, method: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._method = method
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self.route  # for the access line and the counters
+        if scope["method"] != self._method:  # a router that includes this route makes another of it
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": self._method})
         response = await self._answer(Request(scope, receive))
         await response(scope, receive, send)
 
