@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tpm2_pytss import ESAPI
-from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_EO, TPM2_SE
+from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_EO, TPM2_SE, TPMA_NV
 from tpm2_pytss.types import (
     TPM2B_NV_PUBLIC,
     TPM2B_OPERAND,
@@ -52,6 +52,7 @@ from umec_core.errors import UmecError
 SECRET = bytes(range(64))
 OWNER = ec.generate_private_key(ec.SECP256R1())
 PCRS = (4, 7, 11)
+READABLE = TPMA_NV.AUTHREAD | TPMA_NV.AUTHWRITE
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,25 @@ def test_a_release_for_one_tpm_opens_in_no_other(node: SoftwareNode, software_no
     secret = released(node)
     refused("tpm-refused", lambda: opened(software_node, secret))
     assert opened(node, secret) == SECRET
+
+
+def test_every_kind_of_endorsement_key_takes_a_secret(software_tpm: SoftwareTpm) -> None:
+    """RSA-2048, P-256 and P-384, of the low and the high range; a certificate says which one the agent uses."""
+    made_with, nothing = (0x01C00002, 0x01C00016), b"\x30\x82\x00\x00"
+    with ESAPI(software_tpm.tcti) as esys:
+        for index in made_with:
+            esys.nv_undefine_space(esys.tr_from_tpmpublic(index), auth_handle=ESYS_TR.PLATFORM)
+    sizes = []
+    for index in (0x01C00002, 0x01C0000A, 0x01C00012, 0x01C00014, 0x01C00016):
+        area = TPMS_NV_PUBLIC(nvIndex=index, nameAlg=TPM2_ALG.SHA256, attributes=READABLE, dataSize=len(nothing))
+        with ESAPI(software_tpm.tcti) as esys:
+            esys.nv_write(esys.nv_define_space(b"", TPM2B_NV_PUBLIC(nvPublic=area)), nothing)
+        with SoftwareNode(software_tpm) as node:
+            assert opened(node, released(node)) == SECRET
+            sizes.append(parse_public(node.ek_public).key().key_size)
+        with ESAPI(software_tpm.tcti) as esys:
+            esys.nv_undefine_space(esys.tr_from_tpmpublic(index))
+    assert sizes == [2048, 256, 2048, 256, 384]
 
 
 def test_a_secret_crosses_the_bus_encrypted(node: SoftwareNode, monkeypatch: pytest.MonkeyPatch) -> None:
