@@ -32,19 +32,18 @@ def written(tmp_path):
 @pytest.mark.parametrize("start", [0, 1, 2, 3, 4, 5, 6])
 def test_entries_from_a_number_on(written, start, piece, monkeypatch):
     monkeypatch.setattr(runtime_list, "_PIECE", piece)
-    assert read_runtime_list(written, start) == b"".join(ENTRIES[start:])
+    assert read_runtime_list(written, start) == (b"".join(ENTRIES[start:]), False)
 
 
 def test_an_entry_that_is_being_written_is_left_for_the_next_round(written):
     written.write_bytes(b"".join(ENTRIES)[:-1])
-    assert read_runtime_list(written, 3) == ENTRIES[3]
+    assert read_runtime_list(written, 3) == (ENTRIES[3], False)
 
 
-def test_a_list_that_is_too_long_to_send(written):
+def test_a_list_that_is_too_long_to_send_at_once(written):
     size = len(b"".join(ENTRIES[1:]))
-    assert len(read_runtime_list(written, 1, most=size)) == size
-    with pytest.raises(AgentStateInvalid, match="more than"):
-        read_runtime_list(written, 1, most=size - 1)
+    assert read_runtime_list(written, 1, most=size) == (b"".join(ENTRIES[1:]), False)
+    assert read_runtime_list(written, 1, most=size - 1) == (b"".join(ENTRIES[1:-1]), True)
     assert MAX_RUNTIME_LIST < 744 * 1024
 
 
@@ -64,4 +63,6 @@ def test_a_file_that_is_no_list(written, monkeypatch):
 def test_any_file_gives_a_part_of_it(data, start, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "any-list"
     path.write_bytes(data)
-    assert read_runtime_list(path, start) in data
+    part, more = read_runtime_list(path, start)
+    assert part in data
+    assert not more

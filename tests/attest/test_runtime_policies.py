@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umec_attest.bootlog import Finding
 from umec_attest.errors import ImaInvalid, ReferenceRefused
 from umec_attest.ima import ImaCheckpoint, parse_runtime_policy
 from umec_attest.ima.paths import measured_path, parse_pattern
@@ -242,7 +243,8 @@ def test_any_value_gives_a_policy_or_the_one_error(value):
 
 
 def test_a_checkpoint_is_what_it_says_again():
-    checkpoint = ImaCheckpoint(3, 100, bytes(range(32)), "ab" * 32, 2)
+    findings = (Finding("ima-violation", "a"), Finding("ima-file-unknown", "b", "c", "d"))
+    checkpoint = ImaCheckpoint(3, 100, bytes(range(32)), "ab" * 32, findings)
     assert ImaCheckpoint.from_json(checkpoint.to_json()) == checkpoint
 
 
@@ -256,7 +258,8 @@ def test_a_checkpoint_is_what_it_says_again():
         {"entries": True},
         {"entries": "1"},
         {"reset_count": -1},
-        {"tolerated": -1},
+        {"findings": [{"id": "x"}]},
+        {"findings": None},
         {"policy_sha256": None},
         {"unknown": 1},
     ],

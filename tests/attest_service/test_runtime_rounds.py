@@ -1,6 +1,7 @@
 """What runs on a node after its boot, round after round: from a checkpoint on, after reboots, restarts and new sets."""
 
 import asyncio
+import base64
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,13 +94,14 @@ def test_an_unknown_executable_fells_the_node_until_it_boots(run):
             assert (said["standing"], ids(said)) == ("untrusted", ["ima-file-unknown"])
             assert "/opt/evil" in said["findings"][0]["detail"]
             assert said["findings"][0]["found"] == f"sha256:{bytes(range(32)).hex()}"
-            assert (await world.challenge())["ima"] == {"from": 0}
+            assert (await world.challenge())["ima"] == {"from": 7}
             node.runs(TOOL)
             again = await rounds(world, node)
-            assert (again["standing"], ids(again)) == ("untrusted", ["ima-file-unknown"])
+            assert (again["standing"], again["findings"]) == ("untrusted", said["findings"])
             shown = await world.get("nodes/node-1/explain")
             assert "/opt/evil" in str(shown)
             node.reboot()
+            assert (await rounds(world, node, status=422))["code"] == "boot-log-required"
             said = await rounds(world, node)
             assert (said["standing"], ids(said)) == ("trusted", ["rebooted"])
 
@@ -114,6 +116,31 @@ def test_a_list_that_hides_what_ran(run):
             node.ran.entries.pop()
             said = await rounds(world, node)
             assert (said["standing"], ids(said)) == ("untrusted", ["ima-replay-mismatch"])
+
+    run(body)
+
+
+def test_a_list_in_parts(run):
+    """Each part has a quote of its own; nothing is judged before the last one is here."""
+
+    async def body(world):
+        with running(world) as node:
+            await world.enrol(node.booted.node, ticket=await world.ticket(node.booted.node))
+            await world.reference(runtime=POLICY)
+            node.runs(EVIL)
+
+            def cut(sent):
+                start = sent["ima_from"]
+                part = b"".join(node.ran.entries[start : start + 3])
+                return sent | {"ima": base64.b64encode(part).decode(), "ima_more": True}
+
+            for start in (0, 3):
+                assert (await world.challenge())["ima"] == {"from": start}
+                assert (await rounds(world, node, status=422, change=cut))["code"] == "runtime-list-continues"
+            assert (await world.get("nodes/node-1"))["standing"] == "pending"
+            said = await rounds(world, node)
+            assert (said["standing"], ids(said)) == ("untrusted", ["ima-file-unknown"])
+            assert ("evidence.submit", "refused", "runtime-list-continues") not in await world.audited()
 
     run(body)
 

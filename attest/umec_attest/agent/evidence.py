@@ -29,7 +29,8 @@ class Evidence:
     nonce: bytes
     made: PcrQuote
     boot_log: bytes = field(repr=False)
-    runtime: bytes | None = field(default=None, repr=False)
+    runtime: tuple[bytes, bool] | None = field(default=None, repr=False)
+    """What ran, from where it was asked for, and whether more follows that did not fit."""
 
     def request(self, node: str, challenge: Challenge) -> dict[str, Any]:
         """Return the body of `POST /attest/v1/evidence`: the log itself only where the verifier wants it."""
@@ -45,7 +46,8 @@ class Evidence:
         else:
             body["boot_log_sha256"] = hashlib.sha256(self.boot_log).hexdigest()
         if self.runtime is not None:
-            body |= {"ima": _text(self.runtime), "ima_from": challenge.runtime_from}
+            part, more = self.runtime
+            body |= {"ima": _text(part), "ima_from": challenge.runtime_from, "ima_more": more}
         return body
 
 
@@ -76,7 +78,7 @@ def save_evidence(directory: Path, state: NodeState, evidence: Evidence, runtime
         "nonce.bin": evidence.nonce,
     }
     if evidence.runtime is not None:
-        files["ima.bin"] = read_runtime_list(runtime_list, 0, most=MAX_SAVED_LIST)
+        files["ima.bin"], _ = read_runtime_list(runtime_list, 0, most=MAX_SAVED_LIST)
     for name, data in files.items():
         (directory / name).write_bytes(data)
 

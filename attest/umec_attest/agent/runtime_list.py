@@ -28,10 +28,10 @@ _LEGACY_DIGEST: Final = 20
 """The template "ima" has a digest of this size where others have the size of their data."""
 
 
-def read_runtime_list(path: Path, start: int, *, most: int = MAX_RUNTIME_LIST) -> bytes:
-    """Return the whole entries from number `start` (0 is the first) to the end.
+def read_runtime_list(path: Path, start: int, *, most: int = MAX_RUNTIME_LIST) -> tuple[bytes, bool]:
+    """Return the whole entries from number `start` (0 is the first) on, at most `most` bytes, and whether more follow.
 
-    Raises AgentStateInvalid: the list cannot be read, or there are more than `most` bytes.
+    Raises AgentStateInvalid where the list cannot be read.
     """
     found: list[bytes] = []
     size = 0
@@ -42,13 +42,13 @@ def read_runtime_list(path: Path, start: int, *, most: int = MAX_RUNTIME_LIST) -
                     continue
                 size += len(entry)
                 if size > most:
-                    raise AgentStateInvalid(f"{path} has more than {most} bytes from entry {start} on")
+                    return b"".join(found), True
                 found.append(entry)
     except OSError as error:
         raise AgentStateInvalid(
             f"the list of runtime measurements {path} cannot be read: {error.strerror}", advice="--runtime-list"
         ) from error
-    return b"".join(found)
+    return b"".join(found), False
 
 
 def _entries(file: BinaryIO) -> Iterator[bytes]:

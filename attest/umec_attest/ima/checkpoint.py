@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from umec_attest.bootlog.findings import Finding
 from umec_attest.errors import ImaInvalid
 from umec_attest.tpm.algorithms import SIGNING_HASHES
 
@@ -13,31 +14,32 @@ _SIZES: Final = frozenset(algorithm.digest_size for algorithm in SIGNING_HASHES)
 
 @dataclass(frozen=True, slots=True)
 class ImaCheckpoint:
-    """After `entries` entries of the boot `reset_count`, PCR 10 was `pcr`, and a quote said so.
+    """After `entries` entries of the boot `reset_count`, PCR 10 was `pcr`.
 
-    They were judged by the runtime policy `policy_sha256` (hex); `tolerated` of them were violations that it lets
-    pass: what happened in a boot does not go away by telling it once.
+    They were judged by the runtime policy `policy_sha256` (hex), with these findings: what happened in a boot does not
+    go away by telling it once.
     """
 
     reset_count: int
     entries: int
     pcr: bytes
     policy_sha256: str
-    tolerated: int = 0
+    findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the members for JSON, the PCR in hex."""
-        return {**asdict(self), "pcr": self.pcr.hex()}
+        findings = [finding.to_json() for finding in self.findings]
+        return {**asdict(self), "pcr": self.pcr.hex(), "findings": findings}
 
     @classmethod
     def from_json(cls, value: Any) -> "ImaCheckpoint":  # noqa: ANN401 - whatever JSON gives
         """Return what `to_json` gave; `ImaInvalid` for anything else."""
         try:
-            checkpoint = cls(**{**value, "pcr": bytes.fromhex(value["pcr"])})
+            findings = tuple(Finding(**finding) for finding in value["findings"])
+            checkpoint = cls(**{**value, "pcr": bytes.fromhex(value["pcr"]), "findings": findings})
         except (KeyError, TypeError, ValueError):
             raise _invalid() from None
-        counts = (checkpoint.reset_count, checkpoint.entries, checkpoint.tolerated)
-        if not all(type(count) is int and count >= 0 for count in counts):
+        if not all(type(count) is int and count >= 0 for count in (checkpoint.reset_count, checkpoint.entries)):
             raise _invalid()
         if len(checkpoint.pcr) not in _SIZES or not isinstance(checkpoint.policy_sha256, str):
             raise _invalid()

@@ -28,19 +28,20 @@ __all__ = ["RuntimeJudged", "judge_runtime"]
 
 MAX_FINDINGS: Final = 16
 """Findings with one id that are told one by one; a program of no list comes with its libraries."""
-_TOLERATED: Final = "ima-violation-tolerated"
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeJudged:
     """What was found in the entries that a quote proves.
 
-    `checkpoint` is what to keep for the next round; `entries` is how many were judged now.
+    `findings` are those of the whole boot; `checkpoint` is what to keep for the next round; `entries` is how many were
+    judged now. A part of a list that stops before the quote is not `whole`: only what follows proves it.
     """
 
     findings: tuple[Finding, ...]
     checkpoint: ImaCheckpoint
     entries: int
+    whole: bool = True
 
 
 def judge_runtime(
@@ -49,42 +50,37 @@ def judge_runtime(
     checkpoint: ImaCheckpoint | None,
     policy: RuntimePolicy,
     *,
+    more: bool = False,
     seen: SeenByFleet | None = None,
 ) -> RuntimeJudged:
     """Judge a list (binary or text) from the entry after `checkpoint` on (None: from the first one).
 
-    `seen` remembers good entries for the whole fleet. Errors: `ImaCheckpointOutdated`, `ImaInvalid`, `ImaEmpty`,
-    `ImaTemplateUnknown`, `ImaReplayMismatch`, `ImaAggregateMismatch`.
+    `more`: the list goes on, and may stop short of the quote. `seen` remembers good entries for the whole fleet.
+    Errors: `ImaCheckpointOutdated`, `ImaInvalid`, `ImaEmpty`, `ImaTemplateUnknown`, `ImaReplayMismatch`,
+    `ImaAggregateMismatch`.
     """
     algorithm, quoted = next(iter(quoted_banks(quote).items()))
-    before, start, tolerated = 0, bytes(algorithm.digest_size), 0
+    before, start, earlier = 0, bytes(algorithm.digest_size), tuple[Finding, ...]()
     if checkpoint is not None:
         _check_checkpoint(checkpoint, quote, policy)  # 1
-        before, start, tolerated = checkpoint.entries, checkpoint.pcr, checkpoint.tolerated
+        before, start, earlier = checkpoint.entries, checkpoint.pcr, checkpoint.findings
     known = (SeenByFleet() if seen is None else seen).of(policy.sha256, algorithm)
     binary = binary_list(data)
     walked = walk(binary, start, quoted, policy=policy, algorithm=algorithm, seen=known)  # 3, 6
-    if walked.pcr != quoted:  # 4
+    if walked.pcr != quoted and not more:  # 4
         raise ImaReplayMismatch(f"the list from entry {before} on does not give the quoted PCR {IMA_PCR}")
     if checkpoint is None:
-        _check_whole(binary[: walked.size], quote)  # 2, 4, 5
+        _check_start(binary[: walked.size], quote, whole=walked.pcr == quoted)  # 2, 4, 5
     findings = [
         _kexec_finding(strange.entry, quote, policy) if strange.finding is None else strange.finding  # 5, 6
         for strange in walked.strange
         if strange.number + before > 0
     ]
-    found = [finding for finding in findings if finding is not None]
-    return RuntimeJudged(
-        findings=tuple(_told(found, tolerated)),
-        checkpoint=ImaCheckpoint(
-            reset_count=quote.clock_info.reset_count,
-            entries=before + walked.entries,
-            pcr=quoted,
-            policy_sha256=policy.sha256,
-            tolerated=tolerated + sum(finding.id == _TOLERATED for finding in found),
-        ),
-        entries=walked.entries,
+    told = tuple(_told((*earlier, *(finding for finding in findings if finding is not None))))
+    kept = ImaCheckpoint(
+        quote.clock_info.reset_count, before + walked.entries, walked.pcr, policy.sha256, findings=told
     )
+    return RuntimeJudged(told, kept, walked.entries, whole=walked.pcr == quoted)
 
 
 def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: RuntimePolicy) -> None:
@@ -97,12 +93,13 @@ def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: R
         raise ImaCheckpointOutdated("other banks are quoted: the list is needed from its start")
 
 
-def _check_whole(proven: bytes, quote: VerifiedQuote) -> None:
-    """2, 4, 5. What the first bank proves, the others have to prove as well, and it has to be of this boot."""
+def _check_start(proven: bytes, quote: VerifiedQuote, *, whole: bool) -> None:
+    """2, 4, 5. A list begins on this boot; where it is whole, all banks have to prove it."""
     if not proven:
         raise ImaEmpty("no entry: the kernel measured nothing since its boot")
-    for algorithm, quoted in list(quoted_banks(quote).items())[1:]:
-        if replay_ima(map(parse_entry, raw_entries(proven)), algorithm) != quoted:
+    others = list(quoted_banks(quote).items())[1:]
+    for algorithm, quoted in others:
+        if not whole or replay_ima(map(parse_entry, raw_entries(proven)), algorithm) != quoted:
             raise ImaReplayMismatch(f"the list does not give the quoted PCR {IMA_PCR} ({algorithm.label})")
     check_aggregate(parse_entry(next(raw_entries(proven))), quote.pcrs)
 
@@ -115,15 +112,12 @@ def _kexec_finding(entry: ImaEntry, quote: VerifiedQuote, policy: RuntimePolicy)
     return None
 
 
-def _told(findings: Iterable[Finding], tolerated: int) -> Iterator[Finding]:
-    """Tell the findings, of each id so many; and what was tolerated earlier in this boot."""
-    if tolerated:
-        yield Finding(_TOLERATED, f"{tolerated} files changed while they were measured, earlier in this boot")
+def _told(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Tell the findings, of each id so many."""
     told: Counter[str] = Counter()
     for finding in findings:
         told[finding.id] += 1
         if told[finding.id] <= MAX_FINDINGS:
             yield finding
-    for identifier, count in told.items():
-        if count > MAX_FINDINGS:
-            yield Finding(identifier, f"and {count - MAX_FINDINGS} more")
+        elif told[finding.id] == MAX_FINDINGS + 1:
+            yield Finding(finding.id, "and more of them")

@@ -1,7 +1,7 @@
-"""What ran on a node since its boot: judged from where it was judged before, for a node that stands.
+"""What ran on a node since its boot: judged from where it was judged before.
 
-A node that does not stand sends its whole list in each round, as it sends its whole boot log: so what felled it is told
-again each time, until it boots.
+A list that is too long for one body comes in parts, each with a quote of its own. What is kept of a part counts only
+when a later one reaches its quote: the replay goes through all of them.
 """
 
 import json
@@ -9,12 +9,11 @@ import json
 from umec_attest.errors import ImaCheckpointOutdated, ImaRefused
 from umec_attest.ima import ImaCheckpoint, RuntimeJudged, RuntimePolicy, SeenByFleet, judge_runtime
 from umec_attest.quote import VerifiedQuote
-from umec_attest.service.errors import BootLogRequired, NonceSuperseded
+from umec_attest.service.errors import BootLogRequired, EvidenceRefused, NonceSuperseded
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
-from umec_core.standing import Standing
 
-__all__ = ["RuntimeLists", "kept_checkpoint"]
+__all__ = ["RuntimeListContinues", "RuntimeLists", "kept_checkpoint"]
 
 
 class RuntimeLists:
@@ -35,7 +34,8 @@ class RuntimeLists:
     ) -> RuntimeJudged | ImaRefused | None:
         """Return what a list is worth, why it is refused, or None where there is none, or nothing judges it.
 
-        Raises `NonceSuperseded` where meanwhile another part of the list is wanted, `BootLogRequired` after a boot.
+        Raises `NonceSuperseded` where meanwhile another part of the list is wanted, `BootLogRequired` after a boot,
+        `RuntimeListContinues` where the part that came is good, and does not reach the quote.
         """
         if policy is None or request.ima is None:
             return None
@@ -43,21 +43,38 @@ class RuntimeLists:
         if request.ima_from != (0 if checkpoint is None else checkpoint.entries):
             raise NonceSuperseded("meanwhile another part of the list is wanted", advice="ask for a new challenge")
         try:
-            return judge_runtime(request.ima, quote, checkpoint, policy, seen=self._seen)
+            judged = judge_runtime(request.ima, quote, checkpoint, policy, more=request.ima_more, seen=self._seen)
         except ImaCheckpointOutdated as error:
             raise BootLogRequired(error.detail, advice="send boot log and list anew") from error
         except ImaRefused as error:
             return error
+        if not judged.whole:
+            raise RuntimeListContinues(judged.checkpoint)
+        return judged
 
 
-def kept_checkpoint(runtime: RuntimeJudged | ImaRefused | None) -> str | None:
+class RuntimeListContinues(EvidenceRefused):
+    """A good part of a list that is too long for one body: nothing is judged by it before the rest is here."""
+
+    code = "runtime-list-continues"
+
+    def __init__(self, checkpoint: ImaCheckpoint) -> None:
+        super().__init__(
+            f"{checkpoint.entries} entries are here", advice="ask for a new challenge, and go on from there"
+        )
+        self.checkpoint = checkpoint
+
+
+def kept_checkpoint(runtime: RuntimeJudged | ImaRefused | RuntimeListContinues | None) -> str | None:
     """Return what a node's row keeps of a judged list (JSON), for the next round."""
-    return json.dumps(runtime.checkpoint.to_json()) if isinstance(runtime, RuntimeJudged) else None
+    if isinstance(runtime, RuntimeJudged | RuntimeListContinues):
+        return json.dumps(runtime.checkpoint.to_json())
+    return None
 
 
 def _checkpoint(node: NodeState, policy: RuntimePolicy) -> ImaCheckpoint | None:
-    """Return where the list was judged up to, by this very policy, on a node that stands."""
-    if node.runtime_checkpoint is None or not Standing(node.standing).stands:
+    """Return where the list was judged up to, by this very policy."""
+    if node.runtime_checkpoint is None:
         return None
     checkpoint = ImaCheckpoint.from_json(json.loads(node.runtime_checkpoint))
     return checkpoint if checkpoint.policy_sha256 == policy.sha256 else None

@@ -18,7 +18,8 @@ class ChallengeRequest(WireModel):
 class EvidenceRequest(WireModel):
     """POST /attest/v1/evidence: TPMS_ATTEST, TPMT_SIGNATURE, {"sha256": {"0": hex, …}}, the boot log or its hash.
 
-    `ima`: the list of runtime measurements in binary form, from entry `ima_from` on, where the challenge asks for it.
+    `ima`: the list of runtime measurements in binary form, from entry `ima_from` on, where the challenge asks for it;
+    `ima_more`: as much of it as fits, and the rest follows at the next challenge.
     """
 
     node: Id
@@ -30,3 +31,4 @@ class EvidenceRequest(WireModel):
     boot_log_sha256: Sha256 | None = None
     ima: LargeBlob | None = None
     ima_from: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    ima_more: bool = False

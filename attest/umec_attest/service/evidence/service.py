@@ -33,6 +33,7 @@ from umec_attest.service.evidence.logs import BootLogs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.room import Room
 from umec_attest.service.evidence.rules import RoundRules
+from umec_attest.service.evidence.runtime_lists import RuntimeListContinues, kept_checkpoint
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState, read_states
 from umec_attest.service.evidence.together import Together
@@ -129,6 +130,9 @@ class RoundService:
         try:
             effect = await self._round(request, now)
         except UmecError as error:
+            if isinstance(error, RuntimeListContinues):
+                await self._keep_part(request.node, error)
+                raise
             if isinstance(error, BootLogRequired):
                 await self._ask_for_log(request.node)
             await self._refusals.stranger("evidence.submit", request.node, error, now, address=address)
@@ -154,6 +158,16 @@ class RoundService:
             return [_seen(node, states.get(node), filed) for node in nodes]
 
         return await self._store.read_plain(look)
+
+    async def _keep_part(self, node_id: str, part: RuntimeListContinues) -> None:
+        """Let the next challenge ask for what follows a part of a list."""
+
+        async def work(session: AsyncSession) -> None:
+            node = await session.get(NodeRow, node_id, with_for_update=True)
+            if node is not None:
+                node.runtime_checkpoint = kept_checkpoint(part)
+
+        await self._store.write(work)
 
     async def _ask_for_log(self, node_id: str) -> None:
         """Let the next challenge ask for whole logs: an authentic quote said that what is kept is of no use."""
