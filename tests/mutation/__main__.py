@@ -74,7 +74,8 @@ def _area(name: str, area: dict[str, list[str]], chosen: argparse.Namespace) -> 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     os.chdir(ROOT)
     install(list(files))
-    options = ["-qq", "--no-header", "--capture=no", "-p", "no:cacheprovider"]
+    # Plain: else pytest imports all that comes with a plugin of its own, which this package does, past the switches.
+    options = ["-qq", "--no-header", "--capture=no", "-p", "no:cacheprovider", "--assert=plain"]
     status = int(pytest.main([*options, "-m", "not vectors and not system", *area["tests"]], plugins=[judge]))
     told.end(name, judge.unfit)
     return status or int(bool(told.survivors or judge.unfit))
