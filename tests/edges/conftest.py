@@ -181,7 +181,10 @@ class Served:
         for listener, app in self.apps.items():
             inner = [app] if hasattr(app, "routes") else [app.registry._app, app.other]
             for context in (context for one in inner for context in iter_route_contexts(one.routes)):
-                found |= {(listener, method, context.path) for method in (context.methods or ())}
+                methods = set(context.methods or ())
+                if listener != "registry":  # elsewhere HEAD is of Starlette's making, where there is GET: refused
+                    methods.discard("HEAD")
+                found |= {(listener, method, context.path) for method in methods}
         return found
 
     def token(self, audience: str, scope: str, **claims: Any) -> str:
