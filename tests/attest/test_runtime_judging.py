@@ -91,7 +91,7 @@ def certificate_of():
 def test_a_node_that_runs_what_is_listed(node):
     judged = node.judge()
     assert (judged.findings, judged.entries) == ((), 6)
-    assert judged.checkpoint == ImaCheckpoint(5, 6, node.ran.pcr, policy_of().sha256)
+    assert judged.checkpoint == ImaCheckpoint(5, 6, node.ran.pcr, policy_of().sha256, restart_count=2)
 
 
 def test_an_unknown_executable_is_named_with_its_digest(node):
@@ -349,6 +349,7 @@ def test_checkpoints_of_another_boot_policy_or_bank(kit, node, values, refused):
     for outdated in (
         replace(checkpoint, reset_count=4),
         replace(checkpoint, reset_count=6),
+        replace(checkpoint, restart_count=checkpoint.restart_count + 1),
         replace(checkpoint, policy_sha256="00" * 32),
         replace(checkpoint, pcr=bytes(48)),
     ):

@@ -261,6 +261,7 @@ def test_a_checkpoint_is_what_it_says_again():
         {"findings": [{"id": "x"}]},
         {"findings": None},
         {"policy_sha256": None},
+        {"restart_count": -1},
         {"unknown": 1},
     ],
 )

@@ -4,6 +4,7 @@ The usual run is a sample; UMEC_FLEET_EVENTS says how many events of each kind o
 """
 
 import asyncio
+import base64
 import os
 import random
 from collections import Counter
@@ -22,10 +23,11 @@ from umec_attest.testing.fleet.verifier import FleetVerifier
 from umec_attest.testing.image import Tamper, make_image
 from umec_core.errors import UmecError
 
-EVENTS = int(os.environ.get("UMEC_FLEET_EVENTS", "20"))
+EVENTS = int(os.environ.get("UMEC_FLEET_EVENTS", "24"))
 SEED = int(os.environ.get("UMEC_FLEET_SEED", "1"))
 ROUND = 30.0
 LOG_REQUIRED = "boot-log-required"
+PROGRAMS = [("/usr/sbin/init", b"init"), ("/usr/bin/umec", b"agent"), ("/usr/lib/libc.so.6", b"libc")]
 HARMLESS = {"rebooted", "clock-unsafe"}
 
 
@@ -43,14 +45,15 @@ class World:
 
     async def open(self, count: int) -> list[SimulatedNode]:
         nodes = [
-            SimulatedNode(f"node-{number}", make_keys(number, rsa_ak=number % 4 == 1), self.boot)
+            SimulatedNode(f"node-{number}", make_keys(number, rsa_ak=number % 4 == 1), self.boot, programs=PROGRAMS)
             for number in range(count)
         ]
         await self.verifier.enrol(nodes)
         self.service = await self.verifier.open()
-        await self.verifier.install(self.service, self.verifier.reference([self.boot, self.updated]))
+        await self.verifier.install(self.service, self.verifier.reference([self.boot, self.updated], programs=PROGRAMS))
         for node in nodes:
-            assert (await self.round(node))["standing"] == "trusted"
+            answer = await self.round(node)
+            assert answer["standing"] == "trusted", answer
         return nodes
 
     async def reopen(self) -> None:
@@ -91,7 +94,7 @@ class Life:
             "reboots": self.moved(lambda node: [node.reboot() for _ in range(chance.randrange(2, 9))]),
             "power cut": self.moved(SimulatedNode.cut_power),
             "power cuts": self.moved(lambda node: [node.cut_power() for _ in range(chance.randrange(2, 9))]),
-            "hibernation": self.moved(SimulatedNode.hibernate),
+            "hibernation": self.moved(lambda node: (self.programs_start(node), node.hibernate())),
             "suspend": self.moved(SimulatedNode.suspend),
             "update": self.moved(lambda node: node.reboot(self.world.updated)),
             "roll back": self.moved(lambda node: node.cut_power(self.world.boot)),
@@ -99,6 +102,9 @@ class Life:
             "reboot in mid-round": self.amid(SimulatedNode.reboot),
             "power cut in mid-round": self.amid(SimulatedNode.cut_power),
             "suspend in mid-round": self.amid(SimulatedNode.suspend),
+            "programs start": self.moved(self.programs_start),
+            "programs start in mid-round": self.amid(self.programs_start),
+            "a program starts behind the quote": self.starts_behind_the_quote,
             "agent asks twice": self.asks_twice,
             "answer lost": self.answer_lost,
             "verifier restarts in mid-round": self.verifier_restarts,
@@ -120,6 +126,19 @@ class Life:
             return await self.world.round(node, challenge)
 
         return happen
+
+    def programs_start(self, node: SimulatedNode) -> None:
+        for path, content in self.chance.choices(PROGRAMS, k=self.chance.randrange(1, 9)):
+            node.start(path, content)
+
+    async def starts_behind_the_quote(self, node: SimulatedNode) -> dict[str, Any]:
+        challenge = await self.world.challenge(node.name)
+        self.programs_start(node)
+        body = node.evidence(challenge)
+        node.start("/usr/bin/umec", b"agent")
+        assert node.runtime is not None
+        longer = b"".join(node.runtime.entries[challenge["ima"]["from"] :])
+        return await self.world.submit(body | {"ima": base64.b64encode(longer).decode()})
 
     async def asks_twice(self, node: SimulatedNode) -> dict[str, Any]:
         await self.world.challenge(node.name)
@@ -185,6 +204,25 @@ def test_an_honest_life_raises_no_alarm(tmp_path: Path, clock: Any) -> None:
     asyncio.run(body())
 
 
+def test_a_hibernation_after_programs_ran_raises_no_alarm(tmp_path: Path, clock: Any) -> None:
+    """PCR 10 and the list begin anew, and the TPM counts no reset: what was judged before is of no use."""
+
+    async def body() -> None:
+        world = World(tmp_path, clock)
+        (node,) = await world.open(1)
+        try:
+            node.start(*PROGRAMS[0])
+            assert (await world.round(node))["standing"] == "trusted"
+            node.hibernate()
+            node.run(1000)
+            answer = await world.round(node)
+            assert (answer["standing"], answer["findings"]) == ("trusted", [])
+        finally:
+            await world.service.close()
+
+    asyncio.run(body())
+
+
 async def standing_changes(world: World) -> Counter[str]:
     """Count what nodes became, by the audit log."""
     log = await world.verifier.audit_log(world.service)
@@ -215,7 +253,7 @@ async def attempt(world: World, tampering: Tampering, node: SimulatedNode, other
 
 def test_each_tampering_is_noticed_for_its_reason(tmp_path: Path, clock: Any) -> None:
     kinds = list(TAMPERINGS.values())
-    assert len(kinds) >= 40
+    assert len(kinds) >= 57
 
     async def body() -> dict[str, str]:
         world = World(tmp_path, clock, round_seconds=3600, silent_rounds=100)

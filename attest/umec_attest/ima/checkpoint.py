@@ -17,7 +17,8 @@ class ImaCheckpoint:
     """After `entries` entries of the boot `reset_count`, PCR 10 was `pcr`.
 
     They were judged by the runtime policy `policy_sha256` (hex), with these findings: what happened in a boot does not
-    go away by telling it once.
+    go away by telling it once. `restart_count` is that of the quote: what the TPM takes for a restart (a hibernation)
+    makes the PCRs zero as well.
     """
 
     reset_count: int
@@ -25,6 +26,12 @@ class ImaCheckpoint:
     pcr: bytes
     policy_sha256: str
     findings: tuple[Finding, ...] = ()
+    restart_count: int = 0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What is counted: none of it is below 0."""
+        return self.reset_count, self.entries, self.restart_count
 
     def to_json(self) -> dict[str, Any]:
         """Return the members for JSON, the PCR in hex."""
@@ -39,7 +46,7 @@ class ImaCheckpoint:
             checkpoint = cls(**{**value, "pcr": bytes.fromhex(value["pcr"]), "findings": findings})
         except (KeyError, TypeError, ValueError):
             raise _invalid() from None
-        if not all(type(count) is int and count >= 0 for count in (checkpoint.reset_count, checkpoint.entries)):
+        if not all(type(count) is int and count >= 0 for count in checkpoint.counts):
             raise _invalid()
         if len(checkpoint.pcr) not in _SIZES or not isinstance(checkpoint.policy_sha256, str):
             raise _invalid()

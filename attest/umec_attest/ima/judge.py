@@ -78,14 +78,20 @@ def judge_runtime(
     ]
     told = tuple(_told((*earlier, *(finding for finding in findings if finding is not None))))
     kept = ImaCheckpoint(
-        quote.clock_info.reset_count, before + walked.entries, walked.pcr, policy.sha256, findings=told
+        reset_count=quote.clock_info.reset_count,
+        entries=before + walked.entries,
+        pcr=walked.pcr,
+        policy_sha256=policy.sha256,
+        findings=told,
+        restart_count=quote.clock_info.restart_count,
     )
     return RuntimeJudged(told, kept, walked.entries, whole=walked.pcr == quoted)
 
 
 def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: RuntimePolicy) -> None:
     """1. What was judged in another boot or by another policy says nothing about this one."""
-    if checkpoint.reset_count != quote.clock_info.reset_count:
+    info = quote.clock_info
+    if (checkpoint.reset_count, checkpoint.restart_count) != (info.reset_count, info.restart_count):
         raise ImaCheckpointOutdated("the node booted since: the list is needed from its start")
     if checkpoint.policy_sha256 != policy.sha256:
         raise ImaCheckpointOutdated("another policy says what may run: the list is needed from its start")

@@ -12,7 +12,7 @@ It moves as TPM 2.0 Part 1, 12.2 and 36 say:
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +23,12 @@ from umec_attest.testing.fleet import structures
 from umec_attest.testing.fleet.keys import Keys
 from umec_attest.testing.fleet.structures import ClockInfo
 from umec_attest.testing.image import Tamper, load_image, tampered
+from umec_attest.testing.runtime import RuntimeList, measured
 
 __all__ = ["Boot", "SimulatedNode"]
 
 PCRS: Final = 24
+IMA_PCR: Final = 10
 DRTM: Final = range(17, 23)
 """PCRs that begin with all ones."""
 FIRST: Final = ClockInfo(1_000_000, 5, 0, safe=True, firmware_version=7)
@@ -71,13 +73,17 @@ class SimulatedNode:
         keys: Keys,
         boot: Boot,
         *,
+        programs: Sequence[tuple[str, bytes]] = (),
         clock: ClockInfo = FIRST,
     ) -> None:
+        """`programs` are measured at each boot, path and content; without any there is no list of what runs."""
         self.name = name
         self.keys = keys
         self.clock = clock
         self._saved = clock.clock
         self.booted = boot
+        self.programs = programs
+        self.runtime: RuntimeList | None = None
         self.signer = structures.qualified_signer(keys.ak_public, keys.ek_public)
         self._boot(boot)
 
@@ -113,6 +119,16 @@ class SimulatedNode:
         """Measure something more, which no log tells of."""
         self.pcrs[pcr] = extended(self.pcrs[pcr], hashlib.sha256(what).digest())
 
+    def start(self, path: str, content: bytes) -> None:
+        """Have the kernel measure a program that is started."""
+        self.measure(measured(path, hashlib.sha256(content).digest()))
+
+    def measure(self, entry: bytes) -> None:
+        """Have the kernel append an entry to its list, and extend PCR 10 by it."""
+        if self.runtime is None:
+            raise ValueError("this node has no list of what runs")
+        self.pcrs[IMA_PCR] = extended(self.pcrs[IMA_PCR], self.runtime.add(entry))
+
     def quote(self, nonce: bytes, asked: Iterable[int]) -> tuple[bytes, bytes]:
         """Return TPMS_ATTEST and TPMT_SIGNATURE over the asked PCRs of the SHA-256 bank."""
         made = structures.attest(
@@ -138,6 +154,10 @@ class SimulatedNode:
             body["boot_log"] = _b64(self.log)
         else:
             body["boot_log_sha256"] = hashlib.sha256(self.log).hexdigest()
+        wanted = challenge.get("ima")
+        if wanted is not None and self.runtime is not None:
+            tail = self.runtime.entries[wanted["from"] :]
+            body |= {"ima": _b64(b"".join(tail)), "ima_from": wanted["from"]}
         return body
 
     def _boot(self, boot: Boot | None) -> None:
@@ -145,6 +165,9 @@ class SimulatedNode:
         self.booted = booted
         self.pcrs = dict(booted.pcrs)
         self.log = booted.log
+        if self.programs:
+            self.runtime = RuntimeList.of(self.pcrs, self.programs)
+            self.pcrs[IMA_PCR] = self.runtime.pcr
 
 
 def _b64(value: bytes) -> str:

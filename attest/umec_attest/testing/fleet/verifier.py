@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_attest.ima import parse_runtime_policy
 from umec_attest.reference import sign_reference_set
 from umec_attest.service import AttestService, AttestSettings
 from umec_attest.service.composition import MIGRATIONS
@@ -37,6 +38,8 @@ __all__ = ["IMAGE", "FleetVerifier"]
 IMAGE: Final = "edge-node"
 TENANT: Final = "city"
 VALID: Final = timedelta(days=365)
+AGGREGATED: Final = (8,)
+"""What is asked for beside the usual ones where a list of what runs is judged: it begins with the hash over PCR 0-9."""
 AT_ONCE: Final = 1000
 """Nodes in one transaction."""
 
@@ -99,10 +102,18 @@ class FleetVerifier:
         }
         return {"authorization": f"Bearer {sign_jwt(claims, self._tokens, typ=ACCESS_TOKEN_TYPE)}"}
 
-    def reference(self, boots: Sequence[Boot], *, version: int = 1, pcrs: Sequence[int] = DEFAULT_PCRS) -> bytes:
-        """Sign a reference set that expects these boots, any PCR as in one of them."""
+    def reference(
+        self, boots: Sequence[Boot], *, version: int = 1, programs: Sequence[tuple[str, bytes]] = ()
+    ) -> bytes:
+        """Sign a reference set that expects these boots, any PCR as in one of them, and these programs if any."""
         now = self._clock()
-        expected = {pcr: sorted({boot.pcrs[pcr] for boot in boots}) for pcr in pcrs}
+        expected = {
+            pcr: sorted({boot.pcrs[pcr] for boot in boots})
+            for pcr in (*DEFAULT_PCRS, *(AGGREGATED if programs else ()))
+        }
+        files: dict[str, list[str]] = {}
+        for path, content in programs:
+            files.setdefault(path, []).append(hashlib.sha256(content).hexdigest())
         return sign_reference_set(
             name=IMAGE,
             subject_sha256="cd" * 32,
@@ -112,6 +123,7 @@ class FleetVerifier:
             pcrs={HashAlgorithm.SHA256: expected},
             ignored={},
             key=self._signer,
+            runtime=parse_runtime_policy({"files": files}) if files else None,
         )
 
     async def install(self, service: AttestService, envelope: bytes) -> None:

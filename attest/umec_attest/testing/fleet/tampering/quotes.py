@@ -105,7 +105,9 @@ async def _the_name_of_the_key_and_another_key(scene: Scene, challenge: Mapping[
 
 @tampering("quote-signer-mismatch")
 async def _another_tpm(scene: Scene, challenge: Mapping[str, Any]) -> Body:
-    stranger = SimulatedNode(scene.node.name, make_keys(), scene.node.booted, clock=scene.node.clock)
+    stranger = SimulatedNode(
+        scene.node.name, make_keys(), scene.node.booted, programs=scene.node.programs, clock=scene.node.clock
+    )
     return stranger.evidence(challenge)
 
 

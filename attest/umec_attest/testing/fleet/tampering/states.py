@@ -1,13 +1,14 @@
 """Tampering with a node, its boot log and its counters: a verdict against it, or a log that is asked for."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from umec_attest.testing.adversary import drop_event, retype_event, swap_events, truncate_log
 from umec_attest.testing.eventlog import EventType, split_log
 from umec_attest.testing.fleet.tampering.scene import Body, Scene, b64, signed, tampering
+from umec_core.errors import UmecError
 
 __all__: list[str] = []
 
@@ -81,17 +82,27 @@ async def _no_log_after_a_reboot(scene: Scene, challenge: Mapping[str, Any]) -> 
 # --- the state of the node --------------------------------------------------------------------------------------------
 
 
+async def _asked_again(scene: Scene, challenge: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Body]) -> Body:
+    """Answer, and where the whole log and list are wanted because of that, answer once more with them."""
+    try:
+        await scene.verifier.submit(make(challenge))
+    except UmecError as error:
+        if error.code != "boot-log-required":
+            raise
+    return make(await scene.verifier.challenge(scene.node.name))
+
+
 @tampering("pcr-unexpected")
 async def _a_changed_image(scene: Scene, challenge: Mapping[str, Any]) -> Body:
     scene.node.reboot(scene.random.choice(list(scene.changed.values())))
-    return _with_log(scene, challenge, scene.node.log)
+    return await _asked_again(scene, challenge, lambda asked: _with_log(scene, asked, scene.node.log))
 
 
 @tampering("bootlog-replay-mismatch")
 async def _a_changed_image_and_the_good_log(scene: Scene, challenge: Mapping[str, Any]) -> Body:
     good = scene.node.log
     scene.node.reboot(scene.random.choice(list(scene.changed.values())))
-    return _with_log(scene, challenge, good)
+    return await _asked_again(scene, challenge, lambda asked: _with_log(scene, asked, good))
 
 
 @tampering("boot-log-required")
@@ -114,7 +125,11 @@ def _clock(scene: Scene, challenge: Mapping[str, Any], **changes: Any) -> Body: 
 @tampering("reset-count-fell")
 async def _fewer_resets_than_before(scene: Scene, challenge: Mapping[str, Any]) -> Body:
     count = scene.random.randrange(scene.node.clock.reset_count)
-    return _with_log(scene, challenge, scene.node.log) | _only_quote(_clock(scene, challenge, reset_count=count))
+
+    def make(asked: Mapping[str, Any]) -> Body:
+        return _with_log(scene, asked, scene.node.log) | _only_quote(_clock(scene, asked, reset_count=count))
+
+    return await _asked_again(scene, challenge, make)
 
 
 @tampering("restart-count-fell")
