@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umec_attest.agent import unseal
 from umec_attest.agent.enrol import enrol
 from umec_attest.agent.errors import AnswerInvalid, TpmRefused
 from umec_attest.agent.state import load_state
@@ -17,6 +18,7 @@ from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.transport import Answer
 from umec_attest.agent.unseal import Released, unseal_from_site
 from umec_attest.agent.wire import read_answer
+from umec_attest.ima import ImaCheckpoint
 from umec_attest.service.errors import (
     BootLogRequired,
     EvidenceStale,
@@ -24,6 +26,7 @@ from umec_attest.service.errors import (
     SecretStanding,
     SecretSuperseded,
 )
+from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
 from umec_core.client import RemoteRefused
 from umec_core.errors import UmecError
 
@@ -39,12 +42,12 @@ GOOD: dict[str, Any] = {
 }
 
 
-def ask(scene: Any, *answers: UmecError | dict[str, Any]) -> UmecError:
+def ask(scene: Any, *answers: UmecError | dict[str, Any], replace: bool = False) -> UmecError:
     """Ask for a secret of a platform that gives these answers; return what became of it."""
 
     async def asking() -> UmecError:
         async with scene.standin.running():
-            await enrol(scene.plan(), scene.state)
+            await enrol(scene.plan(), scene.state, replace=replace)
             scene.standin.faults["release"] = list(answers)
             with Tpm(scene.device.tcti) as tpm, pytest.raises(UmecError) as raised:
                 await unseal_from_site(load_state(scene.state), tpm, "disk", boot_log=scene.log)
@@ -64,6 +67,16 @@ def test_what_another_challenge_heals_is_asked_again(scene: Any, again: type[Ume
 def test_nobody_asks_for_ever(scene: Any) -> None:
     assert ask(scene, *(NonceSuperseded("again") for _ in range(5))).code == "nonce-superseded"
     assert scene.standin.asked.count("release") == 3
+
+
+def test_a_list_that_is_too_long_for_one_request_goes_in_parts(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [RuntimeListContinues(ImaCheckpoint(1, number, bytes(32), "ab" * 32)) for number in range(9)]
+    assert ask(scene, *parts[:4]).code == "not-found"
+    assert scene.standin.asked.count("release") == 5
+    monkeypatch.setattr(unseal, "MOST_PARTS", 4)
+    scene.standin.asked.clear()
+    assert ask(scene, *parts, replace=True).code == "runtime-list-continues"
+    assert scene.standin.asked.count("release") == 4
 
 
 def test_a_refusal_is_taken_for_an_answer(scene: Any) -> None:

@@ -25,9 +25,12 @@ __all__ = ["Released", "unseal_from_site"]
 
 RELEASE: Final = "/attest/v1/secrets/release"
 MAX_BLOB: Final = 4096
+MOST_PARTS: Final = 100
+"""Requests for a list of what ran that is too long for one, as in a round."""
 TRIES: Final = 3
 AGAIN: Final = frozenset({"boot-log-required", "evidence-stale", "nonce-superseded", "secret-superseded"})
 """Refusals that another challenge heals: the first round after a boot, or the agent's own round in between."""
+LIST_CONTINUES: Final = "runtime-list-continues"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +58,16 @@ async def unseal_from_site(
     state: NodeState, tpm: Tpm, name: str, *, boot_log: Path = BOOT_LOG, runtime_list: Path = RUNTIME_LIST
 ) -> bytes:
     """Return a secret of this node. Raises AgentError, RemoteRefused (with the verifier's code), RemoteUnavailable."""
+    tries = parts = 0
     async with PlatformClient(state.url, state.ca) as platform:
-        for _ in range(TRIES - 1):
+        while True:
             try:
                 released = await _ask(platform, state, tpm, name, (boot_log, runtime_list))
                 break
             except RemoteRefused as error:
-                if error.code not in AGAIN:
+                tries, parts = tries + (error.code in AGAIN), parts + (error.code == LIST_CONTINUES)
+                if error.code not in {*AGAIN, LIST_CONTINUES} or tries == TRIES or parts == MOST_PARTS:
                     raise
-        else:
-            released = await _ask(platform, state, tpm, name, (boot_log, runtime_list))
     return await asyncio.to_thread(tpm.do, lambda esys: unseal_released(esys, released.sealed))  # 3
 
 
