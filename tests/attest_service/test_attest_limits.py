@@ -78,6 +78,13 @@ async def another_image(world: Any) -> None:
     await world.service._store.write(work)
 
 
+async def another_class(world: Any) -> None:
+    async def work(session: AsyncSession) -> None:
+        (await session.get_one(NodeRow, "node-1")).node_class = "open-box"
+
+    await world.service._store.write(work)
+
+
 async def other_keys(world: Any) -> None:
     async def work(session: AsyncSession) -> None:
         (await session.get_one(NodeRow, "node-1")).ak_public = b"another"
@@ -99,6 +106,7 @@ async def nothing(world: Any) -> None:
         (new_reference, "evidence-stale"),
         (withdrawn_reference, "evidence-stale"),
         (another_image, "evidence-stale"),
+        (another_class, "evidence-stale"),
         (other_keys, "nonce-superseded"),
         (revoked, "node-revoked"),
         (nothing, None),
