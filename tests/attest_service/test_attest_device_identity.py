@@ -144,6 +144,10 @@ def test_the_iak_certifies_exactly_what_was_shown(trusting: Any, device: Any) ->
             assert await tried({}, {"keys": swapped}, 422) == "certify-name-mismatch"
             other = DeviceKeys(box.keys.idevid, box.keys.idevid)
             assert await tried({}, {"keys": other}, 422) == "certify-name-mismatch"
+            begun = await world.post("enrolments", box.request(), status=201)
+            before = await asyncio.to_thread(box.proof, begun)
+            for name in ("iak_certifies_ak", "iak_certifies_idevid"):  # of an earlier enrolment, each by itself
+                assert await tried({}, {name: before[name]}, 422) == "certify-nonce-mismatch"
             assert await tried({}, {}, 200) is None
 
     trusting(body)
