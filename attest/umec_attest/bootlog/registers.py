@@ -33,10 +33,10 @@ REGISTERS: Final = ("MRTD", "RTMR0", "RTMR1", "RTMR2", "RTMR3")
 _CONFIGURATION: Final = 1
 _LOADER: Final = 2
 _SYSTEM: Final = 3
-_REGISTER_OF_PCR: Final = {7: _CONFIGURATION, 4: _LOADER, 8: _SYSTEM, 9: _SYSTEM, 11: _SYSTEM, 14: _SYSTEM}
+_REGISTER_OF_PCR: Final = {7: _CONFIGURATION, 4: _LOADER, 8: _SYSTEM, 9: _SYSTEM, 14: _SYSTEM}
 _SECURE_BOOT: Final = frozenset({EV_EFI_VARIABLE_DRIVER_CONFIG, EV_EFI_VARIABLE_AUTHORITY})
 _APPLICATIONS: Final = frozenset({EV_EFI_BOOT_SERVICES_APPLICATION, EV_EFI_ACTION, EV_ACTION})
-_GRUB: Final = (b"grub_", b"kernel_")
+_GRUB: Final = (b"grub_", b"kernel_", b"module_")
 _SHIM: Final = b"Mok"
 
 
