@@ -46,6 +46,45 @@ def test_roots_are_a_folder_of_certificates(tmp_path: Path) -> None:
         assert refused.value.code == "trust-file-invalid"
 
 
+def test_a_bundle_has_roots_and_intermediates(tmp_path: Path, tpms: Any) -> None:
+    """Those that name themselves as issuer, those of the folder `anchors`, and the others."""
+    root, between = tpms.authority.root_pem, tpms.authority.chain_pem
+    file = tmp_path / "vendor.pem"
+    file.write_text(f"{root}\nsome words\n{between}")
+    (tmp_path / ".hidden").write_text("no certificate")
+    loaded = load_bundle(tmp_path)
+    assert [str(one.subject) for one in loaded.anchors] == ["software tpm root ca"]
+    assert [str(one.subject) for one in loaded.intermediates] == ["software tpm ek ca"]
+    (tmp_path / "anchors").mkdir()
+    (tmp_path / "anchors" / "issuer.der").write_bytes(tpms.authority.chain[0])
+    assert [str(one.subject) for one in load_bundle(tmp_path).anchors] == ["software tpm ek ca", "software tpm root ca"]
+    end = "-----END CERTIFICATE-----"
+    for wrong in (
+        root + between.replace(end, ""),
+        root.replace(end, "") + between,
+        root.replace("MII", "MI*"),
+        root[:90],
+    ):
+        file.write_text(wrong)
+        with pytest.raises(TrustFileInvalid) as refused:
+            load_bundle(tmp_path)
+        assert refused.value.code == "trust-file-invalid"
+    file.write_text(root)
+    assert load_bundle(tmp_path).intermediates == ()
+
+
+def test_a_malformed_certificate_in_a_bundle_says_which_setting_would_read_it(tmp_path: Path, tpms: Any) -> None:
+    (tmp_path / "vendor.der").write_bytes(tpms.authority.chain[0] + b"\xff")
+    with pytest.raises(TrustFileInvalid) as refused:
+        load_bundle(tmp_path)
+    assert "malformed_ek_certificates" in (refused.value.advice or "")
+    assert len(load_bundle(tmp_path, tolerate=True).intermediates) == 1
+    (tmp_path / "vendor.der").write_bytes(tpms.authority.chain[0] + b"\x01")
+    with pytest.raises(TrustFileInvalid) as refused:
+        load_bundle(tmp_path, tolerate=True)
+    assert refused.value.advice is None
+
+
 @pytest.mark.parametrize(
     "value", [5, None, b"AA==", "A", "AA", "é", "AA==\n", base64.b64encode(bytes(MAX_BLOB + 1)).decode()]
 )
