@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import ssl
 import statistics
@@ -84,11 +85,11 @@ async def _in_process(folder: Path, boot: Boot, repeats: int, count: int) -> lis
         steady = statistics.median([WAVE / await rounds(service, wave) for _ in range(4 * repeats)])
         alone = statistics.median([await rounds(service, wave[:1]) for _ in range(8 * repeats)])
         gc.collect()
-        before, stored = resident_mb(_own()), database.stat().st_size
+        before, stored = resident_mb(os.getpid()), database.stat().st_size
         for start in range(0, count, WAVE):
             await rounds(service, more[start : start + WAVE])
         gc.collect()
-        memory, disk = resident_mb(_own()) - before, database.stat().st_size - stored
+        memory, disk = resident_mb(os.getpid()) - before, database.stat().st_size - stored
     return [
         Row(f"first rounds through the service, {WAVE} at once", first, "/s"),
         at_least(f"steady rounds through the service (challenge and evidence), {WAVE} at once", steady, "/s", 1800),
@@ -96,10 +97,6 @@ async def _in_process(folder: Path, boot: Boot, repeats: int, count: int) -> lis
         at_most(f"memory of the verifier for each node that it hears, over {count:,}", 1024 * memory / count, "KB", 10),
         Row("database for each of them, beyond its enrolment", disk / 1024 / count, "KB"),
     ]
-
-
-def _own() -> int:
-    return int(Path("/proc/self").readlink().name)
 
 
 def over_https(folder: Path, boot: Boot, repeats: int, seconds: float) -> Iterator[Row]:
@@ -115,10 +112,8 @@ def _over_https(
     folder: Path, boot: Boot, repeats: int, seconds: float, name: str, database: str | None
 ) -> Iterator[Row]:
     nodes, server = fleet(NODES, boot), Verifier(folder, database)
-    site, trust = (
-        verifier(folder, server.port, database),
-        ssl.create_default_context(cafile=str(certificate(folder).ca)),
-    )
+    site = verifier(folder, server.port, database)
+    trust = ssl.create_default_context(cafile=str(certificate(folder).ca))
 
     async def measured(*, kept: bool) -> tuple[float, float]:
         await _loop(nodes, server.port, trust, seconds, kept=kept)
