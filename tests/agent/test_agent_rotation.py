@@ -142,6 +142,16 @@ def test_kept_keys_that_are_none_cost_no_round(scene: Any) -> None:
         assert refused.value.code == "agent-state-invalid"
         await good_round(agent)
         path.unlink()
+        scene.standin.faults["rotations"] = [Unavailable("so that they are kept")]
+        with pytest.raises(RemoteRefused):
+            await agent.rotate()
+        kept = json.loads(path.read_text())
+        for fault in ({**kept, "more": 1}, {**kept, "format": 2}):
+            path.write_text(json.dumps(fault))
+            with pytest.raises(AgentStateInvalid) as refused:
+                load_next_keys(scene.state)
+            assert refused.value.code == "agent-state-invalid"
+        path.write_text(json.dumps(kept))
         await agent.rotate()
 
     scene.play(attesting)

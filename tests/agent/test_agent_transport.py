@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from umec_attest.agent.errors import AnswerInvalid
-from umec_attest.agent.pace import LONGEST_ASKED, Pace
+from umec_attest.agent.pace import LONGEST_ASKED, Pace, unless
 from umec_attest.agent.transport import MAX_CONTENT, Transport
 from umec_core.errors import Unavailable
 from umec_core.keys import private_pem
@@ -133,6 +133,29 @@ def test_what_a_server_asks_for_comes_first_and_is_bounded() -> None:
         waits = {pace.after(1, asked=asked, most=0.2) for _ in range(50)}
         assert least <= min(waits) <= max(waits) <= most
     assert max(pace.after(9, most=2.0) for _ in range(50)) == 2.0
+
+
+def test_work_ends_when_the_agent_is_told_to_stop() -> None:
+    async def working() -> None:
+        stop, ended = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                ended.set()
+
+        assert await unless(stop, asyncio.sleep(0)) is True
+        with pytest.raises(RemoteUnavailable):
+            await unless(stop, failing())
+        asyncio.get_running_loop().call_later(0.05, stop.set)
+        assert await unless(stop, work()) is False
+        assert ended.is_set()
+
+    async def failing() -> None:
+        raise RemoteUnavailable("away")
+
+    asyncio.run(working())
 
 
 def test_a_busy_verifier_is_left_alone_for_as_long_as_it_asks(scene: Any) -> None:

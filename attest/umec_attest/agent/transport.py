@@ -85,7 +85,7 @@ class Transport:
                 f"{method} {url}: {str(error) or type(error).__name__}",
                 advice="is the platform up, and its CA the pinned one?",
             ) from error
-        if check and not 200 <= answer.status < 300:
+        if check and answer.status >= 300:  # what is below 200 is no answer yet
             raise refusal(answer.status, answer.content, answer.headers.get("retry-after"))
         return answer
 

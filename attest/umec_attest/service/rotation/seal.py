@@ -1,6 +1,6 @@
 """Permits to rotate, without state: what was asked, under our MAC. The secret is derived from the same bytes.
 
-A permit names the keys that it replaces. Once it had its effect the node has others, so it is good once.
+A permit names the generation that it ends. Once it had its effect the node is in the next one, so it is good once.
 """
 
 import hmac
@@ -22,11 +22,10 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Which keys of a node may be replaced by which, by their Names in hex; `salt` makes two permits differ."""
+    """Which keys, by their Names in hex, a node of this generation may have; `salt` makes two permits differ."""
 
     node: str
     generation: int
-    present_ak: str
     ak: str
     node_key: str
     expires_at: datetime
@@ -35,14 +34,14 @@ class Permit:
     def to_bytes(self) -> bytes:
         """Return the bytes that are sealed."""
         expires = (self.expires_at - EPOCH) // timedelta(microseconds=1)
-        members = [self.node, self.generation, self.present_ak, self.ak, self.node_key, expires, self.salt]
+        members = [self.node, self.generation, self.ak, self.node_key, expires, self.salt]
         return json.dumps(members, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Permit":
         """Read what `to_bytes` wrote; only for bytes that carried our MAC."""
-        node, generation, present_ak, ak, node_key, expires, salt = json.loads(data)
-        return cls(node, generation, present_ak, ak, node_key, EPOCH + timedelta(microseconds=expires), salt)
+        node, generation, ak, node_key, expires, salt = json.loads(data)
+        return cls(node, generation, ak, node_key, EPOCH + timedelta(microseconds=expires), salt)
 
 
 class RotationSeal:

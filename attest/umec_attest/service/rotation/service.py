@@ -99,7 +99,6 @@ class RotationService:
         permit = Permit(
             node=node.id,
             generation=node.generation,
-            present_ak=_name(node.ak_public),
             ak=keys.ak.name().hex(),
             node_key=keys.node_key.name().hex(),
             expires_at=now + self._deadline,
@@ -153,7 +152,7 @@ class RotationService:
         """Give a proof its effect (5). Of two at once, the transaction lets exactly one through."""
         permit, keys = proven.permit, proven.keys
         node = await session.get_one(NodeRow, permit.node, with_for_update=True)  # no node is ever deleted
-        if (node.generation, _name(node.ak_public)) != (permit.generation, permit.present_ak):
+        if node.generation != permit.generation:  # other keys are another generation, too
             raise RotationSuperseded("the node is in another generation now", advice="ask for a new permit")
         previous = None if node.clock_state is None else ClockState(**json.loads(node.clock_state))
         base_line = next_base_line(keys.quote, previous)
