@@ -112,7 +112,7 @@ async def _a_changed_image_and_no_log(scene: Scene, challenge: Mapping[str, Any]
     return scene.node.evidence({**challenge, "boot_log": "digest"}) | {"boot_log_sha256": good}
 
 
-@tampering("pcr-unexpected", "bootlog-replay-mismatch")
+@tampering("pcr-unexpected", "bootlog-replay-mismatch", "ima-replay-mismatch")
 async def _something_more_measured(scene: Scene, challenge: Mapping[str, Any]) -> Body:
     scene.node.extend(scene.random.choice(challenge["pcrs"]["sha256"]), scene.random.randbytes(8))
     return scene.node.evidence(challenge)
