@@ -23,11 +23,13 @@ from umec_attest.agent.errors import (
     PlatformUntrusted,
     TpmUnavailable,
 )
-from umec_attest.agent.loop import Agent
+from umec_attest.agent.loop import MOST_PARTS, Agent
 from umec_attest.agent.pace import Pace
 from umec_attest.agent.requests import Call, Status, Token
 from umec_attest.agent.state import load_state
+from umec_attest.ima import ImaCheckpoint
 from umec_attest.service.errors import BootLogRequired
+from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
 from umec_attest.testing import firmware
 from umec_core.client import RemoteRefused, RemoteUnavailable
 from umec_core.clock import system_clock
@@ -277,6 +279,21 @@ def test_a_verifier_that_lacks_the_boot_log_gets_it(scene: Any) -> None:
         assert refused.value.code == "boot-log-required"
 
     scene.play(rebooted)
+
+
+def test_a_list_that_goes_in_parts_is_one_round(scene: Any) -> None:
+    """Not for ever: a verifier that always wants more is one that refuses."""
+
+    async def long(agent: Agent) -> None:
+        part = RuntimeListContinues(ImaCheckpoint(1, 2, bytes(32), "00"))
+        scene.standin.faults["evidence"] = [part] * (MOST_PARTS - 1)
+        assert (await agent.attest()).verdict == "affirming"
+        scene.standin.faults["evidence"] = [part] * MOST_PARTS
+        with pytest.raises(RemoteRefused) as refused:
+            await agent.attest()
+        assert refused.value.code == "runtime-list-continues"
+
+    scene.play(long)
 
 
 def test_a_refused_certificate_costs_no_round(scene: Any) -> None:

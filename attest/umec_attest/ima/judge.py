@@ -70,7 +70,7 @@ def judge_runtime(
     if walked.pcr != quoted and not more:  # 4
         raise ImaReplayMismatch(f"the list from entry {before} on does not give the quoted PCR {IMA_PCR}")
     if checkpoint is None:
-        _check_start(binary[: walked.size], quote, whole=walked.pcr == quoted)  # 2, 4, 5
+        _check_start(binary[: walked.size], quote)  # 2, 4, 5
     findings = [
         _kexec_finding(strange.entry, quote, policy) if strange.finding is None else strange.finding  # 5, 6
         for strange in walked.strange
@@ -99,15 +99,14 @@ def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: R
         raise ImaCheckpointOutdated("other banks are quoted: the list is needed from its start")
 
 
-def _check_start(proven: bytes, quote: VerifiedQuote, *, whole: bool) -> None:
-    """2, 4, 5. A list begins on this boot; where it is whole, all banks have to prove it."""
-    if not proven:
+def _check_start(walked: bytes, quote: VerifiedQuote) -> None:
+    """2, 4, 5. A list begins on this boot; what the first bank proves, the others have to prove as well."""
+    if not walked:
         raise ImaEmpty("no entry: the kernel measured nothing since its boot")
-    others = list(quoted_banks(quote).items())[1:]
-    for algorithm, quoted in others:
-        if not whole or replay_ima(map(parse_entry, raw_entries(proven)), algorithm) != quoted:
+    for algorithm, quoted in list(quoted_banks(quote).items())[1:]:
+        if replay_ima(map(parse_entry, raw_entries(walked)), algorithm) != quoted:
             raise ImaReplayMismatch(f"the list does not give the quoted PCR {IMA_PCR} ({algorithm.label})")
-    check_aggregate(parse_entry(next(raw_entries(proven))), quote.pcrs)
+    check_aggregate(parse_entry(next(raw_entries(walked))), quote.pcrs)
 
 
 def _kexec_finding(entry: ImaEntry, quote: VerifiedQuote, policy: RuntimePolicy) -> Finding | None:
