@@ -11,10 +11,10 @@ from typing import Final
 __all__ = ["SeenByFleet", "SeenEntries"]
 
 MAX_ENTRIES: Final = 65_536
-"""A whole distribution with all its modules has some 60,000 files that are measured; with 150 bytes each, 23 MB."""
+"""In a generation. A whole distribution has some 60,000 files that are measured; with 150 bytes each, 23 MB."""
 MAX_ENTRY_SIZE: Final = 512
 """Bytes; entries beyond it (buffers, long signatures) are rare, and would let a node fill the memory."""
-MAX_POLICIES: Final = 16
+MAX_POLICIES: Final = 8
 """Policies of which something is remembered at a time: one for each image, and two while a new set is rolled out."""
 
 
@@ -26,7 +26,7 @@ class SeenEntries:
 
     __slots__ = ("_size", "former", "recent")
 
-    def __init__(self, size: int = MAX_ENTRIES // 2) -> None:
+    def __init__(self, size: int = MAX_ENTRIES) -> None:
         self.recent: dict[bytes, bytes] = {}
         self.former: dict[bytes, bytes] = {}
         self._size = size

@@ -65,11 +65,14 @@ def walk(
         if digest is None:
             if after > end:
                 raise cut_entry(offset, after, end)
-            content, odd = _usual(raw, usual), None
-            if content is not None:
-                digest = hashed(content).digest()
-            elif (digest := seen.former.get(raw)) is None:
-                digest, odd = _look(raw, count, policy, algorithm)
+            odd = None
+            digest = seen.former.get(raw)
+            if digest is None:
+                content = _usual(raw, usual)
+                if content is None:
+                    digest, odd = _look(raw, count, policy, algorithm)
+                else:
+                    digest = hashed(content).digest()
             if odd is None:
                 seen.add(raw, digest)
             else:
