@@ -39,6 +39,8 @@ def test_each_round_that_changes_something_is_told_and_no_other(run: Run, tpms: 
             await world.round(booted)
             world.clock.advance(200)
             await world.round(booted)  # another result, and nothing new about the node
+            await world.reference(2)
+            await world.round(booted)  # judged by another set, and the same about the node
             (first,) = await told(world)
             assert (first["verdict"], first["findings"], first["standing"], first["round"]) == (
                 "affirming",
@@ -51,7 +53,7 @@ def test_each_round_that_changes_something_is_told_and_no_other(run: Run, tpms: 
             await world.round(booted)
             await world.round(booted)
             rounds = await told(world)
-            assert [(each["round"], each["findings"]) for each in rounds] == [(5, []), (4, ["rebooted"]), (1, [])]
+            assert [(each["round"], each["findings"]) for each in rounds] == [(6, []), (5, ["rebooted"]), (1, [])]
             assert rounds[1]["reset_count"] > first["reset_count"]
             extend_pcr(booted.tpm, 4)
             await world.round(booted)

@@ -163,7 +163,7 @@ class Effects:
             last_round=json.dumps(_said(judged)),
         )
         issued = self._results.after(after, judged)
-        return Effect(judged, issued.node, change, issued.entry, is_news(node, issued.node))
+        return Effect(judged, issued.node, change, issued.entry, is_news(node, issued.node, judged.appraisal))
 
     def _write(self, connection: Connection, effects: Sequence[Effect]) -> None:
         if not effects:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
 
-from umec_attest.appraisal import Verdict
+from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.service.errors import EvidenceUnknown
 from umec_attest.service.evidence.judging import Judged
 from umec_attest.service.evidence.state import NodeState
@@ -24,12 +24,11 @@ PAGE: Final = 100
 """Rows of one answer."""
 
 
-def is_news(before: NodeState, after: NodeState) -> bool:
+def is_news(before: NodeState, after: NodeState, appraisal: Appraisal) -> bool:
     """Tell whether a round changed verdict, findings, standing, boot or log of a node."""
-    kept = (before.standing, before.boot_log_sha256, before.boot_log_reset)
-    if kept != (after.standing, after.boot_log_sha256, after.boot_log_reset):
-        return True
-    return before.last_round != after.last_round and _told(before.last_round) != _told(after.last_round)
+    kept = (before.standing, before.boot_log_sha256, before.boot_log_reset, _told(before.last_round))
+    told = (appraisal.verdict.value, [finding.id for finding in appraisal.findings])
+    return kept != (after.standing, after.boot_log_sha256, after.boot_log_reset, told)
 
 
 def write_history(connection: Connection, rounds: Sequence[tuple[NodeState, Judged]]) -> None:
