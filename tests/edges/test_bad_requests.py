@@ -147,8 +147,12 @@ def _management() -> Iterator[Endpoint]:
         yield Endpoint(m, "GET", probe, 200, free_query=True)
     node, enrolment = "/attest/v1/nodes", "/attest/v1/enrolments"
     ticket = {"asset": "lamp", "tenant": "harbour", "image": "edge", "ek_sha256": "ab" * 32, "lifetime_seconds": 60}
+    device = {"public": BLOB, "certificate": BLOB, "chain": [BLOB]}
     keys = {"node": "lamp", "ek_public": BLOB, "ak_public": BLOB, "node_key_public": BLOB}
+    keys |= {"iak": device, "idevid": device}
+    certified = {"attest": BLOB, "signature": BLOB}
     proof = {"secret": BLOB, "certify_attest": BLOB, "certify_signature": BLOB}
+    proof |= {"iak_certifies_ak": certified, "iak_certifies_idevid": certified}
     evidence = {"node": "lamp", "challenge": "c", "quote": BLOB, "signature": BLOB, "pcrs": {"sha256": {"0": "00"}}}
     admin = {"api": ATTEST, "scope": "attest:admin"}
     yield Endpoint(m, "POST", "/attest/v1/tickets", 201, body=ticket, ours=True, **admin)
