@@ -4,9 +4,10 @@
 
 PART: judging, rounds, https, keylime; all of them if none is named.
 
-Judging is measured in this process. Rounds go through the service as it is put together for use, on SQLite with its
-synced writes: without HTTP, and over HTTPS with the verifier on one core and the nodes on the other, there on
-PostgreSQL as well. The TPMs are keys that sign what a TPM would sign; without HTTP their work is not timed.
+Judging is measured in this process, by the processor's time, as is Keylime: what else runs changes that least. Rounds
+go through the service as it is put together for use, on SQLite with its synced writes: without HTTP, and over HTTPS
+with the verifier on one core and the nodes on the other, there on PostgreSQL as well. The TPMs are keys that sign what
+a TPM would sign; without HTTP their work is not timed.
 
 The evidence of a real server is one that was published with a benchmark of Keylime (UMEC_VECTORS, or ../shared/vectors
 beside the checkout); Keylime's own check of it runs in an environment of its own, which is made the first time. Where
@@ -62,16 +63,16 @@ PARTS = ("judging", "rounds", "https", "keylime")
 
 
 def seconds_of(work: Callable[[], object], repeats: int, least: float = 0.2) -> float:
-    """Return the median time of one call, over `repeats` series of `least` seconds each."""
-    began = time.perf_counter()
+    """Return the median processor's time of one call, over `repeats` series of `least` seconds each."""
+    began = time.process_time()
     work()
-    count = max(1, round(least / (time.perf_counter() - began)))
+    count = max(1, round(least / max(time.process_time() - began, 1e-6)))
     series = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(count):
             work()
-        series.append((time.perf_counter() - began) / count)
+        series.append((time.process_time() - began) / count)
     return statistics.median(series)
 
 
