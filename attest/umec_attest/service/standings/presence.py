@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_attest.service.tables import NodeRow, PresenceRow
 from umec_attest.service.wire import instant
 from umec_core.audit import AuditLog
-from umec_core.store import Timestamp
+from umec_core.store import Timestamp, serialise
 
 __all__ = ["Presence"]
 
@@ -46,6 +46,7 @@ class Presence:
 
     async def mark(self, session: AsyncSession, now: datetime) -> None:
         """Mark that the service is there; after an absence, deadlines are moved and the audit log says so."""
+        await serialise(session, "presence")  # of several that begin at once, one writes the row
         row = await session.get(PresenceRow, THE_ROW, with_for_update=True)
         if row is None:
             session.add(PresenceRow(id=THE_ROW, seen_at=now))
