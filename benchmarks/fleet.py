@@ -4,7 +4,7 @@
 
 The verifier is a process on one core, the nodes are another process on the other. Nodes are keys in that process that
 sign what a TPM would sign; they are written down as an enrolment leaves them, and everything after that is theirs to
-do: a connection of its own for each round, challenge, evidence. `--kill-at S` kills the verifier (SIGKILL) S seconds
+do: a connection that is kept over the rounds, challenge, evidence. `--kill-at S` kills the verifier (SIGKILL) S seconds
 after the start, in the middle of rounds, and starts it again five seconds later.
 
 Exit status 1 if a node lapsed or fell, a verdict that a node was told is not in the database, the audit log does not
@@ -109,8 +109,8 @@ class Run:
             Row("rounds", rounds, ""),
             Row("rounds a second", rounds / seconds, "/s"),
             at_most("rounds without a verdict before the next one was due", tally.missed, "", 0),
-            Row("from connection to verdict, median", 1000 * percentile(tally.spent, 50), "ms"),
-            Row("from connection to verdict, p99", 1000 * percentile(tally.spent, 99), "ms"),
+            Row("from challenge to verdict, median", 1000 * percentile(tally.spent, 50), "ms"),
+            Row("from challenge to verdict, p99", 1000 * percentile(tally.spent, 99), "ms"),
             Row("from due to verdict, p99", 1000 * percentile(tally.late, 99), "ms"),
             Row("from due to verdict, slowest", 1000 * max(tally.late), "ms"),
             Row("of that until the load began, p99", 1000 * percentile(tally.lag, 99), "ms"),

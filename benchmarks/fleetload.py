@@ -1,8 +1,8 @@
 """The nodes of a simulated fleet over HTTPS: each does its round when it is due, as an agent does.
 
-A round is a connection of its own, as an agent's is: challenge, evidence, verdict. What failed is tried again after a
-pause that grows; evidence whose answer did not come is sent again, because nobody knows whether it counted. A verifier
-that says 503 is asked again after the time that it says.
+A round is a challenge, evidence and a verdict over the node's own connection, which is kept until the next round, as an
+agent keeps it. What failed is tried again after a pause that grows; evidence whose answer did not come is sent again,
+because nobody knows whether it counted. A verifier that says 503 is asked again after the time that it says.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Tally:
     missed: int = 0
     """Rounds that had no verdict when the next one was due."""
     spent: list[float] = field(default_factory=list)
-    """From the connection to the verdict, of attempts that had one."""
+    """From asking for the challenge to the verdict, of attempts that had one."""
     late: list[float] = field(default_factory=list)
     """From the time when a round was due to its verdict."""
     lag: list[float] = field(default_factory=list)
@@ -90,6 +90,10 @@ class Connection:
             raise Refused(status, _code(answer), None if wait is None else float(wait))
         return dict(json.loads(answer))
 
+    def lost(self) -> bool:
+        """Tell whether the verifier hung up."""
+        return self._reader.at_eof()
+
     def close(self) -> None:
         """Hang up."""
         self._writer.close()
@@ -112,6 +116,7 @@ class Fleet:
         self._trust = trust
         self._period = period
         self._asked = asyncio.Event()
+        self._kept: dict[str, Connection] = {}
         self._random = random.Random(0)  # noqa: S311 - spread, no secret
 
     async def run(self, seconds: float) -> None:
@@ -165,18 +170,22 @@ class Fleet:
     async def _attempt(self, node: SimulatedNode, evidence: dict[str, Any] | None) -> None:
         """Ask and answer, or send evidence again. Raises `Lost` with the evidence that may have counted, `Refused`."""
         began = time.monotonic()
-        connection: Connection | None = None
+        connection = self._kept.pop(node.name, None)
         try:
             async with asyncio.timeout(PATIENCE):
-                connection = await Connection.open(self._port, self._trust)
+                if connection is None or connection.lost():
+                    connection = await Connection.open(self._port, self._trust)
                 if evidence is None:
                     evidence = node.evidence(await connection.post("challenges", {"node": node.name}))
                 answer = await self._send(connection, evidence)
         except (OSError, EOFError, TimeoutError) as error:
-            raise Lost(evidence) from error
-        finally:
             if connection is not None:
                 connection.close()
+            raise Lost(evidence) from error
+        except Refused:
+            self._kept[node.name] = connection
+            raise
+        self._kept[node.name] = connection
         self.tally.spent.append(time.monotonic() - began)
         self.tally.answered[node.name] += 1
         self.tally.standings[answer["standing"]] += 1

@@ -23,8 +23,8 @@ MAX_CONTENT: Final = 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
 DEADLINE_SECONDS: Final = 15.0
 """For all of one exchange: half a round. A verifier that needs longer is as good as none."""
-KEPT_SECONDS: Final = 5.0
-"""How long an idle connection is kept: over the requests of one round, and not until the next."""
+KEPT_SECONDS: Final = 60.0
+"""How long an idle connection is kept: until the next round, which a handshake would cost more than all else."""
 
 _UNAVAILABLE: Final = (
     httpcore.ConnectionNotAvailable,
