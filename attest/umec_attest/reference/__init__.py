@@ -5,6 +5,8 @@ from umec_attest.reference.models import FirmwareModel, match_model
 from umec_attest.reference.statement import (
     PREDICATE_TYPE,
     ReferenceSet,
+    check_valid_at,
+    read_reference_set,
     sign_reference_set,
     verify_reference_set,
 )
@@ -14,8 +16,10 @@ __all__ = [
     "FirmwareModel",
     "ReferenceDraft",
     "ReferenceSet",
+    "check_valid_at",
     "match_model",
     "parse_draft",
+    "read_reference_set",
     "render_draft",
     "sign_reference_set",
     "verify_reference_set",

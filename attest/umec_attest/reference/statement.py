@@ -41,7 +41,14 @@ from umec_attest.reference.values import (
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
-__all__ = ["PREDICATE_TYPE", "ReferenceSet", "sign_reference_set", "verify_reference_set"]
+__all__ = [
+    "PREDICATE_TYPE",
+    "ReferenceSet",
+    "check_valid_at",
+    "read_reference_set",
+    "sign_reference_set",
+    "verify_reference_set",
+]
 
 PREDICATE_TYPE: Final = "urn:umec:reference-set:v1"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -83,7 +90,7 @@ class _Statement(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSet:
-    """What a pinned signer expects of the node image `name`. Only `verify_reference_set` makes one.
+    """What a pinned signer expects of the node image `name`. Only `read_reference_set` makes one.
 
     `pcrs`: bank -> PCR -> allowed values; `ignored`: PCR -> why it may have any value; `models`: name -> firmware build
     (empty: `pcrs` says what the firmware is); `runtime`: what may run after the boot (None: PCR 10 is one like any
@@ -111,6 +118,18 @@ def verify_reference_set(
     `ReferenceInvalid`, `ReferenceSignature`, `ReferenceEmpty`, `ReferenceNotYetValid`, `ReferenceExpired`,
     `ReferenceRollback`.
     """
+    reference = read_reference_set(envelope, signers=signers)
+    check_valid_at(reference, now)
+    if reference.version < minimum_version:  # 5
+        raise ReferenceRollback(f"version {reference.version}, but version {minimum_version} was in use already")
+    return reference
+
+
+def read_reference_set(envelope: bytes, *, signers: Sequence[EllipticCurvePublicKey]) -> ReferenceSet:
+    """Return the reference set that a pinned signer signed (1 to 3): the same at any time, so the work is done once.
+
+    It counts only while `check_valid_at` says so. Errors: `ReferenceInvalid`, `ReferenceSignature`, `ReferenceEmpty`.
+    """
     if len(envelope) > MAX_ENVELOPE_SIZE:
         raise ReferenceInvalid(f"an envelope of {len(envelope)} bytes is beyond the limit of {MAX_ENVELOPE_SIZE}")
     try:
@@ -119,17 +138,18 @@ def verify_reference_set(
         raise ReferenceSignature(
             f"no pinned signer signed this reference set ({error.code}: {error.detail})"
         ) from error
-    reference = _parse(payload)  # 2, 3
-    if now + CLOCK_SKEW < reference.issued:  # 4
+    return _parse(payload)  # 2, 3
+
+
+def check_valid_at(reference: ReferenceSet, now: datetime) -> None:
+    """Raise `ReferenceNotYetValid` or `ReferenceExpired` unless a reference set counts now (4)."""
+    if now + CLOCK_SKEW < reference.issued:
         raise ReferenceNotYetValid(f"issued at {reference.issued:%Y-%m-%dT%H:%M:%SZ}, which is in the future")
     if now >= reference.expires:
         raise ReferenceExpired(
             f"the reference set of {reference.name} expired at {reference.expires:%Y-%m-%dT%H:%M:%SZ}",
             advice="Predict the values of the current image again, and sign a new version.",
         )
-    if reference.version < minimum_version:  # 5
-        raise ReferenceRollback(f"version {reference.version}, but version {minimum_version} was in use already")
-    return reference
 
 
 def sign_reference_set(

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from umec_attest.errors import ReferenceExpired, ReferenceRollback
-from umec_attest.reference import ReferenceSet, verify_reference_set
+from umec_attest.errors import AttestError, ReferenceInvalid, ReferenceRollback
+from umec_attest.reference import ReferenceSet, check_valid_at, read_reference_set, verify_reference_set
 from umec_attest.service.errors import ReferenceConflict, ReferenceMissing
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.tables import ReferenceRow
@@ -36,12 +36,21 @@ _ENVELOPE: Final = select(ReferenceRow.envelope).where(
 
 @dataclass(frozen=True, slots=True)
 class FiledReference:
-    """The newest set of an image, as it is filed: verified by this process before, or the envelope to verify."""
+    """The newest set of an image, as it is filed: what this process knows of it, or the envelope to read."""
 
     image: str
     version: int
     sha256: str
-    content: ReferenceSet | bytes
+    content: "_Known | bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What reading a filed envelope gave: a set (whose time may be over), or why it is none, which stays so."""
+
+    version: int
+    sha256: str
+    found: ReferenceSet | AttestError
 
 
 class ReferenceService:
@@ -61,7 +70,7 @@ class ReferenceService:
         self._refusals = refusals
         self._signers = tuple(signers)
         self._clock = clock
-        self._verified: dict[str, ReferenceSet] = {}
+        self._known: dict[str, _Known] = {}
 
     async def install(self, envelope: bytes, *, actor: str) -> dict[str, Any]:
         """Take a reference set that a pinned signer signed and that is newer than all before."""
@@ -137,11 +146,8 @@ class ReferenceService:
         """Return the newest set of each of these images that has one, for `verified`."""
         found = {}
         for image, (version, sha256) in self.identities(connection, images).items():
-            known = self._verified.get(image)
-            content: ReferenceSet | bytes
-            if known is not None and (known.version, known.sha256) == (version, sha256):
-                content = known
-            else:
+            content: _Known | bytes | None = self._known_as(image, version, sha256)
+            if content is None:
                 content = connection.execute(_ENVELOPE, {"image": image, "version": version}).scalar_one()
             found[image] = FiledReference(image, version, sha256, content)
         return found
@@ -149,22 +155,36 @@ class ReferenceService:
     def verified(self, image: str, filed: FiledReference | None, now: datetime) -> ReferenceSet:
         """Return a filed set, verified by this process against the signers that are pinned now.
 
-        Raises `ReferenceMissing`, `ReferenceExpired`, `ReferenceSignature`.
+        An envelope is read once, for whoever waits for it and whatever comes out: strangers can ask for challenges.
+        Raises `ReferenceMissing`, `ReferenceExpired`, `ReferenceNotYetValid`, `ReferenceInvalid`, `ReferenceSignature`.
         """
         if filed is None:
             raise ReferenceMissing(
                 f"there is no reference set for the image {image}",
                 advice="predict its values, sign them, and send them to /attest/v1/reference-sets",
             )
-        reference = filed.content
-        if isinstance(reference, bytes):
-            reference = verify_reference_set(reference, signers=self._signers, now=now, minimum_version=filed.version)
-            self._verified[image] = reference
-        if now >= reference.expires:
-            raise ReferenceExpired(
-                f"the reference set of {image} expired at {instant(reference.expires)}", advice="sign a new version"
-            )
-        return reference
+        known = filed.content
+        if isinstance(known, bytes):
+            known = self._known_as(image, filed.version, filed.sha256) or self._read(filed, known)
+        if isinstance(known.found, AttestError):
+            raise type(known.found)(known.found.detail, advice=known.found.advice)
+        check_valid_at(known.found, now)
+        return known.found
+
+    def _known_as(self, image: str, version: int, sha256: str) -> _Known | None:
+        known = self._known.get(image)
+        return known if known is not None and (known.version, known.sha256) == (version, sha256) else None
+
+    def _read(self, filed: FiledReference, envelope: bytes) -> _Known:
+        found: ReferenceSet | AttestError
+        try:
+            found = read_reference_set(envelope, signers=self._signers)
+            if (found.name, found.version, found.sha256) != (filed.image, filed.version, filed.sha256):
+                raise ReferenceInvalid(f"what is filed as {filed.image} version {filed.version} is another set")
+        except AttestError as error:
+            found = error.with_traceback(None)
+        known = self._known[filed.image] = _Known(filed.version, filed.sha256, found)
+        return known
 
     @staticmethod
     async def _newest(session: AsyncSession, image: str) -> ReferenceRow | None:
