@@ -11,7 +11,7 @@ sabotage: bootstrap  ## break each link on purpose: every run must fail and name
 	@scripts/sabotage
 
 test: bootstrap check  ## what must pass before anything lands
-	@.venv/bin/pytest -m "not vectors and not system"
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not vectors and not system"
 
 mutants: bootstrap  ## remove each check, one at a time: a test must notice (AREA="core attest" for some of them)
 	@.venv/bin/python tests/mutation $(AREA)

@@ -36,10 +36,13 @@ SAMPLE: Final = {
     "name": "n",
     "netd": "/n",
     "node": "lamp",
+    "owner": "GOOD/key.pem",
+    "predicted": "GOOD/object.json",
     "reason": "r",
     "registry": "https://localhost:1",
     "repository": "tenant/name",
     "resource": "https://localhost:1/",
+    "secret": "GOOD/secret",
     "service": "attest",
     "stage": "staging",
     "tcti": "swtpm:host=localhost,port=1",
@@ -85,6 +88,7 @@ OWN: Final = {
     ("nodeimage sign", "draft"): "GOOD/object.json",
     ("nodeimage sign", "name"): "street-node",
     ("nodeimage sign", "version"): "1",
+    ("secret approve", "version"): "1",
 }
 
 NEEDED: Final = {
@@ -172,6 +176,7 @@ def good(well_formed, tmp_path_factory):
         "private_jwk": private_jwk(key),
         "ca": tls.ca.read_text(),
     }
+    (folder / "secret").write_bytes(bytes(32))
     path = folder / "credential.json"
     path.write_text(json.dumps(document))
     path.chmod(0o600)

@@ -71,7 +71,7 @@ def test_nobody_at_the_socket(tmp_path):
     ("claims", "code"),
     [
         ({"exp": NOW - 1}, "decision-expired"),
-        ({"iat": NOW + 600, "exp": NOW + 900}, "decision-expired"),
+        ({"iat": NOW + 86400, "exp": NOW + 86700}, "decision-expired"),
         ({"exp": NOW + 86400}, "decision-expired"),
         ({"node": "pole-8"}, "decision-node"),
         ({"instance": "two"}, "decision-instance"),
