@@ -106,7 +106,7 @@ class NodeRow(Base):
     """Clock and counters of the last accepted quote (JSON of `ClockState`)."""
     fell_at_reset: Mapped[int | None] = mapped_column(RowId)
     """The resetCount at which the node was found untrusted; only a higher one can bring it back."""
-    boot_log_sha256: Mapped[str | None]
+    boot_log_sha256: Mapped[str | None] = mapped_column(index=True)
     boot_log_reset: Mapped[int | None] = mapped_column(RowId)
     runtime_checkpoint: Mapped[str | None] = mapped_column(Text)
     """How far the list of what ran is judged (JSON of `ImaCheckpoint`)."""
@@ -162,7 +162,7 @@ class EvidenceRow(Base):
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     node: Mapped[str] = mapped_column(index=True)
-    boot_log_sha256: Mapped[str]
+    boot_log_sha256: Mapped[str] = mapped_column(index=True)
     content: Mapped[str] = mapped_column(Text)
     kept_at: Mapped[datetime] = mapped_column(index=True)
 

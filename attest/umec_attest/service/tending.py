@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_attest.service.evidence.logs import unnamed
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.tables import BootLogRow, EnrolmentRow, EvidenceRow, NodeRow, RoundRow, StandingRow, TicketRow
 from umec_core.clock import Clock
@@ -58,10 +59,7 @@ class Tending:
             old = StandingRow.changed_at < now - HISTORY_KEPT
             await session.execute(delete(StandingRow).where(old, StandingRow.seq.not_in(select(NodeRow.last_seq))))
             await self._forget_rounds(session, now)
-            known = select(NodeRow.boot_log_sha256).where(NodeRow.boot_log_sha256.is_not(None))
-            unused = BootLogRow.stored_at < now - KEPT_AFTER
-            shown = BootLogRow.sha256.in_(select(EvidenceRow.boot_log_sha256))
-            await session.execute(delete(BootLogRow).where(unused, BootLogRow.sha256.not_in(known), ~shown))
+            await session.execute(delete(BootLogRow).where(BootLogRow.stored_at < now - KEPT_AFTER, unnamed()))
 
         await self._store.write(work)
         await self._refusals.summarise(now)

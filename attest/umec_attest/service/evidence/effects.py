@@ -17,7 +17,7 @@ from umec_attest.clock import ClockState
 from umec_attest.service.errors import EvidenceStale, NodeRevoked, NonceSuperseded
 from umec_attest.service.evidence.history import is_news, write_history
 from umec_attest.service.evidence.judging import Judged, check_round
-from umec_attest.service.evidence.logs import keep_logs
+from umec_attest.service.evidence.logs import forget_logs, keep_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.rules import RoundRules
 from umec_attest.service.evidence.runtime_lists import kept_checkpoint
@@ -182,6 +182,8 @@ class Effects:
         news = [(effect.node, effect.judged) for effect in effects if effect.news]
         write_history(connection, news)
         connection.execute(_UPDATE, [self._columns(effect) for effect in effects])
+        former = ((effect.judged.node.boot_log_sha256, effect.node.boot_log_sha256) for effect in effects)
+        forget_logs(connection, (before for before, after in former if before != after))
 
     def _columns(self, effect: Effect) -> dict[str, Any]:
         node, now = effect.node, effect.judged.now

@@ -1,14 +1,15 @@
 """What rounds said over time: one row for each that changed something, and the evidence of those that contradicted.
 
 A steady round leaves nothing. Evidence is kept by its hash, so that anybody can judge it again; rows and evidence go
-after the days that the settings say (`umec_attest.service.tending`).
+after the days that the settings say (`umec_attest.service.tending`). Of one node the first evidence of these days is
+kept, up to a bound: whoever has the node can neither fill the disk by more of it, nor push out what it fell by.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.service.errors import EvidenceUnknown
@@ -22,6 +23,10 @@ __all__ = ["PAGE", "History", "is_news", "write_history"]
 
 PAGE: Final = 100
 """Rows of one answer."""
+MOST_EVIDENCE: Final = 10
+MOST_EVIDENCE_SIZE: Final = 2 * 1024 * 1024
+"""Evidence of one node that is kept, in pieces and in bytes with the boot logs: ten of the usual logs take 1 MB. What
+reaches the bound is the last, so that one more log (744 KB at most) may go beyond it."""
 
 
 def is_news(before: NodeState, after: NodeState, appraisal: Appraisal) -> bool:
@@ -37,7 +42,10 @@ def write_history(connection: Connection, rounds: Sequence[tuple[NodeState, Judg
         connection.execute(insert(RoundRow), [_row(node, judged) for node, judged in rounds])
     contradicted = [judged for _, judged in rounds if judged.appraisal.verdict is Verdict.CONTRAINDICATED]
     if contradicted:
-        connection.execute(insert(EvidenceRow), [_evidence(judged) for judged in contradicted])
+        full = _full(connection, {judged.node.id for judged in contradicted})
+        kept = [_evidence(judged) for judged in contradicted if judged.node.id not in full]
+        if kept:
+            connection.execute(insert(EvidenceRow), kept)
 
 
 class History:
@@ -69,6 +77,19 @@ class History:
             "boot_log_sha256": row.boot_log_sha256,
             "boot_log": None if log is None else encode(log.content),
         }
+
+
+def _full(connection: Connection, nodes: Collection[str]) -> set[str]:
+    """Return those of these nodes of which no more evidence is kept."""
+    size = func.sum(func.length(EvidenceRow.content) + func.coalesce(func.length(BootLogRow.content), 0))
+    query = (
+        select(EvidenceRow.node)
+        .outerjoin(BootLogRow, BootLogRow.sha256 == EvidenceRow.boot_log_sha256)
+        .where(EvidenceRow.node.in_(nodes))
+        .group_by(EvidenceRow.node)
+        .having((func.count() >= MOST_EVIDENCE) | (size >= MOST_EVIDENCE_SIZE))
+    )
+    return set(connection.scalars(query))
 
 
 def _told(last_round: str | None) -> tuple[str, list[str]] | None:

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
 
 from umec_attest.bootlog import RawBootLog, ReplayedLog, parse_boot_log, verify_boot_log
 from umec_attest.errors import BootLogRefused
@@ -15,10 +15,10 @@ from umec_attest.quote import VerifiedQuote
 from umec_attest.service.errors import BootLogRequired
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
-from umec_attest.service.tables import BootLogRow
+from umec_attest.service.tables import BootLogRow, EvidenceRow, NodeRow
 from umec_core.store import Store
 
-__all__ = ["BootLogs", "SentLog", "keep_logs"]
+__all__ = ["BootLogs", "SentLog", "forget_logs", "keep_logs", "unnamed"]
 
 REMEMBERED: Final = 32
 """Parsed logs that are kept: the nodes of a fleet that run one image on one board share one log."""
@@ -94,3 +94,21 @@ def keep_logs(connection: Connection, logs: Mapping[str, bytes], now: datetime) 
         rows = [{"sha256": sha256, "content": logs[sha256], "stored_at": now} for sha256 in sorted(logs.keys() - known)]
         if rows:
             connection.execute(insert(BootLogRow), rows)
+
+
+def forget_logs(connection: Connection, logs: Iterable[str | None]) -> None:
+    """Forget those of these logs (by SHA-256) that no node boots any more, at once.
+
+    Event data that no digest covers may be anything: one boot gives any number of logs that replay, and a node that
+    sends one after the other would fill the disk.
+    """
+    left = {sha256 for sha256 in logs if sha256 is not None}
+    if left:
+        connection.execute(delete(BootLogRow).where(BootLogRow.sha256.in_(left), unnamed()))
+
+
+def unnamed() -> ColumnElement[bool]:
+    """Return the condition that a log is neither that of a node nor part of kept evidence."""
+    of_node = exists().where(NodeRow.boot_log_sha256 == BootLogRow.sha256)
+    of_evidence = exists().where(EvidenceRow.boot_log_sha256 == BootLogRow.sha256)
+    return ~of_node & ~of_evidence

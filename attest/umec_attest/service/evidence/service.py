@@ -29,7 +29,7 @@ from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
 from umec_attest.service.evidence.effects import Effect, Effects, shown
 from umec_attest.service.evidence.judging import Judge
 from umec_attest.service.evidence.keys import known_keys
-from umec_attest.service.evidence.logs import BootLogs
+from umec_attest.service.evidence.logs import BootLogs, forget_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.room import Room
 from umec_attest.service.evidence.rules import RoundRules
@@ -175,7 +175,9 @@ class RoundService:
         async def work(session: AsyncSession) -> None:
             node = await session.get(NodeRow, node_id, with_for_update=True)
             if node is not None:
-                node.boot_log_sha256 = node.runtime_checkpoint = None
+                former, node.boot_log_sha256, node.runtime_checkpoint = node.boot_log_sha256, None, None
+                await session.flush()
+                await (await session.connection()).run_sync(forget_logs, [former])
 
         await self._store.write(work)
 
