@@ -126,7 +126,10 @@ def _check_type(attest: Attest) -> Quoted:
 def _check_signer(attest: Attest, ak: Public, ak_parent: Public | bytes | Hierarchy) -> None:
     """2. The Qualified Name says in which hierarchy and under which parent the signing key lives."""
     if attest.qualified_signer != signer_name(ak, ak_parent):
-        raise QuoteSignerMismatch("the qualified signer is not the enrolled attestation key under its parent")
+        raise QuoteSignerMismatch(
+            "the qualified signer is not the enrolled attestation key under its parent",
+            advice="a database from before a rotation: the agent goes back to its former keys; else enroll it again",
+        )
 
 
 def _check_pcrs(

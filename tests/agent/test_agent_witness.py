@@ -286,9 +286,10 @@ def test_a_new_enrolment_begins_a_new_memory(scene: Any) -> None:
         async with scene.standin.running():
             await enrol(scene.plan(), scene.state)
             scene.standin.log, scene.standin.log_key = tree("other"), OTHER
-            (scene.state / "next-keys.json").write_text("of the former enrolment")
+            for name in ("next-keys.json", "former-keys.json"):
+                (scene.state / name).write_text("of the former enrolment")
             await enrol(scene.plan(), scene.state, replace=True)
-        assert not (scene.state / "next-keys.json").exists()
+        assert not list(scene.state.glob("*-keys.json"))
         seen = LogWitness(scene.state).seen()
         assert seen is not None
         assert seen.key == spki(OTHER)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
+from umec_attest.agent.former_keys import KEYS_UNKNOWN, exchange_keys, former_states
 from umec_attest.agent.pace import Pace, pause, spread, unless
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.report import Report
@@ -142,12 +143,12 @@ class Agent:
             self._rounds += 1
             try:
                 try:
-                    evidence, result = await self._exchange()
+                    evidence, result = await self._exchange_known()
                 except RemoteRefused as error:
                     if error.code not in ASK_AGAIN:
                         self._rotate_from = 0.0  # if a rotation is pending, that may be why
                         raise
-                    evidence, result = await self._exchange()
+                    evidence, result = await self._exchange_known()
             except (LogRefused, LogDistrusted):
                 await self._let_go()
                 raise
@@ -232,26 +233,52 @@ class Agent:
         await self._let_go()
         self._report({**self._line("rotated"), "ak_name": self._state.ak.name.hex()})
 
-    async def _exchange(self) -> tuple[Evidence, Result]:
-        """Do one round; a list of what ran that is too long for one request goes in several."""
+    async def _exchange_known(self) -> tuple[Evidence, Result]:
+        """Do one round; go back to keys of before where the verifier knows those, because its database was restored.
+
+        Keys as old as that have successors soon. The present ones are kept, in case that the database comes back, too.
+        """
+        present = self._state
+        try:
+            return await self._exchange(present)
+        except RemoteRefused as error:
+            if error.code != KEYS_UNKNOWN:
+                raise
+            refused = error
+        for former in former_states(self._directory, present, self._clock()):
+            try:
+                done = await self._exchange(former)
+            except RemoteRefused as error:
+                if error.code != KEYS_UNKNOWN:
+                    raise
+                self._tpm.forget(former.ak)
+                continue
+            exchange_keys(self._directory, present, former, self._clock())
+            self._state = former
+            self._tpm.forget(present.ak, present.node_key)
+            await self._let_go()
+            self._report({**self._line("keys-restored"), "ak_name": former.ak.name.hex()})
+            return done
+        raise refused
+
+    async def _exchange(self, state: NodeState) -> tuple[Evidence, Result]:
+        """Do one round with these keys; a list of what ran that is too long for one request goes in several."""
         for _ in range(MOST_PARTS - 1):
             try:
-                return await self._exchange_part()
+                return await self._exchange_part(state)
             except RemoteRefused as error:
                 if error.code != LIST_CONTINUES:
                     raise
-        return await self._exchange_part()
+        return await self._exchange_part(state)
 
-    async def _exchange_part(self) -> tuple[Evidence, Result]:
+    async def _exchange_part(self, state: NodeState) -> tuple[Evidence, Result]:
         self._witness.check()
-        challenge = await self._platform.challenge(self._state.node)
+        challenge = await self._platform.challenge(state.node)
         self._round_seconds = challenge.round_seconds
-        evidence = await asyncio.to_thread(
-            collect, self._tpm, self._state, challenge, self._boot_log, self._runtime_list
-        )
+        evidence = await asyncio.to_thread(collect, self._tpm, state, challenge, self._boot_log, self._runtime_list)
         if self._save is not None:
-            save_evidence(self._save, self._state, evidence, self._runtime_list)
-        result = await self._platform.evidence(evidence.request(self._state.node, challenge))
+            save_evidence(self._save, state, evidence, self._runtime_list)
+        result = await self._platform.evidence(evidence.request(state.node, challenge))
         await self._look(result)
         if self._save is not None:
             save_result(self._save, result.ear)

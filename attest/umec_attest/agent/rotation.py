@@ -4,7 +4,7 @@
 2. The verifier gives a permit, with a secret that only this TPM can open, and only for the new AK.
 3. The TPM opens it; the present AK certifies the new AK, the new AK certifies the node key and quotes.
 4. The verifier takes the proof: from now on it knows the new keys only.
-5. The new keys take the place of the present ones.
+5. The new keys take the place of the present ones, which are kept for a while (`former_keys`).
 6. What was kept beside them goes.
 
 Whatever is interrupted goes on from 2 with the keys that were kept. Where 4 had its effect and nobody heard of it, the
@@ -23,8 +23,9 @@ from typing import Any, Final
 
 from umec_attest.agent.errors import AgentStateInvalid
 from umec_attest.agent.fields import FieldInvalid, read_object
+from umec_attest.agent.former_keys import exchange_keys
 from umec_attest.agent.platform_client import PlatformClient
-from umec_attest.agent.state import NEXT_KEYS_FILE, NodeState, read_key, save_state, shown_key
+from umec_attest.agent.state import NEXT_KEYS_FILE, NodeState, read_key, shown_key
 from umec_attest.agent.tpm import Attested, Tpm, WrappedKey
 from umec_attest.agent.wire import RotationPermit
 from umec_core.keys import read_private, write_private
@@ -78,7 +79,7 @@ async def rotate(directory: Path, state: NodeState, tpm: Tpm, platform: Platform
         if error.code != DONE:
             raise
     rotated = replace(state, ak=keys.ak, node_key=keys.node_key, keys_since=now)
-    save_state(directory, rotated)  # 5
+    exchange_keys(directory, state, rotated, now)  # 5
     (directory / NEXT_KEYS_FILE).unlink(missing_ok=True)  # 6
     return rotated
 

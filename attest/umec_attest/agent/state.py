@@ -16,6 +16,7 @@ from umec_attest.agent.tpm import WrappedKey
 from umec_core.keys import EXPOSED, read_private, write_private
 
 __all__ = [
+    "FORMER_KEYS_FILE",
     "LOG_FILE",
     "NEXT_KEYS_FILE",
     "NODE",
@@ -32,6 +33,7 @@ __all__ = [
 
 STATE_FILE: Final = "node.json"
 NEXT_KEYS_FILE: Final = "next-keys.json"
+FORMER_KEYS_FILE: Final = "former-keys.json"
 LOG_FILE: Final = "log.json"
 DIRECTORY_MODE: Final = 0o700
 FORMAT: Final = 1
@@ -121,8 +123,8 @@ def save_state(directory: Path, state: NodeState) -> None:
 
 
 def begin_anew(directory: Path, state: NodeState) -> None:
-    """Write the state of a new enrolment: next keys, and what was seen of a log, belong to an older one."""
-    for name in (NEXT_KEYS_FILE, LOG_FILE):
+    """Write the state of a new enrolment: other keys, and what was seen of a log, belong to an older one."""
+    for name in (NEXT_KEYS_FILE, FORMER_KEYS_FILE, LOG_FILE):
         (directory / name).unlink(missing_ok=True)
     save_state(directory, state)
 
