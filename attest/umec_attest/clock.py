@@ -5,7 +5,7 @@
 | resetCount falls                          | TPM2_Clear, another TPM, or replay | reset-count-fell           |
 | resetCount rises                          | a reboot: its boot log is due      | rebooted (information)     |
 | resetCount rises, restartCount falls      | the same: it counts from the reset | rebooted (information)     |
-| restartCount rises, resetCount the same   | a suspend, or a hibernation        | nothing                    |
+| restartCount rises, resetCount the same   | a suspend, or a hibernation        | nothing (see `resets`)     |
 | restartCount falls, resetCount the same   | impossible                         | restart-count-fell         |
 | clock falls, resetCount the same          | impossible                         | clock-fell                 |
 | clock falls, resetCount rises             | a power cut: up to 70 minutes lost | nothing more               |

@@ -4,7 +4,11 @@ Whoever opens the box of a node can cut its power, swap a disk and start it agai
 good. So for nodes of the class *open-box* a boot that nobody announced is told (`reset-unannounced`) until an operator
 has looked and cleared it; policies decide what it means meanwhile.
 
-| resetCount of the evidence     | announcement                 | means                                             |
+A TPM whose state was saved (TPM2_Shutdown(STATE)) and that starts anew after its power was off counts no reset: only
+restartCount rises, as after a suspend. So each restart of a boot counts as a boot, too; restartCount begins at 0 with
+each reset (TPM 2.0 Part 1, 36).
+
+| resetCount, then restartCount  | announcement                 | means                                             |
 |--------------------------------|------------------------------|---------------------------------------------------|
 | first seen, the same, or lower | whatever                     | no boot (a lower one is found by the clock)       |
 | higher                         | in time, for so many or more | announced; the announcement is used up            |
@@ -32,12 +36,14 @@ class ResetWatch:
 
     `seen` is the resetCount of the last accepted evidence (None: there was none), `unannounced` that of the last boot
     that nobody announced and nobody cleared, `until` (RFC 3339) and `resets` the announcement that is not used yet.
+    `restarts` is the restartCount of the last accepted evidence (None: it was not kept then).
     """
 
     seen: int | None = None
     unannounced: int | None = None
     until: str | None = None
     resets: int = 0
+    restarts: int | None = None
 
     def to_json(self) -> str:
         """Return what `from_json` reads."""
@@ -64,15 +70,18 @@ def cleared(watch: ResetWatch) -> ResetWatch:
     return replace(watch, unannounced=None)
 
 
-def next_watch(watch: ResetWatch, reset_count: int, now: datetime) -> ResetWatch:
-    """Return the watch after accepted evidence of this resetCount, as in the table above."""
+def next_watch(watch: ResetWatch, reset_count: int, restart_count: int, now: datetime) -> ResetWatch:
+    """Return the watch after accepted evidence with these counts, as in the table above."""
     if watch.seen is None:
-        return replace(watch, seen=reset_count)
-    if reset_count <= watch.seen:
-        return watch
+        return replace(watch, seen=reset_count, restarts=restart_count)
+    restarts = restart_count if watch.restarts is None else watch.restarts
+    if (reset_count, restart_count) <= (watch.seen, restarts):
+        return replace(watch, restarts=restarts)
+    resets = reset_count - watch.seen
+    boots = resets + restart_count if resets else restart_count - restarts
     in_time = watch.deadline is not None and now < watch.deadline
-    known = in_time and reset_count - watch.seen <= watch.resets
-    return ResetWatch(reset_count, watch.unannounced if known else reset_count)
+    known = in_time and boots <= watch.resets
+    return ResetWatch(reset_count, watch.unannounced if known else reset_count, restarts=restart_count)
 
 
 def reset_finding(watch: ResetWatch) -> Finding | None:
@@ -80,5 +89,5 @@ def reset_finding(watch: ResetWatch) -> Finding | None:
     if watch.unannounced is None:
         return None
     return Finding(
-        "reset-unannounced", f"the box was switched off or reset before boot {watch.unannounced}, and nobody said so"
+        "reset-unannounced", f"the box was off or asleep, or was reset, at boot {watch.unannounced}, and nobody said so"
     )

@@ -117,7 +117,7 @@ def test_the_policy_of_pcrs_is_the_tpm_s(tpm: Tpm, pcrs: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize(
     ("comparison", "theirs", "offset", "size"),
-    [(Comparison.EQUAL, TPM2_EO.EQ, RESET_COUNT_OFFSET, 4), (Comparison.AT_MOST, TPM2_EO.UNSIGNED_LE, CLOCK_OFFSET, 8)],
+    [(Comparison.EQUAL, TPM2_EO.EQ, RESET_COUNT_OFFSET, 8), (Comparison.AT_MOST, TPM2_EO.UNSIGNED_LE, CLOCK_OFFSET, 8)],
 )
 def test_the_policy_of_time_is_the_tpm_s(
     tpm: Tpm, comparison: Comparison, theirs: TPM2_EO, offset: int, size: int
@@ -200,18 +200,32 @@ def test_a_recorded_release_opens_in_no_later_boot(device: SoftwareTpm, node: So
     assert opened(node, released(node)) == SECRET
 
 
+def test_a_recorded_release_opens_not_after_a_hibernation(device: SoftwareTpm, node: SoftwareNode) -> None:
+    """The TPM's power was off, the box may have been open, and resetCount is as before."""
+    secret = released(node)
+    assert opened(node, secret) == SECRET
+    device.hibernate()
+    again = released(node)
+    assert (again.reset_count, again.restart_count) == (secret.reset_count, secret.restart_count + 1)
+    refused("tpm-refused", lambda: opened(node, secret))
+    assert opened(node, again) == SECRET
+
+
 def test_a_recorded_release_opens_for_a_minute_only(node: SoftwareNode) -> None:
     assert released(node).clock_until - released(node, window=0).clock_until in range(59_000, 60_001)
     refused("tpm-refused", lambda: opened(node, released(node, window=-1)))
     assert opened(node, released(node, window=30_000)) == SECRET
 
 
-@pytest.mark.parametrize("change", ["reset_count", "clock_until", "pcrs"])
+@pytest.mark.parametrize("change", ["reset_count", "restart_count", "clock_until", "pcrs"])
 def test_what_comes_with_a_release_cannot_be_softened(device: SoftwareTpm, node: SoftwareNode, change: str) -> None:
     secret = released(node, window=-1) if change == "clock_until" else released(node)
     if change == "reset_count":
         device.power_cycle()
         secret = dataclasses.replace(secret, reset_count=secret.reset_count + 1)
+    elif change == "restart_count":
+        device.hibernate()
+        secret = dataclasses.replace(secret, restart_count=secret.restart_count + 1)
     elif change == "clock_until":
         secret = dataclasses.replace(secret, clock_until=secret.clock_until + 60_000)
     else:

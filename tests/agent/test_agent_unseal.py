@@ -37,6 +37,7 @@ GOOD: dict[str, Any] = {
     "encrypted_seed": BLOB,
     "pcrs": {"sha256": [4, 7]},
     "reset_count": 3,
+    "restart_count": 1,
     "clock_until": 60_000,
     "said_by_a_newer_platform": True,
 }
@@ -100,6 +101,8 @@ def test_an_answer_that_this_tpm_cannot_open_is_refused(scene: Any) -> None:
         {"pcrs": {"sha256": [4, 4]}},
         {"reset_count": -1},
         {"reset_count": 2**32},
+        {"restart_count": -1},
+        {"restart_count": 2**32},
         {"clock_until": "soon"},
     ],
     ids=str,

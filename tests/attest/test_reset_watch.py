@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from umec_attest.resets import ResetWatch, announced, cleared, next_watch, reset_finding
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-KNOWN = ResetWatch(seen=5)
+KNOWN = ResetWatch(seen=5, restarts=2)
 
 
 def announce(watch: ResetWatch = KNOWN, *, seconds: float = 60, resets: int = 1) -> ResetWatch:
@@ -23,40 +23,62 @@ def told(watch: ResetWatch) -> str | None:
 
 
 def test_the_first_evidence_is_the_base_line() -> None:
-    watch = next_watch(ResetWatch.from_json(None), 5, NOW)
+    watch = next_watch(ResetWatch.from_json(None), 5, 2, NOW)
     assert watch == KNOWN
     assert told(watch) is None
 
 
-@pytest.mark.parametrize("reset_count", [5, 4, 0])
-def test_without_a_boot_nothing_changes(reset_count: int) -> None:
-    for watch in (KNOWN, announce(), ResetWatch(5, 4)):
-        assert next_watch(watch, reset_count, NOW) == watch
+@pytest.mark.parametrize(("reset_count", "restart_count"), [(5, 2), (5, 1), (4, 9), (0, 0)])
+def test_without_a_boot_nothing_changes(reset_count: int, restart_count: int) -> None:
+    for watch in (KNOWN, announce(), ResetWatch(5, 4, restarts=2)):
+        assert next_watch(watch, reset_count, restart_count, NOW) == watch
+
+
+def test_a_restart_is_told_as_a_boot_is() -> None:
+    """Saved state, power off, box open, power on: the TPM counts no reset."""
+    watch = next_watch(KNOWN, 5, 3, NOW)
+    assert watch == ResetWatch(5, 5, restarts=3)
+    assert told(next_watch(watch, 5, 3, NOW)) == "reset-unannounced"
+    assert told(next_watch(cleared(watch), 5, 3, NOW)) is None
+    assert next_watch(announce(), 5, 3, NOW) == ResetWatch(5, restarts=3)
+    assert told(next_watch(announce(), 5, 4, NOW)) == "reset-unannounced"
+
+
+def test_a_restart_after_an_announced_boot_is_one_more() -> None:
+    assert told(next_watch(announce(), 6, 0, NOW)) is None
+    assert told(next_watch(announce(), 6, 1, NOW)) == "reset-unannounced"
+    assert told(next_watch(announce(resets=2), 6, 1, NOW)) is None
+
+
+def test_a_watch_of_before_takes_the_restarts_as_they_are() -> None:
+    watch = next_watch(ResetWatch.from_json('{"seen": 5, "unannounced": null, "until": null, "resets": 0}'), 5, 3, NOW)
+    assert watch == ResetWatch(5, restarts=3)
+    assert told(next_watch(watch, 5, 4, NOW)) == "reset-unannounced"
 
 
 def test_a_boot_that_nobody_announced_is_told_until_somebody_clears_it() -> None:
-    watch = next_watch(KNOWN, 6, NOW)
+    watch = next_watch(KNOWN, 6, 0, NOW)
     assert told(watch) == "reset-unannounced"
     finding = reset_finding(watch)
     assert finding is not None
     assert "boot 6" in finding.detail
-    assert told(next_watch(watch, 6, NOW)) == "reset-unannounced"
-    assert told(next_watch(announce(watch), 7, NOW)) == "reset-unannounced"
+    assert told(next_watch(watch, 6, 0, NOW)) == "reset-unannounced"
+    assert told(next_watch(announce(watch), 7, 0, NOW)) == "reset-unannounced"
     assert told(cleared(watch)) is None
-    assert told(next_watch(cleared(watch), 6, NOW)) is None
-    assert told(next_watch(cleared(watch), 7, NOW)) == "reset-unannounced"
+    assert told(next_watch(cleared(watch), 6, 0, NOW)) is None
+    assert told(next_watch(cleared(watch), 7, 0, NOW)) == "reset-unannounced"
 
 
 def test_an_announced_boot_is_not_told_and_uses_the_announcement_up() -> None:
-    watch = next_watch(announce(), 6, NOW)
-    assert watch == ResetWatch(6)
+    watch = next_watch(announce(), 6, 0, NOW)
+    assert watch == ResetWatch(6, restarts=0)
     assert told(watch) is None
-    assert told(next_watch(watch, 7, NOW)) == "reset-unannounced"
+    assert told(next_watch(watch, 7, 0, NOW)) == "reset-unannounced"
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0, "reset-unannounced"), (-1, "reset-unannounced"), (1, None)])
 def test_an_announcement_has_a_deadline(seconds: float, expected: str | None) -> None:
-    watch = next_watch(announce(seconds=seconds), 6, NOW)
+    watch = next_watch(announce(seconds=seconds), 6, 0, NOW)
     assert told(watch) == expected
     assert watch.until is None  # used up, or over
 
@@ -66,7 +88,7 @@ def test_an_announcement_has_a_deadline(seconds: float, expected: str | None) ->
     [(1, 2, "reset-unannounced"), (2, 2, None), (2, 1, None), (2, 3, "reset-unannounced")],
 )
 def test_an_announcement_is_for_so_many_boots(resets: int, boots: int, expected: str | None) -> None:
-    watch = next_watch(announce(resets=resets), 5 + boots, NOW)
+    watch = next_watch(announce(resets=resets), 5 + boots, 0, NOW)
     assert told(watch) == expected
     assert watch.until is None
 
@@ -82,7 +104,9 @@ watches = st.builds(
     st.none() | st.integers(0, 20),
     st.none() | st.integers(-100, 100).map(lambda seconds: (NOW + timedelta(seconds=seconds)).isoformat()),
     st.integers(0, 8),
+    st.none() | st.integers(0, 4),
 )
+counts = st.tuples(st.integers(0, 40), st.integers(0, 4))
 
 
 @given(watches)
@@ -90,7 +114,7 @@ def test_a_watch_is_read_as_it_was_written(watch: ResetWatch) -> None:
     assert ResetWatch.from_json(watch.to_json()) == watch
 
 
-@given(watches, st.lists(st.integers(0, 40) | st.just("announce") | st.just("clear"), max_size=12))
+@given(watches, st.lists(counts | st.just("announce") | st.just("clear"), max_size=12))
 def test_no_boot_passes_untold_that_was_not_announced(watch: ResetWatch, moves: list[Any]) -> None:
     """Against a model that counts: announcements are used once, what is told stays until it is cleared."""
     for move in moves:
@@ -100,15 +124,24 @@ def test_no_boot_passes_untold_that_was_not_announced(watch: ResetWatch, moves: 
             watch = cleared(watch)
             assert told(watch) is None
         else:
-            before, watch = watch, next_watch(watch, move, NOW)
-            booted = before.seen is not None and move > before.seen
+            before, watch = watch, next_watch(watch, *move, NOW)
+            boots = boots_between(before, *move)
             deadline = before.deadline
-            good = deadline is not None and deadline > NOW and before.seen is not None
-            good = good and move - (before.seen or 0) <= before.resets
-            if booted and not good:
-                assert watch.unannounced == move
+            good = deadline is not None and deadline > NOW and boots <= before.resets
+            if boots and not good:
+                assert watch.unannounced == move[0]
             else:
                 assert watch.unannounced == before.unannounced
-            if booted:
+            if boots:
                 assert (watch.until, watch.resets) == (None, 0)
-            assert watch.seen == (move if before.seen is None else max(move, before.seen))
+            if boots or before.seen is None:
+                assert (watch.seen, watch.restarts) == move
+
+
+def boots_between(watch: ResetWatch, resets: int, restarts: int) -> int:
+    """Count as a TPM does: a reset, which sets the restarts to 0, or one more restart."""
+    if watch.seen is None or resets < watch.seen:
+        return 0
+    if resets > watch.seen:
+        return (resets - watch.seen) + restarts
+    return 0 if watch.restarts is None else max(0, restarts - watch.restarts)

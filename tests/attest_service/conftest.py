@@ -80,6 +80,11 @@ class BootedNode:
         self.tpm.power_cycle()
         self.boot(tamper)
 
+    def hibernate(self) -> None:
+        """Save the TPM's state, switch it off and on, and measure again: it counts a restart, and no reset."""
+        self.tpm.hibernate()
+        self.boot()
+
     def boot(self, tamper: Tamper | None = None) -> None:
         """Measure again, on a TPM that was just switched on."""
         self.log = boot(self.tpm, self.owner.image, tamper=tamper)

@@ -88,6 +88,23 @@ def test_an_announced_reboot_is_good_once_and_in_time(run: Run, tpms: Any) -> No
     run(body)
 
 
+def test_a_box_that_was_off_without_a_reset_is_told(run: Run, tpms: Any) -> None:
+    """Saved state, power off, box open, power on: resetCount stays as it was."""
+
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await open_box(world, booted)
+            await asyncio.to_thread(booted.hibernate)
+            assert await judged(world, booted) == ("degraded", ["reset-unannounced"])
+            await decide(world, "clear-reset")
+            assert await judged(world, booted) == ("trusted", [])
+            await decide(world, "announce-reboot")
+            await asyncio.to_thread(booted.hibernate)
+            assert await judged(world, booted) == ("trusted", [])
+
+    run(body)
+
+
 def test_a_bad_boot_falls_however_it_was_announced(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:

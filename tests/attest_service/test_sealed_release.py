@@ -23,8 +23,8 @@ SECRETS = "nodes/node-1/secrets"
 
 def sealed(answer: dict[str, Any]) -> SealedSecret:
     public, duplicate, seed = (base64.b64decode(answer[name]) for name in ("public", "duplicate", "encrypted_seed"))
-    pcrs, reset_count, clock_until = tuple(answer["pcrs"]["sha256"]), answer["reset_count"], answer["clock_until"]
-    return SealedSecret(public, duplicate, seed, pcrs, reset_count, clock_until)
+    counts = answer["reset_count"], answer["restart_count"]
+    return SealedSecret(public, duplicate, seed, tuple(answer["pcrs"]["sha256"]), *counts, answer["clock_until"])
 
 
 def opened(node: SoftwareNode, answer: dict[str, Any]) -> bytes:

@@ -49,6 +49,7 @@ class Released:
                 encrypted_seed=fields.octets("encrypted_seed", least=1, most=MAX_BLOB),
                 pcrs=Pcrs.read(fields.inside("pcrs")).sha256,
                 reset_count=fields.integer("reset_count", most=2**32 - 1),
+                restart_count=fields.integer("restart_count", most=2**32 - 1),
                 clock_until=fields.integer("clock_until"),
             )
         )

@@ -3,7 +3,7 @@
 The seed is encrypted to the EK, so no other TPM imports the object; and its policy lets nobody unseal it
 
     1  whose PCRs are not those of the quote that the secret was released for
-    2  in another boot than that of the quote (resetCount)
+    2  in another boot than that of the quote (resetCount, and restartCount: also after a suspend or a hibernation)
     3  later than a minute after the quote, by the TPM's own clock
 
 so a recorded answer is worth nothing. It has no password, and no policy under which it could be duplicated again.
@@ -58,6 +58,7 @@ class SealedSecret:
     encrypted_seed: bytes
     pcrs: tuple[int, ...]
     reset_count: int
+    restart_count: int
     clock_until: int
 
 
@@ -80,7 +81,8 @@ def seal_for_boot(
     bound = {index: value for index, value in pcrs.items() if index not in _MEASURED_LATER}
     clock_until = clock.clock + window
     policy = policy_pcr(EMPTY, bound)  # 1
-    policy = policy_counter_timer(policy, u32(clock.reset_count), RESET_COUNT_OFFSET, Comparison.EQUAL)  # 2
+    boot = u32(clock.reset_count) + u32(clock.restart_count)
+    policy = policy_counter_timer(policy, boot, RESET_COUNT_OFFSET, Comparison.EQUAL)  # 2
     policy = policy_counter_timer(policy, u64(clock_until), CLOCK_OFFSET, Comparison.AT_MOST)  # 3
     seed = secrets.token_bytes(_SHA256.digest_size)
     public = _public(policy, _SHA256.digest(seed + secret))
@@ -93,6 +95,7 @@ def seal_for_boot(
         encrypted_seed=made.encrypted_seed,
         pcrs=tuple(sorted(bound)),
         reset_count=clock.reset_count,
+        restart_count=clock.restart_count,
         clock_until=clock_until,
     )
 

@@ -31,6 +31,7 @@ CMD_INIT: Final = 0x02
 TCTI_PREFIX: Final = "swtpm:path="
 TPM2_STARTUP_CLEAR: Final = bytes.fromhex("80010000000c000001440000")
 TPM2_SHUTDOWN_CLEAR: Final = bytes.fromhex("80010000000c000001450000")
+TPM2_SHUTDOWN_STATE: Final = bytes.fromhex("80010000000c000001450001")
 
 
 class SoftwareTpm:
@@ -106,6 +107,11 @@ class SoftwareTpm:
     def power_cycle(self, *, orderly: bool = True) -> None:
         """Switch it off and on while its sockets stay: PCRs are zero again and resetCount has grown."""
         power_cycle(self.tcti, orderly=orderly)
+
+    def hibernate(self) -> None:
+        """Save its state, and switch it off and on: PCRs are zero again, restartCount has grown, resetCount has not."""
+        _command(self._socket_directory / "tpm", TPM2_SHUTDOWN_STATE)
+        self.power_cycle(orderly=False)
 
     def discard(self) -> None:
         """Remove the sockets, and the state if it is temporary. Stop it first."""

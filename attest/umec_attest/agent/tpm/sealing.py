@@ -66,7 +66,8 @@ def unseal_released(esys: ESAPI, released: SealedSecret) -> bytes:
             handle = esys.load(ek, private, public, session1=session)
     with _flushed(esys, handle), _policy_session(esys) as session:
         esys.policy_pcr(session, b"", selection(released.pcrs))
-        esys.policy_counter_timer(session, _operand(released.reset_count, 4), TPM2_EO.EQ, offset=RESET_COUNT_OFFSET)
+        boot = released.reset_count << 32 | released.restart_count  # which lie one after the other
+        esys.policy_counter_timer(session, _operand(boot, 8), TPM2_EO.EQ, offset=RESET_COUNT_OFFSET)
         esys.policy_counter_timer(session, _operand(released.clock_until, 8), TPM2_EO.UNSIGNED_LE, offset=CLOCK_OFFSET)
         return _unsealed(esys, handle, session)
 

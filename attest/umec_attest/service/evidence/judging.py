@@ -158,7 +158,8 @@ def _watch(node: NodeState, quote: VerifiedQuote, now: datetime) -> ResetWatch |
     """Return what is known of a node's boots after this quote; nobody watches those of a standard node."""
     if node.node_class != NodeClass.OPEN_BOX.value:
         return None
-    return next_watch(ResetWatch.from_json(node.reset_watch), quote.clock_info.reset_count, now)
+    clock = quote.clock_info
+    return next_watch(ResetWatch.from_json(node.reset_watch), clock.reset_count, clock.restart_count, now)
 
 
 def _digest(request: EvidenceRequest, log: SentLog) -> str:

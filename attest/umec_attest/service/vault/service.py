@@ -229,5 +229,6 @@ def _released(sealed: SealedSecret) -> dict[str, Any]:
         "encrypted_seed": encode(sealed.encrypted_seed),
         "pcrs": {"sha256": list(sealed.pcrs)},
         "reset_count": sealed.reset_count,
+        "restart_count": sealed.restart_count,
         "clock_until": sealed.clock_until,
     }
