@@ -8,11 +8,14 @@ A TPM whose state was saved (TPM2_Shutdown(STATE)) and that starts anew after it
 restartCount rises, as after a suspend. So each restart of a boot counts as a boot, too; restartCount begins at 0 with
 each reset (TPM 2.0 Part 1, 36).
 
+TPM2_Clear sets both to 0: how often the box was off before is not to be known, so counts that fell are those of boots
+since then, and of one at least.
+
 | resetCount, then restartCount  | announcement                 | means                                             |
 |--------------------------------|------------------------------|---------------------------------------------------|
-| first seen, the same, or lower | whatever                     | no boot (a lower one is found by the clock)       |
-| higher                         | in time, for so many or more | announced; the announcement is used up            |
-| higher                         | none, over, or for fewer     | not announced; what was announced is used up, too |
+| first seen, or the same        | whatever                     | no boot                                           |
+| other                          | in time, for so many or more | announced; the announcement is used up            |
+| other                          | none, over, or for fewer     | not announced; what was announced is used up, too |
 
 An announcement is for one time: after the boot that it was for, the next one wants another.
 """
@@ -75,13 +78,20 @@ def next_watch(watch: ResetWatch, reset_count: int, restart_count: int, now: dat
     if watch.seen is None:
         return replace(watch, seen=reset_count, restarts=restart_count)
     restarts = restart_count if watch.restarts is None else watch.restarts
-    if (reset_count, restart_count) <= (watch.seen, restarts):
+    boots = _boots((watch.seen, restarts), (reset_count, restart_count))
+    if boots == 0:
         return replace(watch, restarts=restarts)
-    resets = reset_count - watch.seen
-    boots = resets + restart_count if resets else restart_count - restarts
     in_time = watch.deadline is not None and now < watch.deadline
     known = in_time and boots <= watch.resets
     return ResetWatch(reset_count, watch.unannounced if known else reset_count, restarts=restart_count)
+
+
+def _boots(before: tuple[int, int], after: tuple[int, int]) -> int:
+    """Return how many boots lie between two pairs of resetCount and restartCount."""
+    resets, restarts = after[0] - before[0], after[1] - before[1]
+    if after < before:
+        return max(1, sum(after))
+    return resets + after[1] if resets else restarts
 
 
 def reset_finding(watch: ResetWatch) -> Finding | None:

@@ -28,10 +28,30 @@ def test_the_first_evidence_is_the_base_line() -> None:
     assert told(watch) is None
 
 
-@pytest.mark.parametrize(("reset_count", "restart_count"), [(5, 2), (5, 1), (4, 9), (0, 0)])
-def test_without_a_boot_nothing_changes(reset_count: int, restart_count: int) -> None:
+def test_without_a_boot_nothing_changes() -> None:
     for watch in (KNOWN, announce(), ResetWatch(5, 4, restarts=2)):
-        assert next_watch(watch, reset_count, restart_count, NOW) == watch
+        assert next_watch(watch, 5, 2, NOW) == watch
+
+
+@pytest.mark.parametrize("counts", [(5, 1), (5, 0), (4, 9), (1, 0), (0, 1), (0, 0)])
+def test_counts_that_fell_are_a_boot_and_counted_from_there(counts: tuple[int, int]) -> None:
+    """TPM2_Clear, and new keys, are no way to boots that nobody counts."""
+    watch = next_watch(KNOWN, *counts, NOW)
+    assert watch == ResetWatch(counts[0], counts[0], restarts=counts[1])
+    assert told(watch) == "reset-unannounced"
+    watch = cleared(watch)
+    assert told(next_watch(watch, *counts, NOW)) is None
+    assert told(next_watch(watch, counts[0] + 1, 0, NOW)) == "reset-unannounced"
+
+
+@pytest.mark.parametrize(
+    ("counts", "resets", "expected"),
+    [((0, 0), 1, None), ((1, 0), 1, None), ((1, 1), 1, "reset-unannounced"), ((1, 1), 2, None)],
+)
+def test_a_cleared_tpm_may_be_announced(counts: tuple[int, int], resets: int, expected: str | None) -> None:
+    watch = next_watch(announce(resets=resets), *counts, NOW)
+    assert told(watch) == expected
+    assert (watch.seen, watch.restarts, watch.until) == (*counts, None)
 
 
 def test_a_restart_is_told_as_a_boot_is() -> None:
@@ -139,9 +159,12 @@ def test_no_boot_passes_untold_that_was_not_announced(watch: ResetWatch, moves: 
 
 
 def boots_between(watch: ResetWatch, resets: int, restarts: int) -> int:
-    """Count as a TPM does: a reset, which sets the restarts to 0, or one more restart."""
-    if watch.seen is None or resets < watch.seen:
+    """Count as a TPM does: a reset, which sets the restarts to 0, or one more restart; TPM2_Clear begins anew."""
+    if watch.seen is None:
         return 0
+    before = restarts if watch.restarts is None else watch.restarts
+    if resets < watch.seen or (resets == watch.seen and restarts < before):
+        return max(1, resets + restarts)
     if resets > watch.seen:
         return (resets - watch.seen) + restarts
-    return 0 if watch.restarts is None else max(0, restarts - watch.restarts)
+    return restarts - before

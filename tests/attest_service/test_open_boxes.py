@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_attest.resets import ResetWatch
+from umec_attest.service.tables import NodeRow
 from umec_attest.testing.image import Tamper
 
 Run = Callable[..., None]
@@ -101,6 +104,27 @@ def test_a_box_that_was_off_without_a_reset_is_told(run: Run, tpms: Any) -> None
             await decide(world, "announce-reboot")
             await asyncio.to_thread(booted.hibernate)
             assert await judged(world, booted) == ("trusted", [])
+
+    run(body)
+
+
+def test_a_tpm_that_was_cleared_is_no_way_to_boots_that_nobody_counts(run: Run, tpms: Any) -> None:
+    """Its counts began anew, and new keys have no state of a clock before them."""
+
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await open_box(world, booted)
+
+            async def counted_higher_before(session: AsyncSession) -> None:
+                (await session.get_one(NodeRow, "node-1")).reset_watch = ResetWatch(1000, restarts=0).to_json()
+
+            await world.service._store.write(counted_higher_before)
+            await world.enrol(booted.node, ticket=await world.ticket(booted.node, **{"class": "open-box"}))
+            assert await judged(world, booted) == ("degraded", ["reset-unannounced"])
+            await decide(world, "clear-reset")
+            assert await judged(world, booted) == ("trusted", [])
+            await asyncio.to_thread(booted.reboot)
+            assert await judged(world, booted) == ("degraded", ["rebooted", "reset-unannounced"])
 
     run(body)
 
