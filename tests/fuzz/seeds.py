@@ -149,7 +149,7 @@ def _of_references(boot: Boot) -> dict[str, list[bytes]]:
 
 
 def _of_bodies(node: SimulatedNode) -> dict[str, list[bytes]]:
-    asked = Challenge("node-1", "00", DEFAULT_PCRS, "ab" * 32, 1, targets.NOW + timedelta(minutes=1), "salt")
+    asked = Challenge("node-1", "00", DEFAULT_PCRS, None, "ab" * 32, 1, targets.NOW + timedelta(minutes=1), "salt")
     token, nonce = targets.SEAL.seal(asked)
     challenge = {
         "challenge": token,

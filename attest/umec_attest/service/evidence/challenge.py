@@ -26,11 +26,16 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What was asked of a node. `ak` is the Name of its AK, `salt` makes two challenges of a round differ."""
+    """What was asked of a node.
+
+    `ak` is the Name of its AK, `runtime_from` the entry from which on its list of what runs is wanted (None: not at
+    all), `salt` makes two challenges of a round differ.
+    """
 
     node: str
     ak: str
     pcrs: tuple[int, ...]
+    runtime_from: int | None
     policy: str
     round: int
     expires_at: datetime
@@ -39,14 +44,15 @@ class Challenge:
     def to_bytes(self) -> bytes:
         """Return the bytes that are sealed."""
         expires = (self.expires_at - EPOCH) // timedelta(microseconds=1)
-        members = [self.node, self.ak, list(self.pcrs), self.policy, self.round, expires, self.salt]
-        return json.dumps(members, separators=(",", ":")).encode()
+        asked = [list(self.pcrs), self.runtime_from, self.policy]
+        return json.dumps([self.node, self.ak, *asked, self.round, expires, self.salt], separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Challenge":
         """Read what `to_bytes` wrote; only for bytes that carried our MAC."""
-        node, ak, pcrs, policy, number, expires, salt = json.loads(data)
-        return cls(node, ak, tuple(pcrs), policy, number, EPOCH + timedelta(microseconds=expires), salt)
+        node, ak, pcrs, runtime_from, policy, number, expires, salt = json.loads(data)
+        expires_at = EPOCH + timedelta(microseconds=expires)
+        return cls(node, ak, tuple(pcrs), runtime_from, policy, number, expires_at, salt)
 
 
 class ChallengeSeal:
@@ -55,7 +61,8 @@ class ChallengeSeal:
     def __init__(self, key: bytes) -> None:
         if len(key) != MAC_SIZE:
             raise ValueError("the key of challenges has 32 bytes")
-        self._mac_key = hmac.digest(key, b"umec challenge mac", "sha256")
+        # the number is that of the form: a challenge of a former release is none of ours
+        self._mac_key = hmac.digest(key, b"umec challenge mac 2", "sha256")
         self._nonce_key = hmac.digest(key, b"umec challenge nonce", "sha256")
 
     def seal(self, challenge: Challenge) -> tuple[str, bytes]:

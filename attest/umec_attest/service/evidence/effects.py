@@ -16,7 +16,7 @@ from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.clock import ClockState
 from umec_attest.service.errors import EvidenceStale, NodeRevoked, NonceSuperseded
 from umec_attest.service.evidence.history import is_news, write_history
-from umec_attest.service.evidence.judging import Judged, check_round
+from umec_attest.service.evidence.judging import Asked, Judged, check_round
 from umec_attest.service.evidence.logs import forget_logs, keep_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.rules import RoundRules
@@ -204,7 +204,8 @@ def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, tuple[
     if node.standing == Standing.REVOKED.value:
         raise NodeRevoked(f"node {node.id} is revoked")
     challenge = judged.challenge
-    check_round(node, challenge, judged.nonce, policy=challenge.policy, pcrs=challenge.pcrs)
+    asked = Asked(challenge.pcrs, challenge.runtime_from)
+    check_round(node, challenge, judged.nonce, policy=challenge.policy, asked=asked)
     if (node.node_class, node.reset_watch) != (judged.node.node_class, judged.node.reset_watch):
         raise EvidenceStale("meanwhile a reboot was announced, or a reset cleared", advice="ask for a new challenge")
     newest = None if node.image is None else filed.get(node.image)

@@ -60,12 +60,14 @@ class Judged:
     evidence_sha256: str
 
 
-def check_round(node: NodeState, challenge: Challenge, nonce: bytes, *, policy: str, pcrs: tuple[int, ...]) -> None:
-    """Refuse an answer that counted already, and one to a challenge of another round, policy or PCR selection (1)."""
+def check_round(node: NodeState, challenge: Challenge, nonce: bytes, *, policy: str, asked: Asked) -> None:
+    """Refuse an answer that counted already, and one to a challenge of another round or policy, or for else (1)."""
     if nonce == node.answered:
         raise EvidenceReplayed("the challenge was answered already", advice="ask for a new challenge")
-    if (challenge.round, challenge.policy, challenge.pcrs) != (node.rounds, policy, pcrs):
+    if (challenge.round, challenge.policy) != (node.rounds, policy):
         raise NonceSuperseded("the challenge is of another round or policy", advice="ask for a new challenge")
+    if Asked(challenge.pcrs, challenge.runtime_from) != asked:  # else what nobody asked for would be missed
+        raise NonceSuperseded("meanwhile something else is asked for", advice="ask for a new challenge")
 
 
 class Judge:
@@ -100,16 +102,16 @@ class Judge:
         self, node: NodeState, filed: FiledReference | None, request: EvidenceRequest, now: datetime
     ) -> Judged:
         """Return authentic evidence with its appraisal, or raise why it is none that can be judged."""
-        keys, pcrs = known_keys(node), self.asked(node, filed, now).pcrs
+        keys, asked = known_keys(node), self.asked(node, filed, now)
         challenge, nonce = self._seal.open(request.challenge, node=node.id, ak=keys.ak_name, now=now)  # 1
-        check_round(node, challenge, nonce, policy=self._policies.digest, pcrs=pcrs)
+        check_round(node, challenge, nonce, policy=self._policies.digest, asked=asked)
         quote = verify_quote(  # 2
             attest=request.quote,
             signature=request.signature,
             ak=keys.ak,
             ak_parent=keys.parent,
             nonce=nonce,
-            selection=selection_of(pcrs),
+            selection=selection_of(asked.pcrs),
             pcrs=parse_pcr_values(request.pcrs),
         )
         log = self._logs.of(node, request, quote)  # 3

@@ -104,6 +104,7 @@ class RoundService:
             node=node.id,
             ak=known_keys(node).ak_name,
             pcrs=asked.pcrs,
+            runtime_from=asked.runtime_from,
             policy=self._policies.digest,
             round=node.rounds,
             expires_at=now + self._rules.challenge,
