@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from umec_attest.agent.errors import AgentStateInvalid
-from umec_attest.agent.runtime_list import RUNTIME_LIST, read_runtime_list
+from umec_attest.agent.runtime_list import MAX_RUNTIME_LIST, RUNTIME_LIST, read_runtime_list
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import PcrQuote, Tpm
 from umec_attest.agent.wire import Challenge
@@ -17,7 +17,9 @@ __all__ = ["BOOT_LOG", "RUNTIME_LIST", "Evidence", "collect", "save_evidence", "
 
 BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 MAX_BOOT_LOG: Final = 744 * 1024
-"""Bytes; logs of real servers have about 70 KB, and the verifier reads no more than this in one body."""
+"""Bytes; logs of real servers have about 70 KB, and the verifier reads no more than this in one body.
+
+A list of what ran that goes along with a whole boot log has what the log leaves of it."""
 MAX_SAVED_LIST: Final = 64 * 1024 * 1024
 """What an offline verifier reads."""
 
@@ -54,15 +56,15 @@ class Evidence:
 def collect(
     tpm: Tpm, state: NodeState, challenge: Challenge, boot_log: Path, runtime_list: Path = RUNTIME_LIST
 ) -> Evidence:
-    """Quote what the challenge asks for. Raises AgentStateInvalid (a list is not there), TpmUnavailable, TpmRefused.
+    """Quote what the challenge asks for. Raises AgentStateInvalid, TpmUnavailable, TpmRefused.
 
     What runs is read after the quote: what is in it is then in the list as well.
     """
     made = tpm.quote(state.ak, challenge.nonce, challenge.pcrs.sha256)
+    log = _read_log(boot_log)
+    room = MAX_BOOT_LOG - len(log) if challenge.boot_log == "full" else MAX_BOOT_LOG
     start = challenge.runtime_from
-    return Evidence(
-        challenge.nonce, made, _read_log(boot_log), None if start is None else read_runtime_list(runtime_list, start)
-    )
+    return Evidence(challenge.nonce, made, log, None if start is None else _read_part(runtime_list, start, room))
 
 
 def save_evidence(directory: Path, state: NodeState, evidence: Evidence, runtime_list: Path = RUNTIME_LIST) -> None:
@@ -101,6 +103,17 @@ def _read_log(path: Path) -> bytes:
     if len(log) > MAX_BOOT_LOG:
         raise AgentStateInvalid(f"the boot log {path} has more than {MAX_BOOT_LOG} bytes")
     return log
+
+
+def _read_part(path: Path, start: int, room: int) -> tuple[bytes, bool]:
+    """Return what fits of the list; none of it, though there is more, would be taken for an empty list."""
+    part, more = read_runtime_list(path, start, most=min(room, MAX_RUNTIME_LIST))
+    if more and not part:
+        raise AgentStateInvalid(
+            f"entry {start} of {path} does not fit into a request, which has {room} bytes for it",
+            advice="a shorter boot log leaves more room",
+        )
+    return part, more
 
 
 def _pcrs(made: PcrQuote) -> dict[str, dict[str, str]]:

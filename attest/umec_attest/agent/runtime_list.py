@@ -16,7 +16,7 @@ __all__ = ["MAX_RUNTIME_LIST", "RUNTIME_LIST", "read_runtime_list"]
 
 RUNTIME_LIST: Final = Path("/sys/kernel/security/ima/binary_runtime_measurements")
 MAX_RUNTIME_LIST: Final = 640 * 1024
-"""Bytes that fit beside a boot log of some 100 KB into one body: some 4,500 entries."""
+"""Bytes of one part, some 4,500 entries: one body takes them beside a boot log of 104 KB, less beside a larger."""
 MAX_ENTRY: Final = 1024 * 1024
 """No template has more than nine fields of 64 KB."""
 

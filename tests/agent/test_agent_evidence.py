@@ -1,0 +1,71 @@
+"""What the agent sends of a round fits into one request, however long the boot log and the list of what ran are."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umec_attest.agent.enrol import enrol
+from umec_attest.agent.errors import AgentStateInvalid
+from umec_attest.agent.evidence import MAX_BOOT_LOG, Evidence, collect
+from umec_attest.agent.runtime_list import MAX_RUNTIME_LIST
+from umec_attest.agent.state import load_state
+from umec_attest.agent.tpm import Tpm
+from umec_attest.agent.wire import Challenge, Pcrs
+from umec_attest.testing.runtime import measured
+from umec_core.clock import system_clock
+from umec_core.http import MAX_BODY
+
+ENTRY = measured("/usr/bin/" + "program" * 8, bytes(32))
+LENGTH = MAX_RUNTIME_LIST // len(ENTRY) + 9
+KIB = 1024
+
+
+def challenge(boot_log: Any = "full", start: int = 0) -> Challenge:
+    return Challenge("c" * 8192, bytes(64), Pcrs(tuple(range(16))), boot_log, start, system_clock(), 30.0)
+
+
+@pytest.fixture
+def gather(scene: Any, tmp_path: Path) -> Any:
+    async def enrolling() -> None:
+        async with scene.standin.running():
+            await enrol(scene.plan(), scene.state)
+
+    asyncio.run(enrolling())
+    log, programs = tmp_path / "boot", tmp_path / "programs"
+    programs.write_bytes(ENTRY * LENGTH)
+
+    def gathered(size: int, asked: Challenge) -> tuple[Evidence, int]:
+        log.write_bytes(bytes(size))
+        with Tpm(scene.device.tcti) as tpm:
+            evidence = collect(tpm, load_state(scene.state), asked, log, programs)
+        secret = {"name": "n" * 64, "evidence": evidence.request("n" * 63, asked)}
+        return evidence, len(json.dumps(secret))
+
+    return gathered
+
+
+def test_the_list_has_what_the_boot_log_leaves_of_a_request(gather: Any) -> None:
+    for size in (64 * KIB, 104 * KIB, 126 * KIB, 400 * KIB, MAX_BOOT_LOG - len(ENTRY)):
+        evidence, body = gather(size, challenge())
+        part, more = evidence.runtime
+        room = min(MAX_BOOT_LOG - size, MAX_RUNTIME_LIST)
+        assert room - len(ENTRY) < len(part) <= room
+        assert more
+        assert body < MAX_BODY
+    evidence, body = gather(MAX_BOOT_LOG, challenge("digest"))
+    assert MAX_RUNTIME_LIST - len(ENTRY) < len(evidence.runtime[0]) <= MAX_RUNTIME_LIST
+    assert body < MAX_BODY
+    evidence, _ = gather(126 * KIB, challenge(start=LENGTH - 7))
+    assert evidence.runtime == (ENTRY * 7, False)
+
+
+def test_a_list_of_which_nothing_fits_is_not_sent_as_an_empty_one(gather: Any) -> None:
+    with pytest.raises(AgentStateInvalid, match="does not fit") as refused:
+        gather(MAX_BOOT_LOG - len(ENTRY) + 1, challenge())
+    assert refused.value.code == "agent-state-invalid"
+    evidence, body = gather(MAX_BOOT_LOG, challenge(start=LENGTH))  # nothing is left of it
+    assert evidence.runtime == (b"", False)
+    assert body < MAX_BODY
