@@ -109,7 +109,7 @@ def test_a_known_envelope_is_not_fetched_again(tmp_path: Path, clock: Any) -> No
         service = await verifier.open()
         await verifier.install(service, verifier.reference([boot]))
         filed = references.ReferenceService(
-            service._store, None, None, signers=[verifier._signer.public_key()], clock=clock
+            service._store, None, None, rules=None, signers=[verifier._signer.public_key()], clock=clock
         )
 
         async def newest() -> references.FiledReference:

@@ -119,9 +119,9 @@ class AttestService:
         events = Events()
         audit = AuditLog(AuditRow, keys.audit, AUDIT_ORIGIN)
         ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
-        references = ReferenceService(store, audit, refusals, signers=signers, clock=clock)
-        feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
         rules, access = _rules(settings), Access(tokens, store)
+        references = ReferenceService(store, audit, refusals, rules=rules, signers=signers, clock=clock)
+        feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
         presence = Presence(audit, round_time=rules.round, silence=rules.silent_rounds * rules.round)
         service = cls(
             settings,

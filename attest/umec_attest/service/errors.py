@@ -42,6 +42,7 @@ __all__ = [
     "ReadmitNeedsBoot",
     "ReferenceConflict",
     "ReferenceMissing",
+    "ReferencePcrs",
     "ResetNotPending",
     "SecretOtherTpm",
     "SecretRefused",
@@ -301,6 +302,12 @@ class ReferenceConflict(AttestError):
 
     code = "reference-conflict"
     kind = Kind.CONFLICT
+
+
+class ReferencePcrs(AttestError):
+    """A reference set that says nothing about a PCR that nodes are asked for, or expects one that they are not."""
+
+    code = "reference-pcrs"
 
 
 class NodeClassOther(AttestError):

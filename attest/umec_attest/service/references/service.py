@@ -11,11 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from umec_attest.errors import AttestError, ReferenceInvalid, ReferenceRollback
+from umec_attest.ima import IMA_PCR
 from umec_attest.reference import ReferenceSet, check_valid_at, read_reference_set, verify_reference_set
-from umec_attest.service.errors import ReferenceConflict, ReferenceMissing
+from umec_attest.service.errors import ReferenceConflict, ReferenceMissing, ReferencePcrs
+from umec_attest.service.evidence.rules import RoundRules
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.tables import ReferenceRow
 from umec_attest.service.wire import instant
+from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.errors import UmecError
@@ -62,21 +65,27 @@ class ReferenceService:
         audit: AuditLog,
         refusals: Refusals,
         *,
+        rules: RoundRules,
         signers: Sequence[EllipticCurvePublicKey],
         clock: Clock,
     ) -> None:
         self._store = store
         self._audit = audit
         self._refusals = refusals
+        self._rules = rules
         self._signers = tuple(signers)
         self._clock = clock
         self._known: dict[str, _Known] = {}
 
     async def install(self, envelope: bytes, *, actor: str) -> dict[str, Any]:
-        """Take a reference set that a pinned signer signed and that is newer than all before."""
+        """Take a reference set that a pinned signer signed, that fits what is asked for, and is newer than all before.
+
+        Errors: those of `verify_reference_set`, `ReferencePcrs`, `ReferenceConflict`.
+        """
         now = self._clock()
         try:
             reference = verify_reference_set(envelope, signers=self._signers, now=now, minimum_version=0)
+            _check_pcrs(reference, set(self._rules.asked(reference)))
             await self._store.write(lambda session: self._install(session, reference, envelope, actor, now))
         except UmecError as error:
             await self._refusals.operator("reference.install", "reference-sets", error, now, actor=actor)
@@ -190,3 +199,25 @@ class ReferenceService:
     async def _newest(session: AsyncSession, image: str) -> ReferenceRow | None:
         query = select(ReferenceRow).where(ReferenceRow.image == image).order_by(ReferenceRow.version.desc()).limit(1)
         return await session.scalar(query)
+
+
+def _check_pcrs(reference: ReferenceSet, asked: set[int]) -> None:
+    """Refuse a set by which no quote could be good: every node would fall, and needed a new boot to come back."""
+    banks = [reference.pcrs, *(model.pcrs for model in reference.models.values())]
+    expected = {(algorithm, pcr) for bank in banks for algorithm, pcrs in bank.items() for pcr in pcrs}
+    said = {pcr for algorithm, pcr in expected if algorithm is HashAlgorithm.SHA256} | reference.ignored.keys()
+    if reference.runtime is not None:
+        said |= {IMA_PCR}
+    forgotten = sorted(asked - said)
+    if forgotten:
+        raise ReferencePcrs(
+            f"nodes are asked for PCRs that the set neither lists nor ignores: {forgotten}",
+            advice='list their values, or put them into "ignored" with a reason; attest.pcrs says what is asked for',
+        )
+    unasked = sorted({(algorithm.label, pcr) for algorithm, pcr in expected} - {("sha256", pcr) for pcr in asked})
+    if unasked:
+        named = ", ".join(f"{pcr} ({bank})" for bank, pcr in unasked)
+        raise ReferencePcrs(
+            f"the set expects PCRs that nodes are not asked for: {named}",
+            advice="take them out of the set, or add them to attest.pcrs; nodes are asked for the SHA-256 bank",
+        )
