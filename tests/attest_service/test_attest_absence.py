@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,71 @@ def test_one_replica_that_was_away_forgives_nothing_while_another_was_there(reop
                 assert await absences(here) == []
 
     asyncio.run(body())
+
+
+class Skewed:
+    """The clock of another machine: so many seconds ahead of this one's."""
+
+    def __init__(self, clock: Any, ahead: float) -> None:
+        self._clock = clock
+        self._ahead = timedelta(seconds=ahead)
+
+    def __call__(self) -> datetime:
+        return self._clock() + self._ahead  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("ahead", [16, -16])
+def test_verifiers_whose_clocks_differ_let_no_silence_last(reopen: Any, tpms: Any, clock: Any, ahead: int) -> None:
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as here, reopen(Skewed(clock, ahead)) as there:
+                both = (here.service, there.service)
+                await look(clock, both, 3)
+                await here.ready_node(booted)
+                before = len(await absences(here))
+                await look(clock, both, 60)
+                await look(clock, both[:1], 20)  # that one of them is slow is nobody's absence
+                await look(clock, both, 15)
+                assert len(await absences(here)) == before <= 1  # by a process that has just started
+                assert await standings_of(here) == ["pending", "trusted", "lapsed"]
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("ahead", [0, 16])
+def test_all_verifiers_that_were_away_make_up_for_it_once(
+    reopen: Any, tpms: Any, clock: Any, first: int, ahead: int
+) -> None:
+    """Whoever of them wrote the last mark, and whoever is back first."""
+
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as here, reopen(Skewed(clock, ahead)) as there:
+                both = (here.service, there.service)
+                await look(clock, both, 12)
+                await here.ready_node(booted)
+                before = len(await absences(here))
+                await look(clock, both, 12)
+                clock.advance(5)
+                await both[1 - first].look()  # a mark that the other has not seen
+                clock.advance(FIVE_MINUTES)
+                for service in (both[first], both[1 - first]):
+                    await service.look()
+                await look(clock, both, 40)
+                assert await standings_of(here) == ["pending", "trusted"]
+                (away,) = (await absences(here))[before:]
+                assert FIVE_MINUTES - 5 <= away["seconds"] <= FIVE_MINUTES + 5
+
+    asyncio.run(body())
+
+
+async def look(clock: Any, services: Iterable[Any], seconds: int) -> None:
+    """Let time go by while all of them look around each second, one after the other."""
+    for _ in range(seconds):
+        clock.advance(1)
+        for service in services:
+            await service.look()
 
 
 def test_without_the_feed_an_api_refuses_and_no_standing_changes(run: Run, tpms: Any) -> None:

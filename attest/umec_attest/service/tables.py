@@ -181,11 +181,12 @@ class StandingRow(Base):
 
 
 class PresenceRow(Base):
-    """When a process of the service could last write: the one row that tells absence from silence."""
+    """When a process of the service could last write, by its own clock: these rows tell absence from silence."""
 
     __tablename__ = "presence"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """The random name of that process."""
     seen_at: Mapped[datetime]
 
 

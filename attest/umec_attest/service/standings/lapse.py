@@ -72,8 +72,9 @@ class SilenceWatch:
 
     async def _due(self, now: datetime) -> bool:
         async with self._store.read() as session:
+            due = await self._presence.due(session, now)  # at each look, for it remembers what it saw
             deadline = await _next_deadline(session)
-            return (deadline is not None and deadline <= now) or await self._presence.due(session, now)
+            return due or (deadline is not None and deadline <= now)
 
     async def _until_next(self) -> float:
         longest = min(LONGEST_SLEEP, self._presence.beat.total_seconds())
