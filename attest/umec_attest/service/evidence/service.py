@@ -131,12 +131,8 @@ class RoundService:
         try:
             effect = await self._round(request, now)
         except UmecError as error:
-            if isinstance(error, RuntimeListContinues):
-                await self._keep_part(request.node, error)
-                raise
-            if isinstance(error, BootLogRequired):
-                await self._ask_for_log(request.node)
-            await self._refusals.stranger("evidence.submit", request.node, error, now, address=address)
+            if not isinstance(error, RuntimeListContinues):
+                await self._refusals.stranger("evidence.submit", request.node, error, now, address=address)
             raise
         return {
             **shown(effect.judged.appraisal),
@@ -147,7 +143,15 @@ class RoundService:
 
     async def _round(self, request: EvidenceRequest, now: datetime) -> Effect:
         node, filed = await self._looks.do(request.node)
-        return await self._effects.apply(await self._judge.judge(node, filed, request, now))
+        try:
+            judged = await self._judge.judge(node, filed, request, now)
+        except RuntimeListContinues as part:
+            await self._keep_part(node, part)
+            raise
+        except BootLogRequired:
+            await self._ask_for_log(node)
+            raise
+        return await self._effects.apply(judged)
 
     async def _look_at(self, nodes: Sequence[str]) -> Sequence[_Seen | Exception]:
         """Return each node that may have rounds, and what its image may measure."""
@@ -160,27 +164,34 @@ class RoundService:
 
         return await self._store.read_plain(look)
 
-    async def _keep_part(self, node_id: str, part: RuntimeListContinues) -> None:
+    async def _keep_part(self, judged: NodeState, part: RuntimeListContinues) -> None:
         """Let the next challenge ask for what follows a part of a list."""
 
         async def work(session: AsyncSession) -> None:
-            node = await session.get(NodeRow, node_id, with_for_update=True)
+            node = await _as_judged(session, judged)
             if node is not None:
                 node.runtime_checkpoint = kept_checkpoint(part)
 
         await self._store.write(work)
 
-    async def _ask_for_log(self, node_id: str) -> None:
+    async def _ask_for_log(self, judged: NodeState) -> None:
         """Let the next challenge ask for whole logs: an authentic quote said that what is kept is of no use."""
 
         async def work(session: AsyncSession) -> None:
-            node = await session.get(NodeRow, node_id, with_for_update=True)
+            node = await _as_judged(session, judged)
             if node is not None:
                 former, node.boot_log_sha256, node.runtime_checkpoint = node.boot_log_sha256, None, None
                 await session.flush()
                 await (await session.connection()).run_sync(forget_logs, [former])
 
         await self._store.write(work)
+
+
+async def _as_judged(session: AsyncSession, judged: NodeState) -> NodeRow | None:
+    """Return a node's row, locked; None where another round counted meanwhile, or other keys: they know better."""
+    node = await session.get(NodeRow, judged.id, with_for_update=True)
+    same = node is not None and (node.ak_public, node.rounds) == (judged.ak_public, judged.rounds)
+    return node if same else None
 
 
 def _seen(node_id: str, node: NodeState | None, filed: dict[str, FiledReference]) -> _Seen | Exception:
