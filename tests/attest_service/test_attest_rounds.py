@@ -66,6 +66,25 @@ def test_of_concurrent_answers_to_one_challenge_exactly_one_wins(run: Run, tpms:
     run(body)
 
 
+def test_a_challenge_from_before_another_enrolment_has_no_answer(run: Run, tpms: Any) -> None:
+    """Neither one that waits, nor one that was answered two rounds ago: the AK is the same, and the count goes on."""
+
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await world.enrol(booted.node, ticket=await world.ticket(booted.node))
+            await world.reference()
+            answered, waits = booted.evidence(await world.challenge()), booted.evidence(await world.challenge())
+            await world.post("evidence", answered)
+            assert (await world.round(booted))["standing"] == "trusted"
+            await world.enrol(booted.node, ticket=await world.ticket(booted.node))
+            for former in (answered, waits):
+                assert (await world.post("evidence", former, status=409))["code"] == "nonce-superseded"
+            assert (await world.get("nodes/node-1"))["standing"] == "pending"
+            assert (await world.round(booted))["standing"] == "trusted"
+
+    run(body)
+
+
 def test_of_two_challenges_of_one_round_only_the_first_answered_counts(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:

@@ -190,6 +190,8 @@ class EnrolmentService:
             ticket.used_at = now
         known = await check_identity(session, row.node, Identity.of(row), ticket)
         node = _new_node(row, now) if known is None else known
+        if known is not None:
+            known.rounds += 1  # a challenge from before has no answer any more, also where the AK is the same
         _baseline(node, row, ticket, now)
         await self._enrolled(session, node, row, new=known is None, now=now)  # 5
         return node.approved
@@ -321,6 +323,7 @@ def _new_node(row: EnrolmentRow, now: datetime) -> NodeRow:
         ek_sha256=row.ek_sha256,
         standing=Standing.PENDING.value,
         generation=1,
+        rounds=0,
         reason="",
         changed_at=now,
     )
@@ -337,7 +340,7 @@ def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: d
     claimed = Identity.of(row)
     node.iak_sha256, node.idevid_sha256 = claimed.iak_sha256, claimed.idevid_sha256
     node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public
-    node.enrolled_at, node.deadline, node.rounds = now, None, 0
+    node.enrolled_at, node.deadline = now, None
     node.clock_state = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
     node.runtime_checkpoint = None
     node.result = node.result_basis = node.result_expires_at = None
