@@ -73,7 +73,26 @@ def test_a_bundle_has_roots_and_intermediates(tmp_path: Path, tpms: Any) -> None
     assert load_bundle(tmp_path).intermediates == ()
 
 
+def test_a_bundle_without_a_root_stops_the_start_and_says_where_one_goes(tmp_path: Path, tpms: Any) -> None:
+    """A folder whose only certificate another authority signed: nobody would be believed, in silence."""
+    file, anchors = tmp_path / "vendor.pem", tmp_path / "anchors"
+    file.write_text(tpms.authority.chain_pem)
+    for empty in (False, True):
+        if empty:
+            anchors.mkdir()
+        with pytest.raises(TrustFileInvalid) as refused:
+            load_bundle(tmp_path)
+        assert refused.value.code == "trust-file-invalid"
+        assert str(anchors) in (refused.value.advice or "")
+    (tmp_path / "root.pem").write_text(tpms.authority.root_pem)
+    assert len(load_bundle(tmp_path).anchors) == 1
+    (tmp_path / "root.pem").unlink()
+    file.rename(anchors / "vendor.pem")
+    assert [str(one.subject) for one in load_bundle(tmp_path).anchors] == ["software tpm ek ca"]
+
+
 def test_a_malformed_certificate_in_a_bundle_says_which_setting_would_read_it(tmp_path: Path, tpms: Any) -> None:
+    (tmp_path / "root.pem").write_text(tpms.authority.root_pem)
     (tmp_path / "vendor.der").write_bytes(tpms.authority.chain[0] + b"\xff")
     with pytest.raises(TrustFileInvalid) as refused:
         load_bundle(tmp_path)

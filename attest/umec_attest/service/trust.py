@@ -35,7 +35,8 @@ def load_bundle(folder: Path | None, *, tolerate: bool = False) -> TrustStore:
     """Return the certificates of all files in a folder (PEM with one or more, or DER).
 
     Those that name themselves as issuer are roots, as are all in its sub-folder `anchors`; the others only help to
-    build a path to a root. `tolerate` reads vendors' malformed certificates, too. Raises `TrustFileInvalid`.
+    build a path to a root. `tolerate` reads vendors' malformed certificates, too. Raises `TrustFileInvalid`, also for
+    certificates with no root among them: whoever put them there believes somebody, and nobody would be believed.
     """
     if folder is None:
         return TrustStore(())
@@ -43,7 +44,13 @@ def load_bundle(folder: Path | None, *, tolerate: bool = False) -> TrustStore:
         raise TrustFileInvalid(f"{folder} is not a folder of certificates")
     anchors = folder / ANCHORS
     more = _folder(anchors, tolerate=tolerate) if anchors.is_dir() else []
-    return sort_bundle(_folder(folder, tolerate=tolerate), anchors=more)
+    store = sort_bundle(_folder(folder, tolerate=tolerate), anchors=more)
+    if store.intermediates and not store.anchors:
+        raise TrustFileInvalid(
+            f"no certificate in {folder} is a root: each was signed by another authority",
+            advice=f"Put the root beside it, or the certificate that is to end a path into {anchors}.",
+        )
+    return store
 
 
 def load_signers(files: tuple[Path, ...]) -> tuple[EllipticCurvePublicKey, ...]:

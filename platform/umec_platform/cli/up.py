@@ -77,6 +77,8 @@ def _welcome(settings: "SiteSettings", credential: Path) -> str:
         lines.append("warning     attest.reference_signers is not set: no node can become trusted")
     if settings.attest.ek_roots is None:
         lines.append("warning     attest.ek_roots is not set: no EK certificate is believed")
+    elif not any(path.is_file() for path in settings.attest.ek_roots.rglob("[!.]*")):
+        lines.append("warning     the folder attest.ek_roots is empty: no EK certificate is believed")
     if settings.attest.software_tpms:
         lines.append("warning     attest.software_tpms is set: makers of software TPMs are believed, as in a test")
     if not settings.netd:
