@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import Connection, LargeBinary, Table, Text, func, insert, inspect, select
@@ -46,6 +47,8 @@ PAGE: Final = 10_000
 
 EXPORTED: Final = 5_000
 """Entries of one export, some two megabytes: who wants more asks again, from where the last one ended."""
+
+log = structlog.get_logger("umec.audit")
 
 
 class AuditError(UmecError):
@@ -119,6 +122,7 @@ class AuditLog:
         self._key = key
         self._origin = origin
         self._tree = Tree()
+        self._last: bytes | None = None
         self._reading = asyncio.Lock()
         self._signed: tuple[int, bytes, str] | None = None
 
@@ -202,14 +206,24 @@ class AuditLog:
         return self._signed[2]
 
     async def _committed(self, session: AsyncSession) -> tuple[int, bytes]:
-        """Return size and root of what is committed, reading only the leaves that are new since the last time."""
+        """Return size and root of what is committed, reading only the leaves that are new since the last time.
+
+        The last leaf of that time is read again: a database that was restored or has failed over may have lost it, and
+        then all are read anew, so that nothing is signed of which there is no entry.
+        """
         kind = self._row_type
         async with self._reading:
+            if self._last is not None:
+                last = await session.scalar(select(kind.leaf).where(kind.index == self._tree.size - 1))
+                if last != self._last:
+                    log.error("the database lost entries of the audit log", origin=self._origin, size=self._tree.size)
+                    self._tree, self._last = Tree(), None
             while True:
                 query = select(kind.leaf).where(kind.index >= self._tree.size).order_by(kind.index).limit(PAGE)
                 leaves = list(await session.scalars(query))
                 for leaf in leaves:
                     self._tree.append_hash(leaf)
+                    self._last = leaf
                 if len(leaves) < PAGE:
                     return self._tree.size, self._tree.root()
 

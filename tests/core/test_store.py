@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core import audit
-from umec_core.audit import AuditEntry, AuditGap, AuditLog, verify_export
+from umec_core.audit import AuditEntry, AuditGap, AuditLog, AuditRewritten, verify_export
 from umec_core.store import Store, StoreClosed, StoreUrlInvalid, serialise
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -269,3 +269,38 @@ def test_other_urls_are_refused(wrong: str, migrations: Path) -> None:
     with pytest.raises(StoreUrlInvalid) as refused:
         asyncio.run(Store.open(wrong, migrations=migrations))
     assert refused.value.code == "store-url-invalid"
+
+
+@pytest.mark.parametrize(("kept", "new"), [(0, 0), (3, 0), (3, 2), (4, 1), (3, 6)])
+def test_an_audit_log_whose_database_lost_entries_is_signed_as_it_is(
+    opened: Any, schema: Any, kept: int, new: int
+) -> None:
+    """A failover to a standby that lacked the last transactions, below a process that goes on."""
+    key = generate_private_key(SECP256R1())
+
+    async def body(store: Store) -> None:
+        log = AuditLog(schema.Audit, key, "umec/test")
+
+        async def add(subject: str) -> None:
+            async def work(session: AsyncSession) -> None:
+                await log.append(session, actor="a", action="do", subject=subject, outcome="done", now=NOW)
+
+            await store.write(work)
+
+        async def lose(session: AsyncSession) -> None:
+            await session.execute(delete(schema.Audit).where(schema.Audit.index >= kept))
+
+        for number in range(5):
+            await add(f"old-{number}")
+        async with store.read() as session:
+            before = await log.checkpoint(session)
+        await store.write(lose)
+        for number in range(new):
+            await add(f"new-{number}")
+        async with store.read() as session:
+            exported = await log.export(session)
+        assert verify_export(exported, key.public_key()).size == kept + new
+        with pytest.raises(AuditGap if kept + new < 5 else AuditRewritten):
+            verify_export(exported, key.public_key(), before)  # who saw more before can show it
+
+    opened(body)
