@@ -55,6 +55,7 @@ _SOFTWARE_MAKERS: Final = {
     "id:474f4f47": "a virtual TPM of Google",
     "id:564d5700": "a virtual TPM of VMware",
     "id:414d5a4e": "a virtual TPM of Amazon",
+    "id:4d534654": "a virtual TPM of Microsoft (Hyper-V, Azure)",
 }
 """TPMs whose secrets lie in the memory of a host: whoever owns that host is every node with such a TPM."""
 

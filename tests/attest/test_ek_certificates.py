@@ -247,7 +247,9 @@ def test_a_certificate_that_does_not_name_its_tpm(pki, refused, wrong):
     assert (found.maker, found.model, found.version) == ("id:53544d20", "st33", "id:00490004")
 
 
-@pytest.mark.parametrize("maker", ["id:00001014", "id:49424D00", "id:474F4F47", "id:564D5700", "id:414D5A4E"])
+@pytest.mark.parametrize(
+    "maker", ["id:00001014", "id:49424D00", "id:474F4F47", "id:564D5700", "id:414D5A4E", "id:4D534654"]
+)
 def test_makers_of_software_tpms_are_for_tests_only(pki, refused, maker):
     shown = pki.ek(names=[x509.DirectoryName(tpm_name(maker=maker))])
     with refused("ek-maker-refused"):
