@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, LargeBinary, MetaData, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from umec_core.audit import AuditMixin
@@ -137,9 +137,10 @@ class RoundRow(Base):
     """A round that changed something: what it said, by what, and the hashes of its evidence."""
 
     __tablename__ = "round"
+    __table_args__ = (Index("ix_round_node_seq", "node", "seq"),)
 
     seq: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
-    node: Mapped[str] = mapped_column(index=True)
+    node: Mapped[str]
     at: Mapped[datetime] = mapped_column(index=True)
     round: Mapped[int]
     verdict: Mapped[str]

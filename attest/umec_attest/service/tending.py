@@ -1,11 +1,11 @@
 """What is over is not kept: enrolments, tickets, boot logs, evidence, and the history of rounds and standings."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.evidence.logs import unnamed
@@ -18,8 +18,6 @@ __all__ = ["HISTORY_KEPT", "Tending"]
 
 PAUSE: Final = 60.0
 """Seconds between two rounds of cleaning."""
-MOST_OF_NODE: Final = 1000
-"""Rounds of one node that are told: whoever has its keys cannot fill the database by changing something each time."""
 KEPT_AFTER: Final = timedelta(hours=1)
 """How long an enrolment that is over is remembered, so that a late activation hears why."""
 HISTORY_KEPT: Final = timedelta(days=30)
@@ -58,20 +56,12 @@ class Tending:
             await session.execute(delete(TicketRow).where(over, TicketRow.secret_sha256.not_in(named)))
             old = StandingRow.changed_at < now - HISTORY_KEPT
             await session.execute(delete(StandingRow).where(old, StandingRow.seq.not_in(select(NodeRow.last_seq))))
-            await self._forget_rounds(session, now)
+            await session.execute(delete(RoundRow).where(RoundRow.at < now - self._history))
+            await session.execute(delete(EvidenceRow).where(EvidenceRow.kept_at < now - self._history))
             await session.execute(delete(BootLogRow).where(BootLogRow.stored_at < now - KEPT_AFTER, unnamed()))
 
         await self._store.write(work)
         await self._refusals.summarise(now)
-
-    async def _forget_rounds(self, session: AsyncSession, now: datetime) -> None:
-        await session.execute(delete(RoundRow).where(RoundRow.at < now - self._history))
-        place = func.row_number().over(partition_by=RoundRow.node, order_by=RoundRow.seq.desc())
-        placed = select(RoundRow.seq, place.label("place")).subquery()
-        beyond = select(placed.c.seq).where(placed.c.place > MOST_OF_NODE)
-        await session.execute(delete(RoundRow).where(RoundRow.seq.in_(beyond)))
-        told = select(RoundRow.evidence_sha256)
-        await session.execute(delete(EvidenceRow).where(EvidenceRow.sha256.not_in(told)))
 
     async def end(self) -> None:
         """Tell what was refused and not written until now."""

@@ -9,7 +9,8 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy.orm import aliased
 
 from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.service.errors import EvidenceUnknown
@@ -23,10 +24,24 @@ __all__ = ["PAGE", "History", "is_news", "write_history"]
 
 PAGE: Final = 100
 """Rows of one answer."""
+MOST_OF_NODE: Final = 1000
+"""Rounds of one node that are told: whoever has its keys cannot fill the database by changing something each time."""
 MOST_EVIDENCE: Final = 10
 MOST_EVIDENCE_SIZE: Final = 2 * 1024 * 1024
 """Evidence of one node that is kept, in pieces and in bytes with the boot logs: ten of the usual logs take 1 MB. What
 reaches the bound is the last, so that one more log (744 KB at most) may go beyond it."""
+
+_OTHER: Final = aliased(RoundRow)
+_BEYOND: Final = delete(RoundRow).where(
+    RoundRow.node == bindparam("of"),
+    RoundRow.seq
+    <= select(_OTHER.seq)
+    .where(_OTHER.node == bindparam("of"))
+    .order_by(_OTHER.seq.desc())
+    .offset(bindparam("most"))
+    .limit(1)
+    .scalar_subquery(),
+)
 
 
 def is_news(before: NodeState, after: NodeState, appraisal: Appraisal) -> bool:
@@ -40,6 +55,7 @@ def write_history(connection: Connection, rounds: Sequence[tuple[NodeState, Judg
     """Write down rounds that are news, each with the node after it."""
     if rounds:
         connection.execute(insert(RoundRow), [_row(node, judged) for node, judged in rounds])
+        connection.execute(_BEYOND, [{"of": node.id, "most": MOST_OF_NODE} for node, _ in rounds])
     contradicted = [judged for _, judged in rounds if judged.appraisal.verdict is Verdict.CONTRAINDICATED]
     if contradicted:
         full = _full(connection, {judged.node.id for judged in contradicted})
