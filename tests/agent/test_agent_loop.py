@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from umec_attest.agent.again import MOST_PARTS
 from umec_attest.agent.control import ask, only_agent, serve_control
 from umec_attest.agent.enrol import enrol
 from umec_attest.agent.errors import (
@@ -23,7 +24,7 @@ from umec_attest.agent.errors import (
     PlatformUntrusted,
     TpmUnavailable,
 )
-from umec_attest.agent.loop import MOST_PARTS, Agent
+from umec_attest.agent.loop import Agent
 from umec_attest.agent.pace import Pace
 from umec_attest.agent.requests import Call, Status, Token
 from umec_attest.agent.state import load_state
@@ -279,6 +280,26 @@ def test_a_verifier_that_lacks_the_boot_log_gets_it(scene: Any) -> None:
         assert refused.value.code == "boot-log-required"
 
     scene.play(rebooted)
+
+
+@pytest.mark.parametrize(
+    "code", ["boot-log-required", "evidence-stale", "nonce-expired", "nonce-superseded", "nonce-unknown"]
+)
+def test_what_another_challenge_heals_is_one_round(scene: Any, code: str) -> None:
+    class Healed(Forbidden):
+        """What the answer to another challenge heals."""
+
+    Healed.code = code
+
+    async def healing(agent: Agent) -> None:
+        scene.standin.faults["evidence"] = [Healed("not by this one")]
+        assert (await agent.attest()).verdict == "affirming"
+        scene.standin.faults["evidence"] = [Forbidden("for another reason")]
+        with pytest.raises(RemoteRefused) as refused:
+            await agent.attest()
+        assert refused.value.code == "forbidden"
+
+    scene.play(healing)
 
 
 def test_a_list_that_goes_in_parts_is_one_round(scene: Any) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from umec_attest.agent.again import ASK_AGAIN, LIST_CONTINUES, MOST_PARTS
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
 from umec_attest.agent.former_keys import KEYS_UNKNOWN, exchange_keys, former_states
@@ -32,11 +33,6 @@ from umec_core.remote import RemoteRefused
 
 __all__ = ["ROTATION_PERIOD", "Agent"]
 
-ASK_AGAIN: Final = frozenset({"boot-log-required", "nonce-expired", "nonce-superseded", "evidence-stale"})
-"""Refusals that the answer to a new challenge mends, once."""
-LIST_CONTINUES: Final = "runtime-list-continues"
-MOST_PARTS: Final = 100
-"""Each has some 4,500 entries, and what the verifier had already is not sent again."""
 HOST_SCOPE: Final = "node:host"
 FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""

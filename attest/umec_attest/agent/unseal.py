@@ -10,27 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from umec_attest.agent.again import ASK_AGAIN, LIST_CONTINUES, MOST_PARTS
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, collect
 from umec_attest.agent.fields import Fields
+from umec_attest.agent.former_keys import KEYS_UNKNOWN, former_states
 from umec_attest.agent.platform_client import PlatformClient
-from umec_attest.agent.state import NodeState
+from umec_attest.agent.state import NodeState, load_state
 from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.tpm.sealing import unseal_released
 from umec_attest.agent.transport import json_body
 from umec_attest.agent.wire import Pcrs, read_answer
+from umec_attest.agent.witness import LogWitness
 from umec_attest.sealed.release import SealedSecret
+from umec_core.clock import Clock, system_clock
 from umec_core.remote import RemoteRefused
 
 __all__ = ["Released", "unseal_from_site"]
 
 RELEASE: Final = "/attest/v1/secrets/release"
 MAX_BLOB: Final = 4096
-MOST_PARTS: Final = 100
-"""Requests for a list of what ran that is too long for one, as in a round."""
 TRIES: Final = 3
-AGAIN: Final = frozenset({"boot-log-required", "evidence-stale", "nonce-superseded", "secret-superseded"})
-"""Refusals that another challenge heals: the first round after a boot, or the agent's own round in between."""
-LIST_CONTINUES: Final = "runtime-list-continues"
+AGAIN: Final = ASK_AGAIN | {"secret-superseded"}
+"""The last: the agent's own round, or an operator, came in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,22 @@ class Released:
 
 
 async def unseal_from_site(
-    state: NodeState, tpm: Tpm, name: str, *, boot_log: Path = BOOT_LOG, runtime_list: Path = RUNTIME_LIST
+    directory: Path,
+    tpm: Tpm,
+    name: str,
+    *,
+    boot_log: Path = BOOT_LOG,
+    runtime_list: Path = RUNTIME_LIST,
+    clock: Clock = system_clock,
 ) -> bytes:
-    """Return a secret of this node. Raises AgentError, RemoteRefused (with the verifier's code), RemoteUnavailable."""
+    """Return a secret of the node whose state is in `directory`, unless its verifier's log is believed no more.
+
+    A verifier whose database was restored may know former keys only; they do as well, and the agent goes back to them
+    with its next round. Raises AgentError, RemoteRefused (with the verifier's code), RemoteUnavailable.
+    """
+    LogWitness(directory).check()
+    state = load_state(directory)
+    former = former_states(directory, state, clock())
     tries = parts = 0
     async with PlatformClient(state.url, state.ca) as platform:
         while True:
@@ -66,6 +80,9 @@ async def unseal_from_site(
                 released = await _ask(platform, state, tpm, name, (boot_log, runtime_list))
                 break
             except RemoteRefused as error:
+                if error.code == KEYS_UNKNOWN and former:
+                    state = former.pop(0)
+                    continue
                 tries, parts = tries + (error.code in AGAIN), parts + (error.code == LIST_CONTINUES)
                 if error.code not in {*AGAIN, LIST_CONTINUES} or tries == TRIES or parts == MOST_PARTS:
                     raise

@@ -74,7 +74,7 @@ def unseal(
     stored = load_state(state)
     with Tpm(tcti if tcti is not None else stored.tcti) as tpm:
         if approval is None:
-            secret = asyncio.run(unseal_from_site(stored, tpm, name, boot_log=boot_log, runtime_list=runtime_list))
+            secret = asyncio.run(unseal_from_site(state, tpm, name, boot_log=boot_log, runtime_list=runtime_list))
         else:
             signed = read_file(approval)
             secret = unseal_locally(tpm, state, name, signed)
