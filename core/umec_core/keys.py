@@ -21,6 +21,7 @@ __all__ = [
     "KeyFileInvalid",
     "load_key",
     "load_or_create_key",
+    "load_or_create_secret",
     "private_pem",
     "read_private",
     "write_private",
@@ -91,16 +92,28 @@ def load_or_create_key(path: Path) -> EllipticCurvePrivateKey:
     Of two processes that start at once, both end with the key of the one that was first.
     """
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = _draft(path, private_pem(generate_private_key(SECP256R1())))
-        try:
-            path.hardlink_to(draft)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        _sync_folder(path.parent)
+        _create(path, private_pem(generate_private_key(SECP256R1())))
     return load_key(path)
+
+
+def load_or_create_secret(path: Path, size: int) -> bytes:
+    """Return the secret of a file, making `size` random bytes and file where there is none, as `load_or_create_key`."""
+    if not path.exists():
+        _create(path, secrets.token_bytes(size))
+    return read_private(path)
+
+
+def _create(path: Path, data: bytes) -> None:
+    """Write a private file, unless another process was first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = _draft(path, data)
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    _sync_folder(path.parent)
 
 
 def _draft(path: Path, data: bytes) -> Path:

@@ -5,6 +5,7 @@ import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -19,7 +20,15 @@ from pydantic import BaseModel, ConfigDict
 from umec_core import dsse
 from umec_core.dsse import IN_TOTO, MAX_ENVELOPE, DsseError, pre_authentication_encoding, sign, verify
 from umec_core.events import Events
-from umec_core.keys import KeyFileExposed, KeyFileInvalid, load_key, load_or_create_key, read_private, write_private
+from umec_core.keys import (
+    KeyFileExposed,
+    KeyFileInvalid,
+    load_key,
+    load_or_create_key,
+    load_or_create_secret,
+    read_private,
+    write_private,
+)
 from umec_core.settings import SettingsInvalid, load_settings
 
 KEY = generate_private_key(SECP256R1())
@@ -34,6 +43,28 @@ def test_a_key_is_made_once_and_private(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert [entry.name for entry in path.parent.iterdir()] == ["a.key"]
+
+
+def test_a_secret_is_made_once_and_private(tmp_path: Path) -> None:
+    for number in range(5):
+        path = tmp_path / str(number) / "a.secret"
+        begin = Barrier(8)
+
+        def make(path: Path = path, begin: Barrier = begin) -> bytes:
+            begin.wait(10)
+            return load_or_create_secret(path, 32)
+
+        with ThreadPoolExecutor(8) as pool:
+            (secret,) = {made.result() for made in [pool.submit(make) for _ in range(8)]}
+        assert len(secret) == 32
+        assert load_or_create_secret(path, 32) == secret
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert [entry.name for entry in path.parent.iterdir()] == ["a.secret"]
+    path.chmod(0o604)
+    with pytest.raises(KeyFileExposed) as refused:
+        load_or_create_secret(path, 32)
+    assert refused.value.code == "key-file-exposed"
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:

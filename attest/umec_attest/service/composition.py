@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -49,7 +48,7 @@ from umec_attest.service.vault.service import SecretService
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.events import Events
-from umec_core.keys import load_or_create_key, read_private, write_private
+from umec_core.keys import load_or_create_key, load_or_create_secret
 from umec_core.store import Store
 from umec_core.tokens import TokenVerifier
 from umec_policies import PolicySet, load_default
@@ -112,8 +111,8 @@ class AttestService:
         keys = _Keys(
             verifier=load_or_create_key(settings.state / "verifier.key"),
             audit=load_or_create_key(settings.state / "audit.key"),
-            challenge=_load_or_create_secret(settings.state / "challenge.secret", MAC_SIZE),
-            secrets=_load_or_create_secret(settings.state / "secrets.key", KEY_SIZE),
+            challenge=load_or_create_secret(settings.state / "challenge.secret", MAC_SIZE),
+            secrets=load_or_create_secret(settings.state / "secrets.key", KEY_SIZE),
         )
         store = await Store.open(settings.database, migrations=MIGRATIONS)
         events = Events()
@@ -254,10 +253,3 @@ def _audit_router(audit: AuditLog, store: Store, access: Access) -> APIRouter:
             return await audit.export(session, after=after)
 
     return router
-
-
-def _load_or_create_secret(path: Path, size: int) -> bytes:
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path, secrets.token_bytes(size))
-    return read_private(path)
