@@ -157,7 +157,7 @@ class RoundRow(Base):
 
 
 class EvidenceRow(Base):
-    """The evidence of a round that contradicted what is expected, as it came, for whoever wants to judge it again."""
+    """The evidence of a round that contradicted, for whoever wants to judge that boot again: no list of what ran."""
 
     __tablename__ = "evidence"
 

@@ -1,7 +1,7 @@
 """What rounds said over time: one row for each that changed something, and the evidence of those that contradicted.
 
-A steady round leaves nothing. Evidence is kept by its hash, so that anybody can judge it again; rows and evidence go
-after the days that the settings say (`umec_attest.service.tending`). Of one node the first evidence of these days is
+A steady round leaves nothing. Evidence is kept by its hash, so that anybody can judge the boot again, without the
+list of what ran, which is long and differs on each node; rows and evidence go after the days that the settings say (`umec_attest.service.tending`). Of one node the first evidence of these days is
 kept, up to a bound: whoever has the node can neither fill the disk by more of it, nor push out what it fell by.
 """
 
@@ -81,7 +81,7 @@ class History:
         return page if len(rows) < PAGE else {**page, "next": rows[-1].seq}
 
     async def evidence(self, node: str, sha256: str) -> dict[str, Any]:
-        """Return the evidence of a round that contradicted, as it came; raises `EvidenceUnknown`."""
+        """Return the evidence of a round that contradicted, without its list of what ran; raises `EvidenceUnknown`."""
         async with self._store.read() as session:
             row = await session.get(EvidenceRow, sha256)
             if row is None or row.node != node:
