@@ -1,8 +1,9 @@
 """What rounds said over time: one row for each that changed something, and the evidence of those that contradicted.
 
-A steady round leaves nothing. Evidence is kept by its hash, so that anybody can judge the boot again, without the
-list of what ran, which is long and differs on each node; rows and evidence go after the days that the settings say (`umec_attest.service.tending`). Of one node the first evidence of these days is
-kept, up to a bound: whoever has the node can neither fill the disk by more of it, nor push out what it fell by.
+A steady round leaves nothing. Evidence is kept by its hash, so that anybody can judge the boot again, without the list
+of what ran, which is long and differs on each node; rows and evidence go after the days that the settings say
+(`umec_attest.service.tending`). Of one node the first evidence of these days is kept, up to a bound: whoever has the
+node can neither fill the disk by more of it, nor push out what it fell by.
 """
 
 import json
