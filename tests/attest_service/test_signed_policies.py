@@ -92,3 +92,29 @@ def test_nodes_are_judged_by_them_and_the_log_says_which_were_loaded(
                 assert actions.count("policies.load") == 2
 
     asyncio.run(body())
+
+
+def test_a_verifier_with_older_policies_than_another_decides_nothing(
+    reopen: Any, clock: Any, tpms: Any, named: Any
+) -> None:
+    """Also one that began before the newer ones were signed, or before any were."""
+
+    async def refused(world: Any, booted: Any) -> None:
+        answer = await world.post("evidence", booted.evidence(await world.challenge()), status=409)
+        assert answer["code"] == "evidence-stale"
+        assert "restart" in answer["advice"]
+
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as unsigned:
+                assert (await unsigned.ready_node(booted))["standing"] == "trusted"
+                async with reopen(clock, **named(1)) as first:
+                    await refused(unsigned, booted)
+                    assert (await first.round(booted))["standing"] == "trusted"
+                    async with reopen(clock, **named(2)) as second, reopen(clock, **named(2)) as other:
+                        await refused(first, booted)
+                        for newest in (second, other):
+                            assert (await newest.round(booted))["standing"] == "trusted"
+                        assert (await second.get("nodes/node-1"))["rounds"] == 4
+
+    asyncio.run(body())

@@ -1,9 +1,12 @@
 """The appraisal policies that a verifier judges by: signed ones, never older than those that were in use, or none."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.policy_bundle import PolicyBundle, PolicyBundleMissing, check_successor, verify_policy_bundle
@@ -13,9 +16,18 @@ from umec_core.audit import AuditLog
 from umec_core.store import Store
 from umec_policies import PolicySet
 
-__all__ = ["load_policies"]
+__all__ = ["LoadedPolicies", "load_policies", "policies_in_use"]
 
-_NAME = "appraisal"
+_NAME: Final = "appraisal"
+_VERSION: Final = select(PolicyBundleRow.version).where(PolicyBundleRow.name == _NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicies:
+    """The policies that this process judges by, and the version of their bundle (0: they are not signed)."""
+
+    policies: PolicySet
+    version: int
 
 
 async def load_policies(
@@ -26,7 +38,7 @@ async def load_policies(
     *,
     unsigned: PolicySet,
     now: datetime,
-) -> PolicySet:
+) -> LoadedPolicies:
     """Return the signed policies of `file`, or `unsigned` where there is none and never was one.
 
     The version is kept in the database, so that an older bundle is refused by every process and after every restart.
@@ -34,7 +46,12 @@ async def load_policies(
     """
     bundle = None if file is None else verify_policy_bundle(_read(file), signers=signers)
     await store.write(lambda session: _remember(session, audit, bundle, now))
-    return unsigned if bundle is None else bundle.policies
+    return LoadedPolicies(unsigned, 0) if bundle is None else LoadedPolicies(bundle.policies, bundle.version)
+
+
+def policies_in_use(connection: Connection) -> int:
+    """Return the version of the newest signed policies that any verifier on this database has loaded (0: none)."""
+    return connection.scalar(_VERSION) or 0
 
 
 async def _remember(session: AsyncSession, audit: AuditLog, bundle: PolicyBundle | None, now: datetime) -> None:

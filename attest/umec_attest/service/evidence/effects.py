@@ -24,6 +24,7 @@ from umec_attest.service.evidence.runtime_lists import kept_checkpoint
 from umec_attest.service.evidence.state import NodeState, read_states
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.evidence.transition import next_standing
+from umec_attest.service.policies import policies_in_use
 from umec_attest.service.references.service import ReferenceService
 from umec_attest.service.standings.ledger import Change, StandingLedger
 from umec_attest.service.tables import NodeRow
@@ -84,13 +85,16 @@ class Effects:
         results: Results,
         *,
         rules: RoundRules,
+        policies_version: int,
     ) -> None:
+        """`policies_version` is that of the signed policies by which this process judges (0: they are not signed)."""
         self._store = store
         self._audit = audit
         self._ledger = ledger
         self._references = references
         self._results = results
         self._rules = rules
+        self._policies_version = policies_version
         self._together = Together(self._batch, most=MOST)
 
     async def apply(self, judged: Judged) -> Effect:
@@ -118,6 +122,7 @@ class Effects:
 
     def _apply(self, connection: Connection, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
         """Decide for one after the other, each by what the ones before it left; then write all."""
+        self._check_policies(connection)
         nodes = dict(read_states(connection, {judged.node.id for judged in rounds}, lock=True))
         images = {node.image for node in nodes.values() if node.image is not None}
         filed = self._references.identities(connection, images)
@@ -134,6 +139,15 @@ class Effects:
                 answers.append(effect)
         self._write(connection, [answer for answer in answers if isinstance(answer, Effect)])
         return answers
+
+    def _check_policies(self, connection: Connection) -> None:
+        """Refuse what was judged by older policies than another verifier has loaded."""
+        version = policies_in_use(connection)
+        if version > self._policies_version:
+            raise EvidenceStale(
+                f"policies of version {version} are in use, and this verifier has version {self._policies_version}",
+                advice="name the newer bundle in attest.signed_policies of this verifier too, and restart it",
+            )
 
     def _effect(self, node: NodeState, judged: Judged) -> Effect:
         standing, fell_at_reset = _next(node, judged)

@@ -37,6 +37,7 @@ from umec_attest.service.evidence.runtime_lists import RuntimeListContinues, kep
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState, read_states
 from umec_attest.service.evidence.together import Together
+from umec_attest.service.policies import LoadedPolicies
 from umec_attest.service.references.service import FiledReference, ReferenceService
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
@@ -47,7 +48,6 @@ from umec_core.clock import Clock
 from umec_core.errors import UmecError
 from umec_core.standing import Standing
 from umec_core.store import Store
-from umec_policies import PolicySet
 
 __all__ = ["RoundRules", "RoundService"]
 
@@ -79,7 +79,7 @@ class RoundService:
         rules: RoundRules,
         seal: ChallengeSeal,
         key: EllipticCurvePrivateKey,
-        policies: PolicySet,
+        policies: LoadedPolicies,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -87,10 +87,12 @@ class RoundService:
         self._references = references
         self._rules = rules
         self._seal = seal
-        self._policies = policies
+        self._policies = policies.policies
         self._clock = clock
-        self._judge = Judge(references, BootLogs(store), rules=rules, seal=seal, policies=policies)
-        self._effects = Effects(store, audit, ledger, references, Results(key, rules), rules=rules)
+        self._judge = Judge(references, BootLogs(store), rules=rules, seal=seal, policies=self._policies)
+        self._effects = Effects(
+            store, audit, ledger, references, Results(key, rules), rules=rules, policies_version=policies.version
+        )
         self._challenges, self._evidence = Room(MAX_CHALLENGES), Room(MAX_EVIDENCE)
         self._looks = Together(self._look_at, most=MOST)
 
