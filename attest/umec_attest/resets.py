@@ -22,15 +22,27 @@ An announcement is for one time: after the boot that it was for, the next one wa
 
 import json
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from umec_attest.bootlog.findings import Finding
 
-__all__ = ["MAX_RESETS", "ResetWatch", "announced", "cleared", "next_watch", "reset_finding"]
+__all__ = [
+    "MAX_RESETS",
+    "PAUSE",
+    "ResetWatch",
+    "announced",
+    "cleared",
+    "covered",
+    "next_watch",
+    "own_pause",
+    "reset_finding",
+]
 
 MAX_RESETS: Final = 8
 """Boots that one announcement is good for: an update of the firmware boots a few times."""
+PAUSE: Final = timedelta(minutes=1)
+"""Between two announcements of a node itself: each is an entry of the audit log, and a fallen node has time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,8 @@ class ResetWatch:
 
     `seen` is the resetCount of the last accepted evidence (None: there was none), `unannounced` that of the last boot
     that nobody announced and nobody cleared, `until` (RFC 3339) and `resets` the announcement that is not used yet.
-    `restarts` is the restartCount of the last accepted evidence (None: it was not kept then).
+    `restarts` is the restartCount of the last accepted evidence (None: it was not kept then), `own_at` (RFC 3339) when
+    the node itself announced a boot last.
     """
 
     seen: int | None = None
@@ -47,6 +60,7 @@ class ResetWatch:
     until: str | None = None
     resets: int = 0
     restarts: int | None = None
+    own_at: str | None = None
 
     def to_json(self) -> str:
         """Return what `from_json` reads."""
@@ -61,6 +75,19 @@ class ResetWatch:
     def deadline(self) -> datetime | None:
         """Until when a boot is announced."""
         return None if self.until is None else datetime.fromisoformat(self.until)
+
+
+def covered(watch: ResetWatch, now: datetime, *, until: datetime, resets: int) -> bool:
+    """Return whether the announcement that runs is good for as many boots, and, within `PAUSE`, for as long."""
+    deadline = watch.deadline
+    return deadline is not None and now < deadline and until - deadline < PAUSE and resets <= watch.resets
+
+
+def own_pause(watch: ResetWatch, now: datetime) -> timedelta:
+    """Return how long the node itself has to wait before it announces another boot (0: not at all)."""
+    if watch.own_at is None:
+        return timedelta(0)
+    return max(timedelta(0), PAUSE - abs(now - datetime.fromisoformat(watch.own_at)))
 
 
 def announced(watch: ResetWatch, *, until: datetime, resets: int) -> ResetWatch:
@@ -83,7 +110,8 @@ def next_watch(watch: ResetWatch, reset_count: int, restart_count: int, now: dat
         return replace(watch, restarts=restarts)
     in_time = watch.deadline is not None and now < watch.deadline
     known = in_time and boots <= watch.resets
-    return ResetWatch(reset_count, watch.unannounced if known else reset_count, restarts=restart_count)
+    unannounced = watch.unannounced if known else reset_count
+    return ResetWatch(reset_count, unannounced, restarts=restart_count, own_at=watch.own_at)
 
 
 def _boots(before: tuple[int, int], after: tuple[int, int]) -> int:

@@ -1,5 +1,6 @@
 """Boots of open boxes, without any TPM: which are announced, and what is told of the others."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_attest.resets import ResetWatch, announced, cleared, next_watch, reset_finding
+from umec_attest.resets import ResetWatch, announced, cleared, covered, next_watch, own_pause, reset_finding
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 KNOWN = ResetWatch(seen=5, restarts=2)
@@ -118,6 +119,22 @@ def test_a_newer_announcement_takes_the_place_of_an_older_one() -> None:
     assert (watch.deadline, watch.resets) == (NOW + timedelta(seconds=30), 1)
 
 
+def test_an_announcement_covers_no_more_boots_and_no_longer_time() -> None:
+    watch = announce(seconds=60, resets=2)
+    assert covered(watch, NOW, until=NOW + timedelta(seconds=119), resets=2)
+    assert not covered(watch, NOW, until=NOW + timedelta(seconds=120), resets=2)
+    assert not covered(watch, NOW, until=NOW + timedelta(seconds=60), resets=3)
+    assert not covered(watch, NOW + timedelta(seconds=60), until=NOW + timedelta(seconds=60), resets=1)
+    assert not covered(KNOWN, NOW, until=NOW + timedelta(seconds=60), resets=1)
+
+
+def test_a_node_announces_once_a_minute_also_after_a_boot() -> None:
+    watch = next_watch(replace(announce(), own_at=NOW.isoformat()), 6, 0, NOW)
+    pauses = {0: 60, 59: 1, 60: 0, 3600: 0, -3600: 0}
+    assert {after: own_pause(watch, NOW + timedelta(seconds=after)).total_seconds() for after in pauses} == pauses
+    assert own_pause(KNOWN, NOW) == timedelta(0)
+
+
 watches = st.builds(
     ResetWatch,
     st.none() | st.integers(0, 20),
@@ -125,6 +142,7 @@ watches = st.builds(
     st.none() | st.integers(-100, 100).map(lambda seconds: (NOW + timedelta(seconds=seconds)).isoformat()),
     st.integers(0, 8),
     st.none() | st.integers(0, 4),
+    st.none() | st.just(NOW.isoformat()),
 )
 counts = st.tuples(st.integers(0, 40), st.integers(0, 4))
 

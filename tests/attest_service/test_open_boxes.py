@@ -218,6 +218,50 @@ def test_a_node_announces_its_own_reboot_and_no_other(run: Run, tpms: Any) -> No
     run(body)
 
 
+def test_a_node_fills_no_audit_log_by_its_announcements(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await open_box(world, booted)
+            world.view.apply(await world.statement())
+            own = world.token("node:host", node="node-1", generation=(await world.get("nodes/node-1"))["generation"])
+
+            async def written() -> int:
+                return len([entry for entry in await world.audited() if entry[0] == "node.announce-reboot"])
+
+            until = (await world.post("reboots", {"seconds": 300}, headers=own))["reboot_announced_until"]
+            for covered in ({"seconds": 300}, {"seconds": 359}, {"seconds": 1}):
+                assert (await world.post("reboots", covered, headers=own))["reboot_announced_until"] == until
+            for more in ({"seconds": 360}, {"seconds": 300, "resets": 2}):
+                answer = await world.http.post("/attest/v1/reboots", json=more, headers=own)
+                assert (answer.status_code, answer.json()["code"]) == (429, "announcement-too-soon")
+                assert answer.headers["retry-after"] == "60"
+            assert await written() == 1
+            world.clock.advance(60)
+            world.view.apply(await world.statement())
+            assert (await world.post("reboots", {"resets": 2}, headers=own))["reboot_announced_until"] > until
+            assert await written() == 2
+            for again in range(3):  # an operator is bounded by nothing
+                await decide(world, "announce-reboot", {"seconds": 60 + again})
+            assert await written() == 5
+
+    run(body)
+
+
+def test_a_node_fills_no_audit_log_by_what_is_refused_to_it(run: Run, tpms: Any) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await open_box(world, booted, "standard")
+            world.view.apply(await world.statement())
+            own = world.token("node:host", node="node-1", generation=(await world.get("nodes/node-1"))["generation"])
+            before = len(await world.audited())
+            assert (await world.post("reboots", {}, headers=own, status=409))["code"] == "node-class-other"
+            assert len(await world.audited()) == before
+            assert (await decide(world, "announce-reboot", status=409))["code"] == "node-class-other"
+            assert len(await world.audited()) == before + 1
+
+    run(body)
+
+
 def test_an_announcement_is_bounded(run: Run) -> None:
     async def body(world: Any) -> None:
         for fault in (

@@ -10,6 +10,8 @@ AttestError
 └── SecretRefused        secret-*, secrets-full
 """
 
+import math
+
 from umec_attest.errors import AttestError
 from umec_core.errors import Kind
 
@@ -321,6 +323,17 @@ class ResetNotPending(StandingConflict):
     """There is no boot of the node that somebody has to clear."""
 
     code = "reset-not-pending"
+
+
+class AnnouncementTooSoon(StandingConflict):
+    """The node announced another boot of its own just now; `retry_after` says when to come back."""
+
+    code = "announcement-too-soon"
+    kind = Kind.TOO_MANY
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(detail, advice=f"come back in {math.ceil(retry_after)} s, or let an operator announce it")
+        self.retry_after = retry_after
 
 
 class SecretRefused(AttestError):

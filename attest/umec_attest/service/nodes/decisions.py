@@ -34,8 +34,11 @@ class Decisions:
         self._refusals = refusals
         self._clock = clock
 
-    async def decide(self, action: str, node_id: str, actor: str, work: Work) -> dict[str, Any]:
-        """Carry a decision out and return the node after it; raises `NodeUnknown` and what the work raises."""
+    async def decide(self, action: str, node_id: str, actor: str, work: Work, *, own: bool = False) -> dict[str, Any]:
+        """Carry a decision out and return the node after it; raises `NodeUnknown` and what the work raises.
+
+        `own` is a decision of the node about itself: its refusals are told to it alone, for it can cause any number.
+        """
         now = self._clock()
 
         async def decided(session: AsyncSession) -> dict[str, Any]:
@@ -48,7 +51,8 @@ class Decisions:
         try:
             shown = await self._store.write(decided)
         except UmecError as error:
-            await self._refusals.operator(action, node_id, error, now, actor=actor)
+            if not own:
+                await self._refusals.operator(action, node_id, error, now, actor=actor)
             raise
         self._ledger.announce()
         return shown

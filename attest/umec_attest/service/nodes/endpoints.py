@@ -94,6 +94,6 @@ def reboots_router(reboots: RebootService, access: Access) -> APIRouter:
     ) -> dict[str, Any]:
         if principal.node is None:
             raise NotANode("only a node announces a reboot of its own")
-        return await reboots.announce(principal.node, announcement, actor=principal.node)
+        return await reboots.announce_own(principal.node, announcement)
 
     return router
