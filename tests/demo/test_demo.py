@@ -69,7 +69,7 @@ def test_one_attack_is_shown_alone():
 
 @pytest.mark.system
 def test_every_link_holds_every_attack_is_refused_and_every_effect_arrives():
-    status, lines, errors = demo(timeout=300)
+    status, lines, errors = demo(timeout=480)
     assert status == 0, (lines[-1:], errors)
     assert {line["link"] for line in lines if "link" in line} == set(range(1, 13))
     assert all(line["ok"] and line["evidence"].startswith("sha256:") for line in lines if "link" in line)
