@@ -1,7 +1,7 @@
 """Keeps signed reference sets; the newest version of an image is the one that counts, and none is ever replaced."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -54,6 +54,8 @@ class _Known:
     version: int
     sha256: str
     found: ReferenceSet | AttestError
+    begun: bool = False
+    """It was valid once: a time before that is one of a clock that was set back."""
 
 
 class ReferenceService:
@@ -177,7 +179,9 @@ class ReferenceService:
             known = self._known_as(image, filed.version, filed.sha256) or self._read(filed, known)
         if isinstance(known.found, AttestError):
             raise type(known.found)(known.found.detail, advice=known.found.advice)
-        check_valid_at(known.found, now)
+        check_valid_at(known.found, max(now, known.found.issued) if known.begun else now)
+        if not known.begun:
+            self._known[image] = replace(known, begun=True)
         return known.found
 
     def _known_as(self, image: str, version: int, sha256: str) -> _Known | None:
