@@ -77,6 +77,7 @@ __all__ = [
     "ReferenceRefused",
     "ReferenceRollback",
     "ReferenceSignature",
+    "ReferenceTooLarge",
     "SealingRefused",
     "SecretSize",
     "SignatureInvalid",
@@ -477,6 +478,13 @@ class ReferenceRollback(ReferenceRefused):
     """A reference set older than one that was in use already."""
 
     code = "reference-rollback"
+
+
+class ReferenceTooLarge(ReferenceRefused):
+    """A reference set that the API does not take."""
+
+    code = "reference-too-large"
+    kind = Kind.TOO_LARGE
 
 
 # --- sealed secrets -------------------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from umec_attest.offline import MAX_PCRS_SIZE, EvidencePieces, check_consistency
 from umec_attest.predict import predict
 from umec_attest.predict.pe import parse_pe
 from umec_attest.predict.uefi import first_signature
-from umec_attest.reference import sign_reference_set, verify_reference_set
+from umec_attest.reference import MAX_PUBLISHED, sign_reference_set, verify_reference_set
 from umec_attest.testing.image import make_image
 from umec_attest.tpm.pcr import PcrSelection
+from umec_core.http import MAX_BODY
 from umec_core.keys import load_or_create_key
 from umec_platform.cli import bootlog, evidence, nodeimage
 
@@ -362,6 +363,30 @@ def test_a_draft_becomes_a_reference_set(run, tmp_path, signer):
     assert run(nodeimage.app, "sign", file, "--image-sha256", "ef" * 32, *options)[0] == 0
     again = verify_reference_set(out.read_bytes(), signers=[signer[0]], now=now, minimum_version=2)
     assert again.subject_sha256 == predicted["image_sha256"]  # an option fills a gap, and replaces nothing
+
+
+def test_a_set_that_no_verifier_takes_is_told_of_and_not_sent(run, tmp_path):
+    """It is good offline, so that it is signed all the same; `publish` stops before it asks anybody."""
+    assert MAX_PUBLISHED == MAX_BODY
+    image, root, out = make_image(tmp_path / "image"), tmp_path / "root", tmp_path / "set.json"
+    root.mkdir()
+    (root / "init").write_bytes(b"init")
+    draft, credential = tmp_path / "draft.json", tmp_path / "credential.json"
+    options = ["--name", "edge", "--version", 1, "--key", tmp_path / "key.pem", "--out", out]
+    code, shown = run(nodeimage.app, "predict", image, "--root", root, "--draft", draft, *options, "--json")
+    assert (code, "warning" in shown) == (0, False)
+    code, shown = run(nodeimage.app, "publish", out, "--credential", credential, "--json")
+    assert (code, shown["code"]) == (1, "credential-invalid")  # there is no such file: the set itself is taken
+    wanted = json.loads(draft.read_text())
+    wanted["runtime"]["files"] |= {f"/usr/lib/some/package/file{number}.so": ["ab" * 32] for number in range(8000)}
+    draft.write_text(json.dumps(wanted))
+    code, shown = run(nodeimage.app, "sign", draft, *options, "--json")
+    assert (code, "offline use only" in shown["warning"]) == (0, True)
+    code, said = run(nodeimage.app, "sign", draft, *options)
+    assert (code, "warning: the set has" in said) == (0, True)
+    code, shown = run(nodeimage.app, "publish", out, "--credential", credential, "--json")
+    assert (code, shown["code"]) == (1, "reference-too-large")
+    assert len(out.read_bytes()) > MAX_PUBLISHED
 
 
 def test_a_corim_becomes_a_draft_that_counts_when_signed(kit, run, tmp_path, signer):

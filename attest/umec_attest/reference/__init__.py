@@ -3,6 +3,7 @@
 from umec_attest.reference.draft import ReferenceDraft, parse_draft, render_draft
 from umec_attest.reference.models import FirmwareModel, match_model
 from umec_attest.reference.statement import (
+    MAX_PUBLISHED,
     PREDICATE_TYPE,
     ReferenceSet,
     check_valid_at,
@@ -12,6 +13,7 @@ from umec_attest.reference.statement import (
 )
 
 __all__ = [
+    "MAX_PUBLISHED",
     "PREDICATE_TYPE",
     "FirmwareModel",
     "ReferenceDraft",

@@ -101,7 +101,7 @@ def _values(predicted: "PredictedPcrs") -> "AllowedValues":
 
 def _signed(draft: "ReferenceDraft", name: str, version: int, days: int, key: Path, out: Path | None) -> dict[str, Any]:
     from umec_attest.errors import ReferenceInvalid
-    from umec_attest.reference import sign_reference_set
+    from umec_attest.reference import MAX_PUBLISHED, sign_reference_set
     from umec_core.clock import system_clock
     from umec_core.keys import load_or_create_key
 
@@ -124,7 +124,14 @@ def _signed(draft: "ReferenceDraft", name: str, version: int, days: int, key: Pa
     )
     target = out or Path(f"{name}.reference.json")
     target.write_bytes(envelope)
-    return {"reference": str(target), "name": name, "version": version}
+    result = {"reference": str(target), "name": name, "version": version}
+    return result if len(envelope) <= MAX_PUBLISHED else result | {"warning": _too_large(len(envelope))}
+
+
+def _too_large(size: int) -> str:
+    from umec_attest.reference import MAX_PUBLISHED
+
+    return f"the set has {size:,} bytes, and a verifier takes {MAX_PUBLISHED:,}: it is good for offline use only"
 
 
 @app.command()
@@ -155,7 +162,7 @@ def sign(
     if image_sha256 is not None and wanted.image_sha256 is None:
         wanted = replace(wanted, image_sha256=image_sha256)
     result = _signed(wanted, name, version, days, key, out)
-    emit(result, as_json=as_json, human=f"reference set {name} version {version}: {result['reference']}")
+    emit(result, as_json=as_json, human="\n".join(_signed_lines(result)))
 
 
 @app.command()
@@ -205,8 +212,13 @@ def _human(result: dict[str, Any]) -> str:
     lines = [f"image sha256:{result['image_sha256']}"]
     lines += [f"PCR {pcr:>2}  {value}" for pcr, value in result["pcrs"]["sha256"].items()]
     if "reference" in result:
-        lines.append(f"reference set {result['name']} version {result['version']}: {result['reference']}")
+        lines += _signed_lines(result)
     return "\n".join(lines)
+
+
+def _signed_lines(result: dict[str, Any]) -> list[str]:
+    lines = [f"reference set {result['name']} version {result['version']}: {result['reference']}"]
+    return lines if "warning" not in result else [*lines, f"warning: {result['warning']}"]
 
 
 @app.command()
@@ -219,10 +231,14 @@ def publish(
     """Give a signed reference set to the verifier: from now on nodes of that image are judged by it."""
     import asyncio
 
+    from umec_attest.errors import ReferenceTooLarge
+    from umec_attest.reference import MAX_PUBLISHED
     from umec_platform.cli.files import read_file
     from umec_platform.cli.remote import connected
 
     envelope = read_file(file)
+    if len(envelope) > MAX_PUBLISHED:
+        raise ReferenceTooLarge(_too_large(len(envelope)))
 
     async def send() -> dict[str, Any]:
         async with connected(credential) as client:
