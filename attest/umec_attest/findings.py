@@ -185,7 +185,7 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         "rebooted": FindingKind(_INFORMATION, "the node booted since its last accepted round", "nothing"),
         "reset-unannounced": FindingKind(
             _INFORMATION,
-            "an open box was reset or asleep, and nobody had announced it; by the default policy the node is not trusted",
+            "an open box was reset or asleep, and nobody announced it; by the default policy the node is not trusted",
             "look at the box; if it is as it was: umec node clear-reset",
         ),
         "clock-unsafe": FindingKind(

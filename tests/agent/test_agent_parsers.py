@@ -26,7 +26,7 @@ CHALLENGE = {
     "nonce": base64.b64encode(bytes(32)).decode(),
     "pcrs": {"sha256": [0, 7, 11]},
     "boot_log": "full",
-    "deadline": "2026-11-22T12:00:00Z",
+    "deadline": "2034-11-22T12:00:00Z",
     "round_seconds": 30,
 }
 
@@ -111,7 +111,7 @@ def test_any_answer_is_a_value_or_its_one_error(body: bytes) -> None:
 
 
 def test_the_life_of_a_credential() -> None:
-    start = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    start = datetime(2034, 11, 22, 12, tzinfo=UTC)
     credential = NodeCredential(new_key(), "", "", start, start + timedelta(seconds=60), 1)
     told = [
         (credential.due(now), credential.usable(now)) for now in (start + timedelta(seconds=n) for n in (29, 30, 60))

@@ -27,7 +27,7 @@ SHA256 = HashAlgorithm.SHA256
 ORIGIN = Attributes.FIXED_TPM | Attributes.FIXED_PARENT | Attributes.SENSITIVE_DATA_ORIGIN
 AK_ATTRIBUTES = ORIGIN | Attributes.RESTRICTED | Attributes.SIGN | Attributes.USER_WITH_AUTH
 NONCE = bytes(range(32))
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
 HASHES = {
     HashAlgorithm.SHA1: hashes.SHA1(),  # noqa: S303 - an adversary uses it

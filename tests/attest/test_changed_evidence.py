@@ -17,7 +17,7 @@ from umec_attest.offline import EvidencePieces, check_consistency, judge_evidenc
 from umec_attest.reference import sign_reference_set, verify_reference_set
 from umec_policies import load_default
 
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
+NOW = datetime(2034, 11, 22, tzinfo=UTC)
 anywhere = given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 thoroughly = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

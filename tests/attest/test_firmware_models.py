@@ -141,8 +141,8 @@ def verify(kit):
     def run(models, **predicate):
         members = {
             "version": 3,
-            "issued": "2026-11-22T12:00:00Z",
-            "expires": "2026-12-22T12:00:00Z",
+            "issued": "2034-11-22T12:00:00Z",
+            "expires": "2034-12-22T12:00:00Z",
             "pcrs": {"sha256": {"4": ["ab" * 32]}},
             "models": models,
         }

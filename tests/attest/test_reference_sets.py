@@ -31,8 +31,8 @@ def verify(kit, key):
 def statement(**predicate):
     members = {
         "version": 3,
-        "issued": "2026-11-22T12:00:00Z",
-        "expires": "2026-12-22T12:00:00Z",
+        "issued": "2034-11-22T12:00:00Z",
+        "expires": "2034-12-22T12:00:00Z",
         "pcrs": {"sha256": {"4": ["ab" * 32]}},
         "ignored": {"1": "boot order is the site's own"},
     }
@@ -86,10 +86,10 @@ def test_signed_by_another_or_by_nobody(key, verify, refused):
         ({"version": 0}, "reference-invalid"),
         ({"version": "3"}, "reference-invalid"),
         ({"unknown": 1}, "reference-invalid"),
-        ({"issued": "2026-11-22T12:00:00"}, "reference-invalid"),
-        ({"expires": "2026-11-22T12:00:00Z"}, "reference-invalid"),
-        ({"issued": "2026-11-23T12:00:00Z"}, "reference-not-yet-valid"),
-        ({"issued": "2026-10-22T12:00:00Z", "expires": "2026-11-22T12:00:00Z"}, "reference-expired"),
+        ({"issued": "2034-11-22T12:00:00"}, "reference-invalid"),
+        ({"expires": "2034-11-22T12:00:00Z"}, "reference-invalid"),
+        ({"issued": "2034-11-23T12:00:00Z"}, "reference-not-yet-valid"),
+        ({"issued": "2034-10-22T12:00:00Z", "expires": "2034-11-22T12:00:00Z"}, "reference-expired"),
     ],
 )
 def test_one_fault_in_the_predicate(key, verify, refused, predicate, code):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from umec_attest.resets import ResetWatch, announced, cleared, covered, next_watch, own_pause, reset_finding
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 KNOWN = ResetWatch(seen=5, restarts=2)
 
 

@@ -36,10 +36,10 @@ IMAGE = "edge-node"
 
 
 class ManualClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands until it is moved: a time at which a software TPM's certificates of today are good."""
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+        self.now = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 
     def __call__(self) -> datetime:
         return self.now

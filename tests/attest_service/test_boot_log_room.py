@@ -29,7 +29,7 @@ UNCOVERED = EventType.EFI_PLATFORM_FIRMWARE_BLOB
 
 class Clock:
     def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+        self.now = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 
     def __call__(self) -> datetime:
         return self.now

@@ -12,7 +12,7 @@ from umec_attest.service.errors import NonceExpired, NonceUnknown
 from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
 from umec_core.jose import base64url_encode
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 SEAL = ChallengeSeal(bytes(range(32)))
 CHALLENGE = Challenge("node-1", "000b" + "ab" * 32, (0, 4, 7), 5, "cd" * 32, 3, NOW + timedelta(seconds=20), "salt")
 

@@ -17,7 +17,7 @@ from umec_attest.testing.fleet.verifier import FleetVerifier
 from umec_attest.testing.image import make_image
 from umec_core.errors import UmecError
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 PROGRAM = ("/usr/sbin/init", b"init")
 
 Sent = dict[str, Any]

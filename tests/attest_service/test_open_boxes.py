@@ -71,7 +71,7 @@ def test_an_announced_reboot_is_good_once_and_in_time(run: Run, tpms: Any) -> No
         with tpms.booted() as booted:
             await open_box(world, booted)
             shown = await decide(world, "announce-reboot", {"seconds": 60, "reason": "update"})
-            assert shown["reboot_announced_until"] == "2026-11-22T12:01:00.000000Z"
+            assert shown["reboot_announced_until"] == "2034-11-22T12:01:00.000000Z"
             await asyncio.to_thread(booted.reboot)
             assert await judged(world, booted) == ("trusted", ["rebooted"])
             assert (await world.get("nodes/node-1"))["reboot_announced_until"] is None

@@ -80,7 +80,7 @@ def empty_set(signer: Any) -> bytes:
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "edge-node", "digest": {"sha256": "ab" * 32}}],
         "predicateType": PREDICATE_TYPE,
-        "predicate": {"version": 1, "issued": "2026-11-22T00:00:00Z", "expires": "2026-12-22T00:00:00Z", "pcrs": {}},
+        "predicate": {"version": 1, "issued": "2034-11-22T00:00:00Z", "expires": "2034-12-22T00:00:00Z", "pcrs": {}},
     }
     return dsse.sign(json.dumps(statement).encode(), dsse.IN_TOTO, signer)
 

@@ -17,7 +17,7 @@ from umec_attest.testing.image import make_image
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.errors import UmecError
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime(2034, 11, 22, 12, 0, tzinfo=UTC)
 PCRS = (*range(13), 14)
 """With those that a list needs: the selection is the same before and after."""
 PROGRAM = ("/usr/sbin/init", b"init")

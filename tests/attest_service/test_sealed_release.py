@@ -57,7 +57,7 @@ def test_a_trusted_node_gets_its_secret_and_its_tpm_alone_opens_it(run: Run, tpm
             assert await asyncio.to_thread(opened, booted.node, answer) == KEY
             shown = (await world.get(SECRETS))["secrets"]
             assert [(row["name"], row["releases"]) for row in shown] == [("disk", 1)]
-            assert shown[0]["released_at"] == "2026-11-22T12:00:00.000000Z"
+            assert shown[0]["released_at"] == "2034-11-22T12:00:00.000000Z"
 
     run(body)
 
