@@ -18,6 +18,7 @@ from umec_attest.errors import (
     BootLogRefused,
     BootLogReplayMismatch,
     ImaRefused,
+    ImaReplayMismatch,
     PcrValuesInvalid,
     QuoteSignerMismatch,
 )
@@ -117,9 +118,20 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     elif pieces.userspace is not None:
         raise EvidenceIncomplete("userspace.log goes on where bootlog.bin ends, which is not there")
     if pieces.ima is not None:
-        entries = len(verify_ima(parse_ima(pieces.ima), quote))
+        entries = _check_list(pieces.ima, quote)
         checked.append("ima")
     return ConsistentEvidence(quote, log, tuple(checked), events, uncovered, entries)
+
+
+def _check_list(ima: bytes, quote: UnanchoredQuote) -> int:
+    """Return the entries of a list that ends where the quote was made: in a folder nothing comes after it."""
+    entries = parse_ima(ima)
+    proven = len(verify_ima(entries, quote))
+    if proven != len(entries):
+        raise ImaReplayMismatch(
+            f"the list goes on after the quoted PCR 10: {len(entries) - proven} entries are unproven"
+        )
+    return proven
 
 
 def judge_evidence(
