@@ -13,6 +13,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.predict import predict
 from umec_attest.reference import sign_reference_set
@@ -221,6 +222,23 @@ class World:
             self.clock.advance(step)
             seconds -= step
             await self.service.look()
+
+    @contextlib.asynccontextmanager
+    async def writer_held(self) -> AsyncIterator[None]:
+        """Let every write wait, in the order in which they come, until the block ends."""
+        holds, released = asyncio.Event(), asyncio.Event()
+
+        async def hold(_session: AsyncSession) -> None:
+            holds.set()
+            await released.wait()
+
+        holding = asyncio.create_task(self.service._store.write(hold))
+        await holds.wait()
+        try:
+            yield
+        finally:
+            released.set()
+            await holding
 
     async def statement(self, after: int = 0, **query: Any) -> StandingStatement:
         answer = await self.get("standings", after=after, **query)

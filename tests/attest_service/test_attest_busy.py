@@ -1,34 +1,16 @@
 """More than the verifier gets done: who is too much hears so at once, and comes back; and what its endpoints read."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as SqlTimeout
 
 from umec_attest.service.evidence import room, service
 
 Run = Callable[..., None]
-
-
-@contextlib.asynccontextmanager
-async def writer_held(world: Any) -> AsyncIterator[None]:
-    """Let every write wait until the block ends."""
-    holds, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(_session: AsyncSession) -> None:
-        holds.set()
-        await released.wait()
-
-    holding = asyncio.create_task(world.service._store.write(hold))
-    await holds.wait()
-    try:
-        yield
-    finally:
-        released.set()
-        await holding
 
 
 def test_evidence_beyond_what_is_judged_in_time_is_refused_at_once(
@@ -43,7 +25,7 @@ def test_evidence_beyond_what_is_judged_in_time_is_refused_at_once(
             audited = await world.audited()
             evidence = booted.evidence(await world.challenge())
             others = other.evidence(await world.challenge("node-2"))
-            async with writer_held(world):
+            async with world.writer_held():
                 waiting = [asyncio.create_task(world.http.post("/attest/v1/evidence", json=evidence)) for _ in range(2)]
                 await asyncio.wait(waiting, timeout=0.3)
                 answer = await world.http.post("/attest/v1/evidence", json=others)
@@ -112,5 +94,30 @@ def test_what_the_endpoints_of_rounds_do_not_read(run: Run) -> None:
             if path == "evidence":
                 assert "body.challenge: missing" in answer.json()["detail"]
         assert (await world.post("challenges", {"node": "node-1"}, status=404))["code"] == "node-unknown"
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries"), [(OperationalError, 1), (SqlTimeout, 1), (OSError, 1), (IntegrityError, 3)]
+)
+def test_without_a_database_a_batch_is_tried_once_and_not_each_round_by_itself(
+    run: Run, monkeypatch: pytest.MonkeyPatch, fault: type[Exception], tries: int
+) -> None:
+    async def body(world: Any) -> None:
+        effects, tried = world.service.rounds._effects, []
+
+        class Gone:
+            async def write_plain(self, work: Any) -> None:
+                tried.append(work)
+                raise fault("gone", None, RuntimeError("gone")) if issubclass(fault, DBAPIError) else fault("gone")
+
+        monkeypatch.setattr(effects, "_store", Gone())
+        if tries == 1:
+            with pytest.raises(fault):
+                await effects._batch([object(), object()])
+        else:
+            assert [type(answer) for answer in await effects._batch([object(), object()])] == [fault, fault]
+        assert len(tried) == tries
 
     run(body)

@@ -2,10 +2,9 @@
 
 import asyncio
 import base64
-import contextlib
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,24 +26,6 @@ from umec_core.refusals import MOST_OF_ADDRESS
 from umec_core.store import Store
 
 Run = Callable[..., None]
-
-
-@contextlib.asynccontextmanager
-async def writer_held(world: Any) -> AsyncIterator[None]:
-    """Let every write wait, in the order in which they come, until the block ends."""
-    holds, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(_session: AsyncSession) -> None:
-        holds.set()
-        await released.wait()
-
-    holding = asyncio.create_task(world.service._store.write(hold))
-    await holds.wait()
-    try:
-        yield
-    finally:
-        released.set()
-        await holding
 
 
 async def settled(task: "asyncio.Task[Any]") -> None:
@@ -119,7 +100,7 @@ def test_what_was_decided_while_evidence_was_judged_counts(
         with tpms.booted() as booted:
             await world.ready_node(booted)
             evidence = booted.evidence(await world.challenge())
-            async with writer_held(world):
+            async with world.writer_held():
                 deciding = asyncio.create_task(change(world))
                 await settled(deciding)
                 submitting = asyncio.create_task(world.http.post("/attest/v1/evidence", json=evidence))

@@ -299,19 +299,10 @@ def test_what_the_database_does_not_take_of_one_node_is_refused_to_it_alone(run:
                 session.add(taken)
 
             await world.service._store.write(occupy)
-            holds, released = asyncio.Event(), asyncio.Event()
-
-            async def hold(_session: Any) -> None:
-                holds.set()
-                await released.wait()
-
-            holding = asyncio.create_task(world.service._store.write(hold))
-            await holds.wait()
             bodies = (evidence, others, evidence)
-            asked = [asyncio.create_task(world.http.post("/attest/v1/evidence", json=one)) for one in bodies]
-            await asyncio.wait(asked, timeout=0.3)
-            released.set()
-            await holding
+            async with world.writer_held():
+                asked = [asyncio.create_task(world.http.post("/attest/v1/evidence", json=one)) for one in bodies]
+                await asyncio.wait(asked, timeout=0.3)
             assert [answer.status_code for answer in await asyncio.gather(*asked)] == [500, 200, 500]
             assert (await world.get("nodes/node-1"))["standing"] == "trusted"
             assert (await world.get("nodes/node-2"))["rounds"] == 2

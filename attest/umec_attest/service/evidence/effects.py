@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection, Table, bindparam, inspect, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as SqlTimeout
 
 from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.clock import ClockState
@@ -37,6 +39,9 @@ __all__ = ["Effect", "Effects", "shown"]
 
 MOST: Final = 256
 """Rounds in one transaction: some 100 ms of work."""
+
+_NO_DATABASE: Final = (InterfaceError, OperationalError, SqlTimeout, OSError)
+"""What says nothing of a round: to try each by itself would let all wait for as many failures more."""
 
 _CLOCK: Final = tuple(field.name for field in fields(ClockState))
 _TABLE: Final = cast("Table", inspect(NodeRow).local_table)
@@ -104,7 +109,7 @@ class Effects:
     async def _batch(self, rounds: Sequence[Judged]) -> Sequence[Effect | Exception]:
         try:
             effects = await self._store.write_plain(lambda connection: self._apply(connection, rounds))
-        except UmecError:
+        except (UmecError, *_NO_DATABASE):
             raise
         except Exception:
             if len(rounds) == 1:
