@@ -14,6 +14,7 @@ from umec_attest.certificates import TrustStore, load_certificate
 from umec_attest.ek_certificate import EkPolicy, verify_ek_certificate
 from umec_attest.enrolment import check_ek, ek_sha256
 from umec_attest.errors import EnrolmentRefused
+from umec_attest.testing.authority import key_usage
 from umec_attest.tpm.public import Attributes, Symmetric
 
 EK = Attributes(0x000300B2)
@@ -27,24 +28,6 @@ def name(text):
 
 def spki(key):
     return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def usage(**wanted):
-    flags = dict.fromkeys(
-        (
-            "digital_signature",
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "key_cert_sign",
-            "crl_sign",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    return x509.KeyUsage(**(flags | wanted))
 
 
 def tpm_name(maker="id:53544D20", model="ST33", version="id:00490004", *more):
@@ -92,7 +75,7 @@ class Pki:
     def authority(self, subject, issuer, path_length, *, more=(), **changes):
         extensions = [
             (changes.pop("constraints", x509.BasicConstraints(ca=True, path_length=path_length)), True),
-            (changes.pop("usage", usage(key_cert_sign=True, crl_sign=True)), True),
+            (changes.pop("usage", key_usage(key_cert_sign=True, crl_sign=True)), True),
             *more,
         ]
         return self.make(subject, issuer, [pair for pair in extensions if pair[0] is not None], **changes)
@@ -108,7 +91,7 @@ class Pki:
         san = x509.SubjectAlternativeName(names) if names else None
         extensions = [
             (changes.pop("constraints", x509.BasicConstraints(ca=False, path_length=None)), True),
-            (changes.pop("usage", usage(key_encipherment=True)), True),
+            (changes.pop("usage", key_usage(key_encipherment=True)), True),
             (changes.pop("purpose", x509.ExtendedKeyUsage([EK_PURPOSE])), False),
             (san, True),
             *more,
@@ -172,7 +155,7 @@ def test_issuers_that_are_no_authority(pki, refused):
     for broken in (
         {"chain": [pki.intermediate(constraints=not_ca)]},
         {"chain": [pki.intermediate(constraints=None)]},
-        {"chain": [pki.intermediate(usage=usage(digital_signature=True))]},
+        {"chain": [pki.intermediate(usage=key_usage(digital_signature=True))]},
         {"roots": [pki.root(constraints=not_ca)]},
     ):
         with refused("ek-certificate-path"):
@@ -205,15 +188,15 @@ def test_what_is_no_ek_certificate(pki, refused):
 def test_key_usage_goes_by_the_type_of_the_key(pki, kit, refused, curve, good):
     if curve:
         pki.keys["ek"] = kit.ec_key(name="ek")
-    pki.verify(ek=pki.ek(usage=usage(**good)))
-    pki.verify(ek=pki.ek(usage=usage(**good, data_encipherment=True)))
+    pki.verify(ek=pki.ek(usage=key_usage(**good)))
+    pki.verify(ek=pki.ek(usage=key_usage(**good, data_encipherment=True)))
     other = {"key_encipherment": True} if curve else {"key_agreement": True}
     for wrong in (
         None,
-        usage(),
-        usage(**other),
+        key_usage(),
+        key_usage(**other),
         *(
-            usage(**good, **{flag: True})
+            key_usage(**good, **{flag: True})
             for flag in ("digital_signature", "content_commitment", "key_cert_sign", "crl_sign")
         ),
     ):

@@ -8,7 +8,7 @@ import pytest
 
 from umec_core.errors import UmecError
 from umec_images.gateway.backend import Backend
-from umec_images.gateway.content import MAX_EMBEDDED, OWN_PLACES, Contents
+from umec_images.gateway.content import MAX_CARRIED, OWN_PLACES, Contents
 from umec_images.oci.client import MAX_BUNDLE, RegistryClient
 from umec_images.oci.errors import LayoutInvalid
 from umec_images.oci.layout import Layout
@@ -275,8 +275,8 @@ def test_a_list_carries_manifests_while_there_is_room():
 
         return asyncio.run(go())
 
-    assert listed(MAX_EMBEDDED - len(referrer())) == referrer()
-    assert listed(MAX_EMBEDDED - len(referrer()) + 1) is None
+    assert listed(MAX_CARRIED - len(referrer())) == referrer()
+    assert listed(MAX_CARRIED - len(referrer()) + 1) is None
 
 
 def test_what_came_along_is_not_asked_for_again():

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-__all__ = ["EndorsementAuthority"]
+__all__ = ["EndorsementAuthority", "key_usage"]
 
 NOT_BEFORE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 NOT_AFTER: Final = datetime(2099, 12, 31, tzinfo=UTC)
@@ -89,6 +89,25 @@ class EndorsementAuthority:
         return self.issuer.public_bytes(Encoding.PEM).decode()
 
 
+def key_usage(**wanted: bool) -> x509.KeyUsage:
+    """Return the extension with the wanted flags (named as `cryptography` names them), and no other."""
+    flags = dict.fromkeys(
+        (
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(**(flags | wanted))
+
+
 def _certificate(
     subject: str,
     subject_key: RSAPrivateKey,
@@ -97,17 +116,7 @@ def _certificate(
     *,
     path_length: int,
 ) -> x509.Certificate:
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    usage = key_usage(key_cert_sign=True, crl_sign=True)
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))

@@ -15,6 +15,7 @@ from tpm2_pytss.types import TPM2B_PUBLIC, TPM2B_SENSITIVE_CREATE
 
 from umec_attest.agent.device_keys import DeviceKey, DeviceKeys
 from umec_attest.agent.tpm.signing import KEY_ATTRIBUTES, p256_template
+from umec_attest.testing.authority import key_usage
 from umec_attest.testing.swtpm import SoftwareTpm
 
 __all__ = ["DeviceMaker"]
@@ -37,7 +38,7 @@ class DeviceMaker:
     def __init__(self, name: str = "Street Furniture Ltd") -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
         self._key = generate_private_key(SECP256R1())
-        authority = (x509.BasicConstraints(ca=True, path_length=0), _usage(key_cert_sign=True))
+        authority = (x509.BasicConstraints(ca=True, path_length=0), key_usage(key_cert_sign=True))
         self.root: Final = self._sign(self._name, self._key.public_key(), *authority)
 
     @property
@@ -58,7 +59,7 @@ class DeviceMaker:
         name = x509.OtherName(HARDWARE_MODULE_NAME, bytes([0x30, len(content)]) + content)
         extensions: list[x509.ExtensionType] = [
             x509.BasicConstraints(ca=False, path_length=None),
-            _usage(digital_signature=True),
+            key_usage(digital_signature=True),
             x509.SubjectAlternativeName([name]),
         ]
         if purpose is not None:
@@ -101,21 +102,3 @@ def _key(tpm: SoftwareTpm, handle: int, *, restricted: bool) -> EllipticCurvePub
     if not isinstance(key, EllipticCurvePublicKey):
         raise TypeError("a key of a device is on P-256")
     return key
-
-
-def _usage(**wanted: bool) -> x509.KeyUsage:
-    flags = dict.fromkeys(
-        (
-            "digital_signature",
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "key_cert_sign",
-            "crl_sign",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    return x509.KeyUsage(**(flags | wanted))

@@ -30,7 +30,7 @@ OWN_PLACES: Final = 8
 who push attach to an image, it can be promoted and stays startable."""
 _OWN_ENTRY: Final = 1024
 """Bytes of an entry of our own, which has no annotations: about 250, where its manifest is not embedded."""
-MAX_EMBEDDED: Final = 1024 * 1024
+MAX_CARRIED: Final = 1024 * 1024
 """Bytes of manifests that a list of referrers carries, which spares whoever reads it a request for each. With their
 statements in them, those of an image with all attestations have a tenth of it; what comes later is only named."""
 _FALLBACK_LENGTH: Final = len("sha256-") + 64
@@ -135,7 +135,7 @@ class Contents:
                 raise AttachmentsTooMany(f"{subject} has {attached} bundles and summaries, and takes no more")
             limit = MAX_MANIFEST - kept * _OWN_ENTRY
             index = _index([*known, entry])
-            if len(index) > limit or sum(len(each.data or b"") for each in (*known, entry)) > MAX_EMBEDDED:
+            if len(index) > limit or sum(len(each.data or b"") for each in (*known, entry)) > MAX_CARRIED:
                 index = _index([*known, replace(entry, data=None)])
             if len(known) >= MAX_DESCRIPTORS - kept or len(index) > limit:
                 raise ReferrersFull(f"{subject} has {len(known)} referrers, and the list is full")
