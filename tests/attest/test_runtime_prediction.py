@@ -1,6 +1,7 @@
 """What may run of a root file system, by its files alone; and what a kernel measures of the same files is allowed."""
 
 import hashlib
+import os
 
 from umec_attest.ima import parse_runtime_policy
 from umec_attest.predict import predict_runtime
@@ -36,5 +37,20 @@ def test_folders_from_which_nothing_can_be_said(tmp_path, refused, monkeypatch):
     (tmp_path / "two").write_bytes(b"2")
     assert len(predict_runtime(tmp_path)["files"]) == 2
     monkeypatch.setattr("umec_attest.predict.runtime.MAX_FILES", 1)
+    with refused("image-folder-invalid"):
+        predict_runtime(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, refused):
+    """Not even root reads what has a longer path than Linux takes."""
+    (tmp_path / "one").write_bytes(b"1")
+    assert len(predict_runtime(tmp_path)["files"]) == 1
+    above, name = os.open(tmp_path, os.O_RDONLY), "d" * 250
+    for _ in range(17):
+        os.mkdir(name, dir_fd=above)
+        below = os.open(name, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
     with refused("image-folder-invalid"):
         predict_runtime(tmp_path)
