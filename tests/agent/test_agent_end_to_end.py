@@ -40,6 +40,7 @@ from umec_core.standing import StandingFollower, StandingView
 from umec_core.tokens import StaticKeys, TokenVerifier
 from umec_identity.service import IdentityService, operator_seed, service_seed
 from umec_identity.settings import IdentitySettings
+from umec_platform.cli.evidence import app as evidence_app
 from umec_platform.cli.node import app
 from umec_platform.cli.secret import app as secrets
 
@@ -448,6 +449,26 @@ def test_saved_evidence_is_what_was_judged(place: Workplace, tmp_path: Path) -> 
     assert set(json.loads((tmp_path / "pcrs.json").read_text())["sha256"]) == {
         str(index) for index in (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
     }
+
+
+@pytest.mark.slow
+def test_evidence_is_collected_for_a_judge_with_a_nonce_of_his_own(place: Workplace, tmp_path: Path) -> None:
+    place.boot()
+    folder, nonce = tmp_path / "evidence", "5a" * 32
+    words = ["collect", str(folder), "--state", str(place.state), "--boot-log", str(place.log), "--json"]
+    for wrong in (
+        ["--nonce", "5a" * 15],
+        ["--nonce", "5a" * 65],
+        ["--nonce", "no hex"],
+        ["--nonce", nonce, "--pcrs", "24"],
+    ):
+        ended = CliRunner().invoke(evidence_app, [*words, *wrong])
+        assert (ended.exit_code, json.loads(ended.stdout)["code"]) == (1, "invalid-input")
+    ended = CliRunner().invoke(evidence_app, [*words, "--nonce", nonce, "--pcrs", "7,4,4,11"], catch_exceptions=False)
+    assert json.loads(ended.stdout)["pcrs"] == [4, 7, 11]
+    assert (folder / "nonce.bin").read_bytes() == bytes.fromhex(nonce)
+    judged = CliRunner().invoke(evidence_app, ["verify", str(folder), "--structural", "--json"])
+    assert json.loads(judged.stdout)["verdict"] == "consistent, AK not anchored, no policy"
 
 
 @pytest.mark.slow

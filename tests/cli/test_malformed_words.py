@@ -36,6 +36,7 @@ SAMPLE: Final = {
     "name": "n",
     "netd": "/n",
     "node": "lamp",
+    "nonce": "ab" * 32,
     "owner": "GOOD/key.pem",
     "predicted": "GOOD/object.json",
     "reason": "r",

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import PcrQuote, Tpm
 from umec_attest.agent.wire import Challenge
 
-__all__ = ["BOOT_LOG", "RUNTIME_LIST", "Evidence", "collect", "save_evidence", "save_result"]
+__all__ = ["BOOT_LOG", "RUNTIME_LIST", "Evidence", "collect", "collect_folder", "save_evidence", "save_result"]
 
 BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 MAX_BOOT_LOG: Final = 744 * 1024
@@ -22,6 +23,11 @@ MAX_BOOT_LOG: Final = 744 * 1024
 A list of what ran that goes along with a whole boot log has what the log leaves of it."""
 MAX_SAVED_LIST: Final = 64 * 1024 * 1024
 """What an offline verifier reads."""
+MOST_QUOTES: Final = 5
+"""A quote takes a second at most; a node on which programs start all the time is asked again later."""
+IMA_PCR: Final = 10
+FOLDER_FILES: Final = frozenset({"ima.bin", "ima.txt", "userspace.log", "ear.jwt"})
+"""What a folder may have besides what it always has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,38 @@ def collect(
     return Evidence(challenge.nonce, made, log, None if start is None else _read_part(runtime_list, start, room))
 
 
+def collect_folder(
+    directory: Path,
+    tpm: Tpm,
+    state: NodeState,
+    *,
+    nonce: bytes,
+    pcrs: Sequence[int],
+    boot_log: Path = BOOT_LOG,
+    runtime_list: Path = RUNTIME_LIST,
+) -> Evidence:
+    """Quote these PCRs with somebody's own nonce (16 to 64 bytes), and write the folder that they judge.
+
+    With PCR 10 among them the list of what ran goes along, as it was at the quote: where more ran meanwhile, it is
+    quoted again. Raises AgentStateInvalid, TpmUnavailable, TpmRefused.
+    """
+    for _ in range(MOST_QUOTES):
+        before = _whole_list(runtime_list) if IMA_PCR in pcrs else None
+        evidence = Evidence(nonce, tpm.quote(state.ak, nonce, tuple(pcrs)), _read_log(boot_log))
+        if before is None or _whole_list(runtime_list) == before:
+            _save(directory, state, evidence, before)
+            return evidence
+    raise AgentStateInvalid(
+        f"{runtime_list} grew during each of {MOST_QUOTES} quotes", advice="try again when fewer programs start"
+    )
+
+
 def save_evidence(directory: Path, state: NodeState, evidence: Evidence, runtime_list: Path = RUNTIME_LIST) -> None:
     """Write the folder that `umec evidence verify` reads; what ran is in it from the boot on."""
+    _save(directory, state, evidence, None if evidence.runtime is None else _whole_list(runtime_list))
+
+
+def _save(directory: Path, state: NodeState, evidence: Evidence, listed: bytes | None) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     files = {
         "quote.bin": evidence.made.quote.attest,
@@ -79,8 +115,10 @@ def save_evidence(directory: Path, state: NodeState, evidence: Evidence, runtime
         "bootlog.bin": evidence.boot_log,
         "nonce.bin": evidence.nonce,
     }
-    if evidence.runtime is not None:
-        files["ima.bin"], _ = read_runtime_list(runtime_list, 0, most=MAX_SAVED_LIST)
+    if listed is not None:
+        files["ima.bin"] = listed
+    for stale in FOLDER_FILES - files.keys():
+        (directory / stale).unlink(missing_ok=True)  # of an older round: it would be judged with this one
     for name, data in files.items():
         (directory / name).write_bytes(data)
 
@@ -92,6 +130,13 @@ def save_result(directory: Path, result: str | None) -> None:
         path.unlink(missing_ok=True)
     else:
         path.write_text(result)
+
+
+def _whole_list(path: Path) -> bytes:
+    listed, more = read_runtime_list(path, 0, most=MAX_SAVED_LIST)
+    if more:
+        raise AgentStateInvalid(f"the list of runtime measurements {path} has more than {MAX_SAVED_LIST} bytes")
+    return listed
 
 
 def _read_log(path: Path) -> bytes:

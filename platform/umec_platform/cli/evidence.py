@@ -1,10 +1,11 @@
-"""`umec evidence`: evidence in a folder, judged offline."""
+"""`umec evidence`: evidence in a folder, collected on a node and judged offline."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from umec_platform.cli.node.parameters import BOOT_LOG, RUNTIME_LIST, BootLog, OwnTcti, RuntimeList, State
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -14,14 +15,51 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "load_signer"]
 
-app = typer.Typer(help="Judge evidence that lies in a folder.", no_args_is_help=True)
+app = typer.Typer(help="Collect evidence into a folder, and judge it there.", no_args_is_help=True)
 
+PCRS: Final = "0,1,2,3,4,5,6,7,9,10,11,12,14"
+LAST_PCR: Final = 23
+SHORTEST_NONCE: Final = 16
+"""Nobody guesses 128 bits, and nobody meets one twice."""
+LONGEST_NONCE: Final = 64
+"""TPM2B_DATA holds a digest and its algorithm (TPM 2.0 Part 2, 10.4.3); SHA-512 is the longest."""
 STRUCTURAL_VERDICT = "consistent, AK not anchored, no policy"
 
 
 @app.callback()
 def _evidence() -> None:
-    """Judge evidence that lies in a folder."""
+    """Collect evidence into a folder, and judge it there."""
+
+
+@app.command()
+@refusals
+def collect(
+    folder: Annotated[Path, typer.Argument(help="Where quote.bin, signature.bin, pcrs.json, … go.")],
+    state: State,
+    nonce: Annotated[str, typer.Option(help="The nonce of who will judge: 16 to 64 bytes in hex.")],
+    pcrs: Annotated[str, typer.Option(help="The PCRs to quote; with 10, what ran goes along.")] = PCRS,
+    boot_log: BootLog = BOOT_LOG,
+    runtime_list: RuntimeList = RUNTIME_LIST,
+    tcti: OwnTcti = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Collect evidence of this node for somebody who judges it without a service.
+
+    Run on the enrolled node, as the agent's user. The nonce must come from whoever judges, and be used once: evidence
+    with a nonce of the node's own choice proves nothing about now.
+    """
+    from umec_attest.agent.evidence import collect_folder
+    from umec_attest.agent.state import load_state
+    from umec_attest.agent.tpm import Tpm
+
+    wanted, asked = _pcr_numbers(pcrs), _nonce(nonce)
+    enrolled = load_state(state)
+    with Tpm(tcti if tcti is not None else enrolled.tcti) as tpm:
+        evidence = collect_folder(
+            folder, tpm, enrolled, nonce=asked, pcrs=wanted, boot_log=boot_log, runtime_list=runtime_list
+        )
+    shown = {"node": enrolled.node, "folder": str(folder), "pcrs": list(wanted), "boot_log": len(evidence.boot_log)}
+    emit(shown, as_json=as_json, human=f"{folder}: evidence of {enrolled.node} now; judge it: umec evidence verify")
 
 
 @app.command()
@@ -124,6 +162,24 @@ _OPTIONAL = {
     "ima.txt": "ima",
     "ima.bin": "ima",
 }
+
+
+def _pcr_numbers(text: str) -> tuple[int, ...]:
+    from umec_core.errors import Invalid
+
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() and len(word) <= 2 and int(word) <= LAST_PCR for word in words):
+        raise Invalid(f"PCRs are numbers from 0 to {LAST_PCR}, separated by commas")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _nonce(text: str) -> bytes:
+    from umec_core.errors import Invalid
+
+    nonce = _hex(text)
+    if not SHORTEST_NONCE <= len(nonce) <= LONGEST_NONCE:
+        raise Invalid(f"the nonce must have {SHORTEST_NONCE} to {LONGEST_NONCE} bytes")
+    return nonce
 
 
 def _hex(text: str) -> bytes:

@@ -118,6 +118,11 @@ MANUAL: Final[dict[str, Page]] = {
         "--out street-node.approval",
         "--predicted is what `umec nodeimage predict image --json` printed; --key has mode 0600",
     ),
+    "evidence collect": Page(
+        "umec evidence collect evidence --state /var/lib/umec-agent --nonce 9f3c…",
+        "the judge makes the nonce (openssl rand -hex 32), and gives it to umec evidence verify as well",
+        "0 the folder holds evidence of now; 1 refused; 2 wrong usage",
+    ),
     "evidence verify": Page(
         "umec evidence verify evidence --ak ak.pub --nonce 9f3c… --reference street-node.dsse --signer signer.pem "
         "--policy default",
