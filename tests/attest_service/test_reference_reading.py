@@ -13,7 +13,7 @@ from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.references import service as references
 from umec_attest.testing.fleet.keys import make_keys
 from umec_attest.testing.fleet.node import Boot, SimulatedNode
-from umec_attest.testing.fleet.verifier import FleetVerifier
+from umec_attest.testing.fleet.verifier import IMAGE, FleetVerifier
 from umec_attest.testing.image import make_image
 from umec_core.errors import UmecError
 
@@ -44,6 +44,21 @@ def file_as_another(folder: Path, _: Any) -> None:
     database.close()
 
 
+def file_an_older_one(folder: Path, _: Any) -> None:
+    """Somebody with the database gives a set of before a newer number: what was withdrawn would count again."""
+    with sqlite3.connect(folder / "attest.db") as database:
+        database.execute("UPDATE reference_set SET version = 2")
+    database.close()
+
+
+def file_that_of_another_image(folder: Path, _: Any) -> None:
+    """Somebody with the database lets the nodes of one image boot another one."""
+    with sqlite3.connect(folder / "attest.db") as database:
+        database.execute("DELETE FROM reference_set WHERE image = ?", (IMAGE,))
+        database.execute("UPDATE reference_set SET image = ?", (IMAGE,))
+    database.close()
+
+
 async def answer(service: AttestService, node: SimulatedNode) -> str:
     challenge = await service.rounds.challenge(node.name)
     request = EvidenceRequest.model_validate(node.evidence(challenge))
@@ -61,6 +76,8 @@ async def answer(service: AttestService, node: SimulatedNode) -> str:
         (turn_back, "reference-not-yet-valid"),
         (pin_another, "reference-signature"),
         (file_as_another, "reference-invalid"),
+        (file_an_older_one, "reference-invalid"),
+        (file_that_of_another_image, "reference-invalid"),
     ],
 )
 def test_what_is_filed_is_read_once_for_all_challenges(
@@ -81,7 +98,8 @@ def test_what_is_filed_is_read_once_for_all_challenges(
         verifier = FleetVerifier(tmp_path / "verifier", clock=clock)
         await verifier.enrol(nodes)
         service = await verifier.open()
-        await verifier.install(service, verifier.reference([boot]))
+        for image in (IMAGE, "another-image"):
+            await verifier.install(service, verifier.reference([boot], image=image))
         await service.close()
         change(tmp_path / "verifier", clock)
         verifier = FleetVerifier(tmp_path / "verifier", clock=clock)
@@ -92,7 +110,7 @@ def test_what_is_filed_is_read_once_for_all_challenges(
             assert await answer(service, node) == said
         assert len(read) == 1
         if said != "reference-not-yet-valid":
-            await verifier.install(service, verifier.reference([boot], version=2))
+            await verifier.install(service, verifier.reference([boot], version=3))
             assert await answer(service, nodes[0]) == "trusted"
             assert len(read) == 2
         await service.close()

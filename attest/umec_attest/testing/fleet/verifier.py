@@ -103,7 +103,12 @@ class FleetVerifier:
         return {"authorization": f"Bearer {sign_jwt(claims, self._tokens, typ=ACCESS_TOKEN_TYPE)}"}
 
     def reference(
-        self, boots: Sequence[Boot], *, version: int = 1, programs: Sequence[tuple[str, bytes]] = ()
+        self,
+        boots: Sequence[Boot],
+        *,
+        image: str = IMAGE,
+        version: int = 1,
+        programs: Sequence[tuple[str, bytes]] = (),
     ) -> bytes:
         """Sign a reference set that expects these boots, any PCR as in one of them, and these programs if any."""
         now = self._clock()
@@ -115,7 +120,7 @@ class FleetVerifier:
         for path, content in programs:
             files.setdefault(path, []).append(hashlib.sha256(content).hexdigest())
         return sign_reference_set(
-            name=IMAGE,
+            name=image,
             subject_sha256="cd" * 32,
             version=version,
             issued=now,
