@@ -1,6 +1,7 @@
 """Absences: of the verifier, of the feed, of a node's power. Nobody loses its standing because somebody was away."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -238,6 +239,21 @@ def test_verifiers_whose_clocks_differ_let_no_silence_last(reopen: Any, tpms: An
                 await look(clock, both, 15)
                 assert len(await absences(here)) == before <= 1  # by a process that has just started
                 assert await standings_of(here) == ["pending", "trusted", "lapsed"]
+
+    asyncio.run(body())
+
+
+def test_marks_that_others_left_in_the_future_keep_nobody_from_its_own(reopen: Any, clock: Any) -> None:
+    """Else whoever is there would seem to have been away when its clock reaches theirs, and forgive that time."""
+
+    async def body() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            here = await stack.enter_async_context(reopen(clock))
+            gone = [await stack.enter_async_context(reopen(Skewed(clock, ahead))) for ahead in (30, 37, 44)]
+            await look(clock, [here.service, *(other.service for other in gone)], 1)
+            before = len(await absences(here))
+            await look(clock, [here.service], 60)
+            assert len(await absences(here)) == before
 
     asyncio.run(body())
 
