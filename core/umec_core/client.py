@@ -13,12 +13,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import httpcore
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from umec_core.clock import Clock, system_clock
+from umec_core.connections import Connections
 from umec_core.dpop import make_proof
 from umec_core.errors import Kind, UmecError
 from umec_core.jose import private_jwk, private_key, sign_jwt
@@ -107,7 +109,20 @@ def http_client(ca: str, *, certificate: tuple[Path, Path] | None = None) -> htt
     context.load_verify_locations(cadata=ca)
     if certificate is not None:
         context.load_cert_chain(*certificate)
-    return httpx.AsyncClient(verify=context, timeout=TIMEOUT, follow_redirects=False, trust_env=False)
+    return httpx.AsyncClient(transport=_Transport(context), timeout=TIMEOUT, follow_redirects=False, trust_env=False)
+
+
+class _Transport(httpx.AsyncHTTPTransport):
+    """That of httpx, with its limits, on connections that end with whoever opened them: httpx has no setting for it."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=5.0,
+            network_backend=Connections(),
+        )
 
 
 def client_assertion(

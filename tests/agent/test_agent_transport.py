@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,20 +32,24 @@ async def serving(folder: Path, ca: Any, said: bytes | None) -> AsyncIterator[st
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            await reader.readuntil(b"\r\n\r\n")
-            if said is not None:
-                writer.write(said)
-                await writer.drain()
-            else:
-                await reader.read()
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                await reader.readuntil(b"\r\n\r\n")
+                if said is not None:
+                    writer.write(said)
+                    await writer.drain()
+                else:
+                    await reader.read()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
     try:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
     finally:
         server.close()
+        while server._active_count:  # noqa: ASYNC110 - Python 3.11 does not wait for what it accepted
+            await asyncio.sleep(0.01)
 
 
 def exchange(folder: Path, ca: Any, said: bytes | None, *, trusted: Any = None, **options: Any) -> Any:
@@ -92,6 +97,34 @@ def test_a_server_that_does_not_answer_is_unavailable(tmp_path: Path, server_ca:
         exchange(tmp_path, server_ca, said)
     assert refused.value.code == "remote-unavailable"
     exchange(tmp_path, server_ca, OK)
+
+
+def test_a_server_that_never_speaks_tls_is_left_when_the_deadline_is_over(server_ca: Any) -> None:
+    """And not when the garbage is collected: a node would run out of sockets."""
+
+    async def body() -> None:
+        left = asyncio.Event()
+
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            left.set()
+
+        async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+            transport = Transport(server_ca.pem, deadline=0.5)
+            gc.disable()
+            try:
+                with pytest.raises(RemoteUnavailable) as refused:
+                    await transport.send("GET", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+                assert refused.value.code == "remote-unavailable"
+                async with asyncio.timeout(20):
+                    await left.wait()
+            finally:
+                gc.enable()
+                await transport.close()
+
+    asyncio.run(body())
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(tmp_path: Path, server_ca: Any) -> None:

@@ -14,6 +14,7 @@ import httpcore
 
 from umec_attest.agent.errors import AnswerInvalid
 from umec_attest.agent.tls import NodeCredential, tls_context
+from umec_core.connections import Connections
 from umec_core.remote import RemoteUnavailable, refusal
 
 __all__ = ["MAX_CONTENT", "Answer", "Transport", "json_body"]
@@ -106,7 +107,10 @@ class Transport:
     def _pool(self) -> httpcore.AsyncConnectionPool:
         if self._open is None:
             self._open = httpcore.AsyncConnectionPool(
-                ssl_context=tls_context(self._ca, self._credential), max_connections=8, keepalive_expiry=KEPT_SECONDS
+                ssl_context=tls_context(self._ca, self._credential),
+                max_connections=8,
+                keepalive_expiry=KEPT_SECONDS,
+                network_backend=Connections(),
             )
         return self._open
 
