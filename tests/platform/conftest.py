@@ -65,8 +65,9 @@ class MemoryHost:
     """From "sync", "put_dns", "delete_dns" or "put_tenant" to what it waits for before it does anything."""
     networks: set[str] = field(default_factory=set)
     held: list[str] = field(default_factory=list)
+    looks: int = 0
     unanswered: int = 0
-    """How often it was asked while it was silent."""
+    """How often it was asked what it runs, and how often of these it was silent."""
 
     async def _held(self, what: str) -> None:
         if what in self.hold:
@@ -80,10 +81,11 @@ class MemoryHost:
 
     def _answer(self) -> None:
         if self.silent:
-            self.unanswered += 1
             raise Silent("the host does not answer")
 
     async def status(self) -> dict[str, Any]:
+        self.looks += 1
+        self.unanswered += self.silent
         self._answer()
         return {"began": str(self.life), "instances": [{"instance": one, "running": True} for one in self.instances]}
 
@@ -181,10 +183,13 @@ class Neighbours:
     pulled: list[str] = field(default_factory=list)
     kept: set[str] = field(default_factory=set)
     gate: asyncio.Event | None = None
+    asked: int = 0
+    """How often it was asked to admit an image."""
 
     async def admit(self, *, tenant: str, repository: str, digest: str, now: datetime) -> Admitted:
         assert tenant
         assert now
+        self.asked += 1
         if self.gate is not None:
             await self.gate.wait()
         if self.refused:
@@ -330,6 +335,11 @@ class World:
         if self.service is not None:
             await self.service.on_standing(news)
 
+    async def looked(self) -> None:
+        """Return when the host was looked at anew, and what was found is written down."""
+        begun = self.host.looks  # the look that is under way may have read older rows; then comes ours, and one more
+        await until(lambda: self.host.looks >= begun + 3)
+
     async def furnish(self) -> None:
         """Make two tenants and two hosts with trusted nodes."""
         for tenant, address in (("harbour", "203.0.113.8/29"), ("transit", "203.0.113.16/29")):
@@ -374,8 +384,8 @@ class World:
         return found
 
 
-async def until(holds: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Return as soon as something holds; fail if it does not in time."""
+async def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Return as soon as something holds; fail if it does not even on a slow machine."""
     async with asyncio.timeout(seconds):
         while True:
             found = holds()

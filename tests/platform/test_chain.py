@@ -114,7 +114,7 @@ def test_when_a_node_falls_its_services_and_rules_fall_and_the_other_node_serves
             await wait_until(lambda: world.host.traffic and world.host.dns)
             shown = (await world.operate("GET", "/platform/v1/services?tenant=harbour")).json()
             assert [item["state"] for item in shown] == ["ACTIVE"]
-            assert "statement.about.node-a" in world.host.statements
+            await wait_until(lambda: "statement.about.node-a" in world.host.statements)
 
     asyncio.run(scenario())
 

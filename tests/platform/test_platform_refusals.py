@@ -166,9 +166,9 @@ def test_what_a_start_finds_changed_meanwhile(world: Any, wait_until: Callable[.
             await world.stand("node-a", Standing.TRUSTED, 3)
             # The instance is terminated before the host has started it.
             instance = await made(world)
-            world.neighbours.gate = asyncio.Event()
+            world.neighbours.gate, asked = asyncio.Event(), world.neighbours.asked
             await world.operate("POST", f"{LCM}/app_instances/{instance}/instantiate", json=wish)
-            await asyncio.sleep(0.1)
+            await wait_until(lambda: world.neighbours.asked > asked)
             assert await said(world.operate("POST", f"{LCM}/app_instances/{instance}/terminate", json={})) == 202
             world.neighbours.gate.set()
 

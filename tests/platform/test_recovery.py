@@ -77,11 +77,18 @@ def is_stopped(world: Any, instance: str, code: str) -> Callable[[], Any]:
     return holds
 
 
+def is_started(world: Any, instance: str) -> Callable[[], Any]:
+    async def holds() -> bool:
+        return (await shown(world, instance)).get("instantiatedAppState") == {"operationalState": "STARTED"}
+
+    return holds
+
+
 async def wait_a(world: Any, pause: timedelta) -> None:
     """Let time pass, on nodes that the verifier keeps speaking of."""
     world.now += pause
     await world.stand("node-b", Standing.TRUSTED, 1)
-    await asyncio.sleep(0.2)
+    await world.looked()
 
 
 def test_an_image_that_is_no_longer_admitted_stays_down(world: Any, wait_until: Callable[..., Any]) -> None:
@@ -129,7 +136,7 @@ def test_a_node_that_is_not_trusted_starts_nothing_again(
             await world.stand("node-a", standing, 2)
             world.host.restart()
             await wait_until(is_stopped(world, instance, "host-not-trusted"))
-            await asyncio.sleep(0.1)
+            await world.looked()
             assert (world.host.starts, await restarts(world)) == (1, [])
             assert await services(world) == ["SUSPENDED"]
             await world.stand("node-a", Standing.TRUSTED, 3)
@@ -147,11 +154,7 @@ def test_after_a_restart_of_its_host_an_instance_comes_back_with_a_new_key(
             before = world.host.instances[instance]
             world.host.restart()
             await wait_until(lambda: world.host.starts == 2)
-
-            async def started() -> bool:
-                return (await shown(world, instance))["instantiatedAppState"] == {"operationalState": "STARTED"}
-
-            await wait_until(started)
+            await wait_until(is_started(world, instance))
             after = world.host.instances[instance]
             keys = [
                 json.loads(base64.b64decode(spec.secrets["client.json"]))["private_jwk"]["x"]
@@ -164,7 +167,7 @@ def test_after_a_restart_of_its_host_an_instance_comes_back_with_a_new_key(
             assert world.host.traffic == {}
             await register(world, instance)
             assert (await services(world), len(world.host.traffic), len(world.host.dns)) == (["ACTIVE"], 1, 1)
-            await asyncio.sleep(0.1)
+            await world.looked()
             assert world.host.starts == 2
 
     asyncio.run(scenario())
@@ -177,7 +180,7 @@ def test_a_program_that_always_ends_is_started_ever_more_seldom(world: Any, wait
             world.host.instances.clear()
             await wait_until(lambda: world.host.starts == 2)
             for starts, pause in ((2, 5), (3, 10), (4, 20)):
-                await asyncio.sleep(0.1)
+                await wait_until(is_started(world, instance))
                 world.host.instances.clear()
                 await wait_until(is_stopped(world, instance, "instance-ended"))
                 await wait_a(world, timedelta(seconds=pause - 1))
@@ -185,7 +188,7 @@ def test_a_program_that_always_ends_is_started_ever_more_seldom(world: Any, wait
                 await wait_a(world, timedelta(seconds=1))
                 await wait_until(lambda wanted=starts + 1: world.host.starts == wanted)
             # One that has run for long begins anew.
-            await asyncio.sleep(0.1)
+            await wait_until(is_started(world, instance))
             await wait_a(world, LONGEST_PAUSE)
             world.host.instances.clear()
             await wait_until(lambda: world.host.starts == 6)
@@ -209,10 +212,14 @@ def test_a_restart_that_a_crash_cut_off_is_run_once_more_and_once_only(
         assert world.host.starts == 1
         world.neighbours.gate = None
         async with world.open():
-            await wait_until(lambda: world.host.starts == 2)
-            await asyncio.sleep(0.2)
+
+            async def completed() -> bool:
+                return [one["operationState"] for one in await restarts(world)] == ["COMPLETED"]
+
+            await wait_until(completed)
+            await world.looked()
             assert world.host.starts == 2
-            assert [one["operationState"] for one in await restarts(world)] == ["COMPLETED"]
+            assert await completed()
 
     asyncio.run(scenario())
 
