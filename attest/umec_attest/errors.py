@@ -9,7 +9,8 @@
     ├── ImaRefused              ima-*                     a list of runtime measurements that cannot be believed
     ├── ReferenceRefused        reference-*               a reference set that may not be used
     ├── SealingRefused          secret-*, approval-*      a secret that is not sealed, or not opened
-    └── ImageFolderInvalid      image-folder-invalid      a node image whose PCR values cannot be predicted
+    ├── ImageFolderInvalid      image-folder-invalid      a node image whose PCR values cannot be predicted
+    └── FirmwareUnknown         firmware-unknown          a firmware of which no PCR value is known
 
 Each class is one reason with one stable code; the classes between are for those who handle a group.
 """
@@ -51,6 +52,7 @@ __all__ = [
     "EkProfile",
     "EkTrustMissing",
     "EnrolmentRefused",
+    "FirmwareUnknown",
     "IakAttributes",
     "IdevidAttributes",
     "ImaAggregateMismatch",
@@ -535,4 +537,11 @@ class ImageFolderInvalid(AttestError):
     """A node image folder from which no PCR value can be predicted."""
 
     code = "image-folder-invalid"
+    kind = Kind.INVALID
+
+
+class FirmwareUnknown(AttestError):
+    """A firmware of which no PCR value is known: nobody measured it yet."""
+
+    code = "firmware-unknown"
     kind = Kind.INVALID

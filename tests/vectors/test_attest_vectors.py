@@ -13,7 +13,7 @@ from umec_attest.enrolment import check_ak
 from umec_attest.errors import AttestError, BootLogRefused
 from umec_attest.ima import parse_ima
 from umec_attest.offline import EvidencePieces, check_consistency, parse_key
-from umec_attest.predict.model import predict_boot_applications, predict_secure_boot
+from umec_attest.predict.measure import predict_boot_applications, predict_secure_boot
 from umec_attest.predict.uefi import variable_data
 from umec_attest.quote import verify_quote_unanchored
 from umec_attest.tpm.algorithms import HashAlgorithm

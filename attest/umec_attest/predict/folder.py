@@ -1,25 +1,49 @@
-"""Node image folders on disk: `firmware.bin`, `firmware.version`, `efivars/…`, `uki.efi`."""
+"""Node image folders on disk: `efivars/…`, `uki.efi`, and what the firmware is.
 
+A built image has `firmware.json`, {"code": path, "sha256": hex, "version": text}: its boot is a real one. An image for
+simulated boots has `firmware.bin` and `firmware.version`: its firmware is that file.
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationError
 
 from umec_attest.errors import ImageFolderInvalid
-from umec_attest.predict.model import NodeImage, PredictedPcrs, predict_image
+from umec_attest.predict.builds import FirmwareBuild, builds_for
+from umec_attest.predict.measure import PredictedPcrs
+from umec_attest.predict.model import NodeImage, predict_image
+from umec_attest.predict.ovmf import RealImage, predict_real
+from umec_attest.reference.values import Wire, load_json, summary
 
 __all__ = ["predict", "read_image"]
 
 MAX_FILE_SIZE: Final = 2 * 1024 * 1024 * 1024
 """A unified kernel image with a large initrd has some hundred megabytes."""
 _VARIABLES: Final = ("SecureBoot", "PK", "KEK", "db", "dbx")
+_FIRMWARE: Final = "firmware.json"
 
 
-def predict(image_dir: Path) -> PredictedPcrs:
-    """Return the PCR values that a boot of this folder gives; `ImageFolderInvalid` if it cannot be said."""
+class _Firmware(Wire):
+    code: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    version: str
+
+
+def predict(image_dir: Path, boards: Iterable[FirmwareBuild] = ()) -> PredictedPcrs:
+    """Return the PCR values that a boot of this folder gives.
+
+    `boards` are firmware builds beside those that are known here. Errors: `ImageFolderInvalid` if it cannot be said,
+    `FirmwareUnknown`, `ReferenceInvalid` for two builds of one name.
+    """
+    if (image_dir / _FIRMWARE).exists():
+        return predict_real(_read_built(image_dir, boards))
     return predict_image(read_image(image_dir))
 
 
 def read_image(image_dir: Path) -> NodeImage:
-    """Read a node image folder; `ImageFolderInvalid` if a file is missing or too large."""
+    """Read a folder for simulated boots; `ImageFolderInvalid` if a file is missing or too large."""
     try:
         version = _read(image_dir / "firmware.version").decode("utf-8").strip()
     except UnicodeDecodeError:
@@ -27,9 +51,25 @@ def read_image(image_dir: Path) -> NodeImage:
     return NodeImage(
         firmware=_read(image_dir / "firmware.bin"),
         firmware_version=version,
-        variables={name: _read(image_dir / "efivars" / name) for name in _VARIABLES},
+        variables=_read_variables(image_dir),
         uki=_read(image_dir / "uki.efi"),
     )
+
+
+def _read_built(image_dir: Path, boards: Iterable[FirmwareBuild]) -> RealImage:
+    try:
+        firmware = _Firmware.model_validate(load_json(_read(image_dir / _FIRMWARE)))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise ImageFolderInvalid(f"{_FIRMWARE} says of no firmware what it is: {summary(error)}") from None
+    return RealImage(
+        variables=_read_variables(image_dir),
+        uki=_read(image_dir / "uki.efi"),
+        models=builds_for(firmware.sha256, boards),
+    )
+
+
+def _read_variables(image_dir: Path) -> dict[str, bytes]:
+    return {name: _read(image_dir / "efivars" / name) for name in _VARIABLES}
 
 
 def _read(path: Path) -> bytes:

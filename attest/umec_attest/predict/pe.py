@@ -27,9 +27,10 @@ _SECTION_HEADER: Final = struct.Struct("<8sIIII12xI")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section: where its bytes are in the file, and how many of them are loaded."""
+    """A section: where its bytes are in the file, how many of them are loaded, and to which address of the image."""
 
     name: str
+    address: int
     virtual_size: int
     raw_size: int
     raw_offset: int
@@ -52,6 +53,10 @@ class PeImage:
         for piece in self._authenticode_pieces():
             digest.update(piece)
         return digest.digest()
+
+    def certificates(self) -> bytes:
+        """Return the certificate table: what the image is signed with; empty where it is not."""
+        return self.data[len(self.data) - self.certificates_size :]
 
     def section(self, name: str) -> bytes | None:
         """Return a section as it is in memory: its first `virtual_size` bytes, zeros where the file has fewer."""
@@ -119,10 +124,10 @@ def _parse(data: bytes) -> PeImage:
 
 
 def _section(data: bytes, offset: int) -> Section:
-    name, virtual_size, _address, raw_size, raw_offset, _flags = _SECTION_HEADER.unpack_from(data, offset)
+    name, virtual_size, address, raw_size, raw_offset, _flags = _SECTION_HEADER.unpack_from(data, offset)
     if virtual_size > MAX_SECTION_SIZE:
         raise ValueError(f"a section of {virtual_size} bytes is beyond the limit of {MAX_SECTION_SIZE}")
-    return Section(name.rstrip(b"\0").decode("ascii"), virtual_size, raw_size, raw_offset)
+    return Section(name.rstrip(b"\0").decode("ascii"), address, virtual_size, raw_size, raw_offset)
 
 
 def _check_layout(sections: tuple[Section, ...], start: int, end: int) -> None:
