@@ -107,6 +107,8 @@ def well_formed(tmp_path_factory) -> dict[str, Path]:
     (folder / "key.pem").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     (folder / "log.json").write_text(json.dumps({"origin": "a site", "entries": [], "checkpoint": ""}))
     (folder / "object.json").write_text("{}")
+    recipe = 'name = "n"\nversion = 1\npackages = ["python3"]\n[kernel]\npackage = "linux-image-cloud-amd64"\n'
+    (folder / "recipe.toml").write_text(recipe)
     (folder / "evidence").mkdir()
     for name in ("quote.bin", "signature.bin", "pcrs.json", "ak.pub", "nonce.bin"):
         (folder / "evidence" / name).write_bytes(b"{}")

@@ -76,6 +76,8 @@ COMMANDS: Final = {
     "node run": ("node", "run", "--state", FILE),
     "node simulate-boot": ("node", "simulate-boot", "--tcti", "swtpm:port=1", "--image", FILE, "--log", "TMP/log"),
     "node token": ("node", "token", "--state", FILE, "--resource", "r"),
+    "nodeimage build": ("nodeimage", "build", FILE, "--out", "TMP/image"),
+    "nodeimage build --locked": ("nodeimage", "build", "GOOD/recipe.toml", "--out", "TMP/image", "--locked", FILE),
     "nodeimage export-corim": ("nodeimage", "export-corim", FILE, "--signer", "GOOD/key.pem", "--out", "TMP/out"),
     "nodeimage import-corim": ("nodeimage", "import-corim", FILE, "--out", "TMP/out"),
     "nodeimage predict": ("nodeimage", "predict", FILE),

@@ -82,6 +82,7 @@ OWN: Final = {
     ("image deny", "image"): f"localhost:1/tenant/name@{SAMPLE['digest']}",
     ("image allow", "image"): f"localhost:1/tenant/name@{SAMPLE['digest']}",
     ("node simulate-boot", "image"): "GOOD/image",
+    ("nodeimage keys", "folder"): "TMP/keys",
     ("nodeimage predict", "folder"): "GOOD/image",
     ("nodeimage export-corim", "reference"): "GOOD/object.json",
     ("nodeimage export-corim", "signer"): "GOOD/key.pem",
@@ -106,6 +107,7 @@ NOT_RUN: Final = {
     "netd": "serves; its files are tried in test_malformed_files",
     "node software-tpm": "starts a TPM",
     "node sample-image": "writes a folder, with any command line",
+    "nodeimage build": "fetches packages; its recipes are tried in tests/nodeimage",
 }
 
 WRITTEN: Final = {"out", "save", "log", "directory", "socket", "state"}

@@ -16,7 +16,7 @@ NOUNS: Final = {
     "evidence": "Evidence of a node, collected or judged offline.",
     "bootlog": "Boot logs: events, replayed PCRs, facts.",
     "image": "Application images: build, sign, verify, promote.",
-    "nodeimage": "Node images: predicted PCR values.",
+    "nodeimage": "Node images: build, boot, predicted PCR values.",
     "policy": "Cedar policies: check, test, show, explain.",
     "client": "OAuth 2.0 clients of the authorization server.",
     "app": "Applications: packages and instances.",

@@ -158,6 +158,13 @@ MANUAL: Final[dict[str, Page]] = {
     "image rotate-authority": Page(
         "umec image rotate-authority /var/lib/umec/images/authority --registry https://10.0.0.1:5443"
     ),
+    "nodeimage build": Page(
+        "umec nodeimage build images/recipes/minimal.toml --out minimal --site-url https://10.0.0.1:8443 "
+        "--site-ca server-ca.pem",
+        "the --out folder: uki.efi, root.img, disk.img, vars.fd, efivars/, manifest.json, packages.lock, sbom.cdx.json",
+        environment="SOURCE_DATE_EPOCH dates everything in the image",
+    ),
+    "nodeimage keys": Page("umec nodeimage keys secure-boot", "PK, KEK and db: .key (0600) and .crt, PEM"),
     "nodeimage predict": Page(
         "umec nodeimage predict image --name street-node --version 2 --key signer.key --out street-node.dsse",
         "the folder: firmware.bin, firmware.version, efivars/, uki.efi; --key is made where there is none",

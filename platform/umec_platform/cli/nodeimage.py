@@ -1,4 +1,4 @@
-"""`umec nodeimage`: what a node image will measure, before any node boots it."""
+"""`umec nodeimage`: node images, built and measured before any node boots them."""
 
 import json
 from datetime import timedelta
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from umec_platform.cli.building import build, keys
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ app = typer.Typer(help="Work with node images.", no_args_is_help=True)
 @app.callback()
 def _nodeimage() -> None:
     """Work with node images."""
+
+
+app.command()(build)
+app.command()(keys)
 
 
 @app.command()

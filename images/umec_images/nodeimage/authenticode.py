@@ -1,0 +1,99 @@
+"""Sign a PE image so that a firmware with Secure Boot starts it (Authenticode PE 1.0, RFC 2315; UEFI 2.10 §32).
+
+RSA with PKCS#1 v1.5 and no signing time: the same image and key give the same bytes.
+"""
+
+import hashlib
+import struct
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from umec_images.authority.der import integer, octets, oid, sequence, set_of, tlv
+from umec_images.nodeimage.errors import UkiInvalid
+
+__all__ = ["Signer", "sign_image"]
+
+_SHA256: Final = sequence(oid("2.16.840.1.101.3.4.2.1"), tlv(0x05, b""))
+_RSA: Final = sequence(oid("1.2.840.113549.1.1.1"), tlv(0x05, b""))
+_SIGNED_DATA: Final = oid("1.2.840.113549.1.7.2")
+_INDIRECT_DATA: Final = oid("1.3.6.1.4.1.311.2.1.4")
+_PE_IMAGE_DATA: Final = oid("1.3.6.1.4.1.311.2.1.15")
+_CONTENT_TYPE: Final = oid("1.2.840.113549.1.9.3")
+_MESSAGE_DIGEST: Final = oid("1.2.840.113549.1.9.4")
+_NO_FLAGS: Final = tlv(0x03, b"\0")
+_NO_FILE: Final = tlv(0xA0, tlv(0xA2, tlv(0x80, "<<<Obsolete>>>".encode("utf-16-be"))))
+_REVISION: Final = 0x0200
+_PKCS: Final = 0x0002
+"""WIN_CERT_TYPE_PKCS_SIGNED_DATA."""
+_CERTIFICATE_ALIGNMENT: Final = 8
+_SECURITY_ENTRY: Final = 112 + 4 * 8
+"""Offset of the certificate table's entry in the optional header of PE32+."""
+
+
+class Signer(Protocol):
+    """An RSA key that signs, wherever it lives, and its certificate."""
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The certificate that the firmware's db holds."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the RSASSA-PKCS1-v1_5 signature over `data` with SHA-256."""
+
+
+def sign_image(image: bytes, signer: Signer) -> bytes:
+    """Return an unsigned PE32+ image with a signature appended. Raises UkiInvalid."""
+    image += bytes(-len(image) % _CERTIFICATE_ALIGNMENT)
+    checksum, entry = _offsets(image)
+    covered = image[:checksum] + image[checksum + 4 : entry] + image[entry + 8 :]
+    signature = _signed_data(hashlib.sha256(covered).digest(), signer)
+    signature += bytes(-len(signature) % _CERTIFICATE_ALIGNMENT)
+    certificate = struct.pack("<IHH", 8 + len(signature), _REVISION, _PKCS) + signature
+    return image[:entry] + struct.pack("<II", len(image), len(certificate)) + image[entry + 8 :] + certificate
+
+
+def _offsets(image: bytes) -> tuple[int, int]:
+    try:
+        (start,) = struct.unpack_from("<I", image, 0x3C)
+        optional = start + 24
+        (magic,) = struct.unpack_from("<H", image, optional)
+        present = struct.unpack_from("<II", image, optional + _SECURITY_ENTRY)
+    except struct.error:
+        raise UkiInvalid("what is to be signed ends in the middle of its headers") from None
+    if image[start : start + 4] != b"PE\0\0" or magic != 0x20B:
+        raise UkiInvalid("what is to be signed is no PE32+ image")
+    if present != (0, 0):
+        raise UkiInvalid("it is signed already")
+    return optional + 64, optional + _SECURITY_ENTRY
+
+
+def _signed_data(digest: bytes, signer: Signer) -> bytes:
+    about = sequence(_PE_IMAGE_DATA, sequence(_NO_FLAGS, _NO_FILE)) + sequence(_SHA256, octets(digest))
+    attributes = [
+        sequence(_CONTENT_TYPE, set_of(_INDIRECT_DATA)),
+        sequence(_MESSAGE_DIGEST, set_of(octets(hashlib.sha256(about).digest()))),
+    ]
+    certificate = signer.certificate
+    info = sequence(
+        integer(1),
+        sequence(certificate.issuer.public_bytes(), integer(certificate.serial_number)),
+        _SHA256,
+        set_of(*attributes, tag=0xA0),
+        _RSA,
+        octets(signer.sign(set_of(*attributes))),
+    )
+    return sequence(
+        _SIGNED_DATA,
+        tlv(
+            0xA0,
+            sequence(
+                integer(1),
+                set_of(_SHA256),
+                sequence(_INDIRECT_DATA, tlv(0xA0, sequence(about))),
+                tlv(0xA0, certificate.public_bytes(Encoding.DER)),
+                set_of(info),
+            ),
+        ),
+    )

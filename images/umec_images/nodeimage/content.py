@@ -1,0 +1,113 @@
+"""What an image has that no package brings: its name, its users, its site, and the programs that start everything."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from umec_images.nodeimage.errors import RecipeInvalid
+from umec_images.nodeimage.kernel import Kernel
+from umec_images.nodeimage.recipe import MAX_FILE, Recipe
+from umec_images.nodeimage.tools import run
+from umec_images.nodeimage.tree import place_file, place_link
+
+__all__ = ["guest_program", "os_release", "place_applets", "place_modules", "place_system"]
+
+USERS: Final = {"root": 0, "umec-agent": 900, "unbound": 901, "nobody": 65534}
+GROUPS: Final[Mapping[str, tuple[int, str]]] = {
+    "root": (0, ""),
+    "umec-agent": (900, ""),
+    "unbound": (901, ""),
+    "tss": (902, "umec-agent"),
+    "nogroup": (65534, ""),
+}
+"""Number and further members."""
+BUSYBOX: Final = "usr/bin/busybox"
+
+
+def guest_program(name: str) -> bytes:
+    """Return a program that runs in the image."""
+    return files("umec_images.nodeimage").joinpath("guest", name).read_bytes()
+
+
+def os_release(recipe: Recipe) -> bytes:
+    """Return os-release(5): in the root file system, and measured with the kernel."""
+    lines = {
+        "ID": "umec",
+        "ID_LIKE": "debian",
+        "NAME": "umec",
+        "PRETTY_NAME": f'"{recipe.name} {recipe.version}"',
+        "IMAGE_ID": recipe.name,
+        "IMAGE_VERSION": str(recipe.version),
+        "VERSION_ID": str(recipe.version),
+    }
+    return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
+
+
+def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
+    """Place what the recipe says and what every image has. `folder` is the recipe's. Raises RecipeInvalid."""
+    texts = {
+        "/etc/os-release": os_release(recipe),
+        "/etc/hostname": b"node\n",
+        "/etc/hosts": b"127.0.0.1 localhost\n::1 localhost\n",
+        "/etc/nsswitch.conf": b"passwd: files\ngroup: files\nhosts: files dns\n",
+        "/etc/passwd": _passwd(),
+        "/etc/group": _group(),
+    }
+    for target, content in texts.items():
+        place_file(root, target, content)
+    place_link(root, "/etc/resolv.conf", "/run/resolv.conf")
+    place_link(root, "/etc/mtab", "/proc/self/mounts")
+    place_file(root, "/usr/lib/umec/init", guest_program("init.sh"), executable=True)
+    place_file(root, "/usr/lib/umec/dhcp", guest_program("dhcp.sh"), executable=True)
+    if recipe.site is not None:
+        place_file(root, "/etc/umec/site-ca.pem", _read(folder / recipe.site.ca))
+        node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem", "image": recipe.site.image}
+        place_file(root, "/etc/umec/node.json", (json.dumps(node, indent=2) + "\n").encode())
+    for each in recipe.files:
+        place_file(root, each.target, _read(folder / each.source), executable=each.executable)
+
+
+def place_applets(root: Path) -> None:
+    """Link every command that BusyBox has and no package brings."""
+    said = run([str(root / BUSYBOX), "--list"])
+    for name in sorted(said.split()):
+        if not any(
+            (root / "usr" / place / name).is_symlink() or (root / "usr" / place / name).exists()
+            for place in ("bin", "sbin")
+        ):
+            place_link(root, f"/usr/bin/{name}", "busybox")
+
+
+def place_modules(root: Path, kernel: Kernel, wanted: Sequence[str], order: Sequence[str]) -> None:
+    """Keep these modules (by their paths) alone, write down which to load, and index them."""
+    kept = set(order)
+    for path in kernel.modules.values():
+        if path not in kept:
+            (kernel.folder / path).unlink()
+    place_file(root, "/etc/umec/modules", "".join(f"{name}\n" for name in wanted).encode())
+    run(["depmod", "-b", str(root), kernel.release])
+
+
+def _passwd() -> bytes:
+    lines = (
+        f"{name}:x:{number}:{GROUPS.get(name, (65534, ''))[0]}::{'/root' if number == 0 else '/'}:/usr/sbin/nologin\n"
+        for name, number in USERS.items()
+    )
+    return "".join(lines).encode()
+
+
+def _group() -> bytes:
+    return "".join(f"{name}:x:{number}:{members}\n" for name, (number, members) in GROUPS.items()).encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise RecipeInvalid(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_FILE:
+        raise RecipeInvalid(f"{path} has more than {MAX_FILE} bytes")
+    return content

@@ -1,0 +1,98 @@
+"""Debian packages from the sources into a folder by their digest: what is there already is never fetched again."""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from umec_images.nodeimage.catalog import Offer, parse_offers
+from umec_images.nodeimage.errors import PackageChanged, PackageUnknown, ToolFailed
+from umec_images.nodeimage.lock import LockedPackage
+from umec_images.nodeimage.tools import run
+
+__all__ = ["Sources"]
+
+KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_COMPONENT: Final = "main"
+
+
+class Sources:
+    """The package sources of this machine, or one mirror, as apt sees them on a machine that has no packages yet.
+
+    `cache` is a folder that may be kept for ever; its packages have their SHA-256 as their name.
+    """
+
+    def __init__(self, cache: Path, suite: str, mirror: str | None) -> None:
+        self._packages = cache / "debs"
+        self._apt = cache / "apt"
+        self._suite = suite
+        self._mirror = mirror
+
+    def offers(self) -> Mapping[str, Offer]:
+        """Renew the lists and return what they offer. Raises ToolMissing, ToolFailed."""
+        run(["apt-get", *self._options(), "update", "--quiet"])
+        return parse_offers(run(["apt-cache", *self._options(), "dumpavail"]))
+
+    def fetch(self, wanted: Iterable[LockedPackage]) -> list[Path]:
+        """Return the files of these packages, in their order. Raises PackageUnknown, PackageChanged, ToolFailed."""
+        packages = list(wanted)
+        missing = [each for each in packages if not self._place(each).exists()]
+        if missing:
+            self._download(missing)
+        return [self._checked(each) for each in packages]
+
+    def _place(self, package: LockedPackage) -> Path:
+        return self._packages / f"{package.sha256}.deb"
+
+    def _checked(self, package: LockedPackage) -> Path:
+        """What lies in the cache is hashed each time: a file that was damaged there goes into no image."""
+        place = self._place(package)
+        with place.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != package.sha256:
+            place.unlink()
+            raise PackageChanged(f"{package.name} {package.version} has SHA-256 {found}, not {package.sha256}")
+        return place
+
+    def _download(self, packages: Sequence[LockedPackage]) -> None:
+        arriving = self._packages / "arriving"
+        shutil.rmtree(arriving, ignore_errors=True)
+        arriving.mkdir(parents=True)
+        names = [f"{each.name}={each.version}" for each in packages]
+        try:
+            run(["apt-get", *self._options(), "download", "--quiet", *names], cwd=arriving)
+        except ToolFailed as error:
+            raise PackageUnknown(
+                f"the sources do not give all of {', '.join(names)}: {error.detail}",
+                advice="an old lock needs a mirror that keeps old packages: --mirror",
+            ) from error
+        for file in sorted(arriving.glob("*.deb")):
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            file.replace(self._packages / f"{digest}.deb")
+        arriving.rmdir()
+        for each in packages:
+            if not self._place(each).exists():
+                raise PackageChanged(f"{each.name} {each.version} came with another SHA-256 than {each.sha256}")
+
+    def _options(self) -> list[str]:
+        lists = self._apt / "lists"
+        (lists / "partial").mkdir(parents=True, exist_ok=True)
+        options = {
+            "Dir::State::lists": str(lists),
+            "Dir::State::status": "/dev/null",
+            "Dir::Cache": str(self._apt),
+            "APT::Sandbox::User": "root",
+            "APT::Architecture": "amd64",
+            "APT::Update::Post-Invoke": "",
+            "Acquire::Languages": "none",
+        }
+        if self._mirror is not None:
+            options |= {"Dir::Etc::SourceList": str(self._source_list()), "Dir::Etc::SourceParts": "/dev/null"}
+        return [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+
+    def _source_list(self) -> Path:
+        path = self._apt / "sources.list"
+        path.write_text(f"deb [signed-by={KEYRING}] {self._mirror} {self._suite} {_COMPONENT}\n", encoding="utf-8")
+        return path

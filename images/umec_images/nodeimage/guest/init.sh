@@ -1,0 +1,41 @@
+#!/bin/busybox sh
+# Process 1 of a node, from the verified root file system: file systems, network, and the agent, started again when it ends.
+export PATH=/usr/sbin:/usr/bin
+say() { echo "umec-node: $*" > /dev/console; }
+
+mount -t tmpfs -o nosuid,nodev,noexec,mode=0755 tmpfs /run
+mount -t tmpfs -o nosuid,nodev,noexec,mode=1777 tmpfs /tmp
+mount -t tmpfs -o nosuid,nodev,noexec,mode=0755 tmpfs /var
+mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
+mkdir -p /var/lib /var/log
+hostname "$(cat /etc/hostname)"
+while read -r module; do
+  modprobe "$module" || say "the module $module does not load"
+done < /etc/umec/modules
+
+ip link set lo up
+for link in /sys/class/net/*; do
+  link=${link##*/}
+  [ "$link" = lo ] || udhcpc -i "$link" -b -t 10 -T 2 -s /usr/lib/umec/dhcp -S > /dev/null 2>&1 &
+done
+
+say "up: $(sed -n 's/^PRETTY_NAME=//p' /etc/os-release)"
+if [ -e /etc/umec/node.json ]; then
+  # Only root may read what the firmware measured; the agent, which is nobody's superior, gets a copy.
+  install -d -m 0750 -o umec-agent -g umec-agent /run/umec-agent
+  install -d -m 0700 -o umec-agent -g umec-agent /var/lib/umec-agent
+  install -m 0440 -g umec-agent /sys/kernel/security/tpm0/binary_bios_measurements /run/umec-agent/bootlog
+  chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
+  chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
+  ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
+  [ ! -e $ticket ] || install -m 0400 -o umec-agent $ticket /run/umec-agent/ticket
+fi
+while true; do
+  if [ -e /etc/umec/node.json ]; then
+    start-stop-daemon -S -c umec-agent -x /usr/bin/python3 -- -I -m umec_attest.agent.boot \
+      --site /etc/umec/node.json --state /var/lib/umec-agent --boot-log /run/umec-agent/bootlog \
+      --ticket /run/umec-agent/ticket > /dev/console 2>&1
+    say "the agent ended with status $?"
+  fi
+  sleep 5
+done

@@ -1,0 +1,122 @@
+"""Secure Boot keys: PK, KEK and db, each an RSA key with a certificate of its own.
+
+RSA-2048 with SHA-256 is what every firmware takes.
+"""
+
+import datetime as dt
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from umec_images.nodeimage.errors import KeysInvalid
+
+__all__ = ["NAMES", "FileSigner", "SecureBootKeys", "load_certificates", "load_signer", "make_keys"]
+
+NAMES: Final = ("PK", "KEK", "db")
+KEY_SIZE: Final = 2048
+YEARS: Final = 20
+"""Firmware looks at no dates; a node lives that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecureBootKeys:
+    """The three certificates that go into a firmware's variables."""
+
+    platform: x509.Certificate
+    exchange: x509.Certificate
+    database: x509.Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class FileSigner:
+    """A key that was read from a file, and its certificate."""
+
+    certificate: x509.Certificate
+    _key: RSAPrivateKey = field(repr=False)
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the RSASSA-PKCS1-v1_5 signature over `data` with SHA-256."""
+        return self._key.sign(data, PKCS1v15(), SHA256())
+
+
+def make_keys(folder: Path, now: dt.datetime) -> tuple[Path, ...]:
+    """Make PK, KEK and db in a new folder; return the files. Raises KeysInvalid where one is there already."""
+    files = [folder / f"{name}{suffix}" for name in NAMES for suffix in (".key", ".crt")]
+    present = [path.name for path in files if path.exists()]
+    if present:
+        raise KeysInvalid(f"{folder} already has {', '.join(present)}", advice="keys are never overwritten")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in NAMES:
+        key = generate_private_key(65537, KEY_SIZE)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write(folder / f"{name}.key", pem, 0o600)
+        _write(folder / f"{name}.crt", _certificate(name, key, now).public_bytes(Encoding.PEM), 0o644)
+    return tuple(files)
+
+
+def load_certificates(folder: Path) -> SecureBootKeys:
+    """Read the three certificates. Raises KeysInvalid."""
+    return SecureBootKeys(*(_load_certificate(folder / f"{name}.crt") for name in NAMES))
+
+
+def load_signer(folder: Path) -> FileSigner:
+    """Read the key that signs images, and check that it belongs to its certificate. Raises KeysInvalid."""
+    certificate = _load_certificate(folder / "db.crt")
+    try:
+        key = load_pem_private_key((folder / "db.key").read_bytes(), None)
+    except OSError as error:
+        raise KeysInvalid(f"{folder / 'db.key'}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise KeysInvalid(f"{folder / 'db.key'} holds no private key in PEM") from error
+    if not isinstance(key, RSAPrivateKey) or key.public_key() != certificate.public_key():
+        raise KeysInvalid(f"db.key is not the RSA key of db.crt in {folder}")
+    return FileSigner(certificate, key)
+
+
+def _load_certificate(path: Path) -> x509.Certificate:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        advice = "make keys: umec nodeimage keys FOLDER"
+        raise KeysInvalid(f"{path}: {error.strerror}", advice=advice) from error
+    except ValueError as error:
+        raise KeysInvalid(f"{path} holds no certificate in PEM") from error
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (InvalidSignature, TypeError, ValueError) as error:
+        raise KeysInvalid(f"{path} is not signed by its own key") from error
+    return certificate
+
+
+def _certificate(name: str, key: RSAPrivateKey, now: dt.datetime) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Secure Boot {name}")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=365 * YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, SHA256())
+    )
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)

@@ -1,0 +1,156 @@
+"""`RECIPE.toml`: what a node image consists of.
+
+name = "street-node"
+version = 3                            a counter that never falls: a node takes no older image
+suite = "bookworm"                     of Debian
+packages = ["runc"]                    with all that they depend on
+exclude = ["adduser"]                  left out, with what only they need
+distributions = ["cryptography"]       Python's, of requirements.lock, with what they require
+command-line = ["ima_policy=tcb"]      after what the build says itself
+
+[kernel]
+package = "linux-image-cloud-amd64"
+modules = ["virtio_net"]               in the root file system, with what they need
+first-modules = ["virtio_blk"]         the same, for the initrd: what finds and opens the root file system
+
+[disk]                                 MiB
+esp = 64
+root = 128
+data = 64
+
+[site]                                 where the node belongs; the options of `umec nodeimage build` win
+url = "https://site.example:8443"
+ca = "ca.pem"                          beside the recipe
+image = "street-node"
+
+[[files]]
+source = "unbound.conf"                beside the recipe
+target = "/etc/unbound/unbound.conf"
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from umec_images.nodeimage.errors import RecipeInvalid
+
+__all__ = ["Disk", "File", "Kernel", "Recipe", "Site", "load_recipe", "parse_recipe", "with_site"]
+
+MAX_RECIPE: Final = 64 * 1024
+"""Bytes; a recipe has some dozens of lines."""
+MAX_FILE: Final = 16 * 1024 * 1024
+"""Bytes of a file that lies beside a recipe."""
+
+
+def _without_dots(path: str) -> str:
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError("a path with . or .. is refused")
+    return path
+
+
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+_Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{1,100}$")]
+_Distribution = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")]
+_Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+_Word = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
+_Absolute = Annotated[str, Field(pattern=r"^(?:/[A-Za-z0-9._+@-]+)+$", max_length=255), AfterValidator(_without_dots)]
+_Mebibytes = Annotated[int, Field(ge=1, le=1024 * 1024)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"), strict=True
+    )
+
+
+class Kernel(_Part):
+    """The kernel package and its modules that are taken along."""
+
+    package: _Package
+    modules: list[_Module] = []
+    first_modules: list[_Module] = []
+
+
+class Disk(_Part):
+    """Sizes of the partitions, in MiB; `root` is each of the two slots."""
+
+    esp: Annotated[int, Field(ge=34, le=4096)] = 64
+    """A FAT32 file system has 65,525 clusters at least."""
+    root: _Mebibytes = 128
+    data: _Mebibytes = 64
+
+
+class Site(_Part):
+    """Where the node belongs: measured with the root file system that holds it."""
+
+    url: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.:\[\]-]{1,255}$")]
+    ca: str = Field(min_length=1)
+    """PEM file beside the recipe."""
+    image: _Name
+
+
+class File(_Part):
+    """A file of the recipe's folder that becomes one of the image."""
+
+    source: str = Field(min_length=1)
+    target: _Absolute
+    executable: bool = False
+
+
+class Recipe(_Part):
+    """A whole recipe."""
+
+    name: _Name
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    suite: _Name = "bookworm"
+    packages: list[_Package] = Field(min_length=1)
+    exclude: list[_Package] = []
+    distributions: list[_Distribution] = []
+    command_line: list[_Word] = []
+    kernel: Kernel
+    disk: Disk = Disk()
+    site: Site | None = None
+    files: list[File] = []
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe. Raises RecipeInvalid, naming all faults."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_RECIPE + 1)
+    except OSError as error:
+        raise RecipeInvalid(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return parse_recipe(raw)
+    except RecipeInvalid as error:
+        raise RecipeInvalid(f"{path}: {error.detail}") from error
+
+
+def parse_recipe(raw: bytes) -> Recipe:
+    """Return the recipe in `raw` (TOML). Raises RecipeInvalid, naming all faults."""
+    if len(raw) > MAX_RECIPE:
+        raise RecipeInvalid(f"it has more than {MAX_RECIPE} bytes")
+    try:
+        return Recipe.model_validate(tomllib.loads(raw.decode()))
+    except ValidationError as error:
+        raise RecipeInvalid(_faults(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeInvalid(f"it is not TOML: {error}") from error
+
+
+def with_site(recipe: Recipe, url: str | None, ca: Path | None) -> Recipe:
+    """Return the recipe for a site: what is given goes before what the recipe says. Raises RecipeInvalid."""
+    given = {} if recipe.site is None else recipe.site.model_dump(by_alias=True)
+    given |= {} if url is None else {"url": url}
+    given |= {} if ca is None else {"ca": str(ca)}
+    try:
+        site = Site.model_validate({"image": recipe.name, **given})
+    except ValidationError as error:
+        raise RecipeInvalid(f"the site: {_faults(error)}") from error
+    return recipe.model_copy(update={"site": site})
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors())

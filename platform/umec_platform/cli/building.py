@@ -1,0 +1,107 @@
+"""`umec nodeimage build` and `umec nodeimage keys`: a node image from a recipe, and the keys that a firmware trusts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umec_platform.cli.output import emit, refusals
+
+if TYPE_CHECKING:
+    from umec_images.nodeimage import Recipe
+
+__all__ = ["build", "keys"]
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "umec" / "nodeimage"
+MEGABYTE = 1_000_000
+
+
+@refusals
+def build(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (TOML).")],
+    out: Annotated[Path, typer.Option(help="The folder that becomes the image; an older image there is replaced.")],
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of the Secure Boot keys (default: OUT.keys, made if missing).")
+    ] = None,
+    locked: Annotated[Path | None, typer.Option(help="packages.lock of an older build: these packages only.")] = None,
+    mirror: Annotated[
+        str | None, typer.Option(envvar="UMEC_MIRROR", help="Debian mirror instead of apt's own.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(envvar="UMEC_CACHE", help="Where fetched packages are kept.")] = CACHE,
+    site_url: Annotated[str | None, typer.Option(help="The site's management URL, instead of the recipe's.")] = None,
+    site_ca: Annotated[Path | None, typer.Option(help="The site's server CA (PEM), instead of the recipe's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Build a node image from a recipe and Debian's packages; the same inputs give the same bytes.
+
+    With --site-url and --site-ca the image is for that site, and its nodes are enrolled for the recipe's name.
+    """
+    from umec_images.nodeimage import (
+        Plan,
+        Sources,
+        build_image,
+        load_certificates,
+        load_lock,
+        load_recipe,
+        load_signer,
+        moment,
+    )
+
+    wanted = _for_site(load_recipe(recipe), site_url, site_ca)
+    own = out.with_name(f"{out.name}.keys")
+    folder = keys or own
+    if keys is None and not own.exists():
+        _make(own)
+        _say(f"keys: made in {own}; keep them, an image signed with others does not boot there")
+    plan = Plan(
+        recipe=wanted,
+        folder=recipe.parent,
+        keys=load_certificates(folder),
+        signer=load_signer(folder),
+        sources=Sources(cache, wanted.suite, mirror),
+        locked=None if locked is None else load_lock(locked),
+        moment=moment(os.environ),
+    )
+    built = build_image(plan, out, _say)
+    shown: dict[str, Any] = {
+        "folder": str(out),
+        "name": built.manifest["name"],
+        "version": built.manifest["version"],
+        "kernel": built.manifest["kernel"],
+        "root_hash": built.manifest["root_hash"],
+        "sha256": {name: built.manifest["files"][name]["sha256"] for name in ("uki.efi", "root.img", "disk.img")},
+        "sizes": {name: size for name, size in built.sizes.items() if "/" not in name},
+    }
+    lines = [f"{shown['name']} version {shown['version']}, Linux {shown['kernel']}: {out}"]
+    lines += [f"  {name:<8} {size / MEGABYTE:8.1f} MB" for name, size in shown["sizes"].items()]
+    lines += [f"  {name:<8} sha256:{digest}" for name, digest in shown["sha256"].items()]
+    emit(shown, as_json=as_json, human="\n".join(lines))
+
+
+@refusals
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where the keys go; keys that are there are never overwritten.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make Secure Boot keys: PK, KEK and db, RSA-2048, each with a certificate of its own."""
+    emit({"folder": str(folder), "files": _make(folder)}, as_json=as_json)
+
+
+def _make(folder: Path) -> list[str]:
+    from umec_core.clock import system_clock
+    from umec_images.nodeimage import make_keys
+
+    return [path.name for path in make_keys(folder, system_clock())]
+
+
+def _for_site(recipe: "Recipe", url: str | None, ca: Path | None) -> "Recipe":
+    from umec_images.nodeimage import with_site
+
+    return recipe if url is None and ca is None else with_site(recipe, url, None if ca is None else ca.absolute())
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
