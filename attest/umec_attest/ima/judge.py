@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from umec_attest.bootlog.findings import Finding
-from umec_attest.errors import ImaCheckpointOutdated, ImaEmpty, ImaReplayMismatch
+from umec_attest.errors import ImaCheckpointOutdated, ImaEmpty, ImaRefused, ImaReplayMismatch
 from umec_attest.ima.checkpoint import ImaCheckpoint
 from umec_attest.ima.entries import IMA_PCR, ImaEntry, parse_entry, raw_entries
-from umec_attest.ima.lists import check_aggregate, quoted_banks, replay_ima
+from umec_attest.ima.lines import walk_lines
+from umec_attest.ima.lists import check_aggregate, first_entry, quoted_banks, replay_ima
 from umec_attest.ima.policy import RuntimePolicy
-from umec_attest.ima.seen import SeenByFleet
-from umec_attest.ima.text import binary_list
-from umec_attest.ima.walk import walk
+from umec_attest.ima.seen import SeenByFleet, SeenEntries
+from umec_attest.ima.text import binary_list, binary_of_text, is_text
+from umec_attest.ima.walk import Walked, walk
 from umec_attest.quote import VerifiedQuote
+from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["RuntimeJudged", "judge_runtime"]
 
@@ -65,12 +67,11 @@ def judge_runtime(
         _check_checkpoint(checkpoint, quote, policy)  # 1
         before, start, earlier = checkpoint.entries, checkpoint.pcr, checkpoint.findings
     known = (SeenByFleet() if seen is None else seen).of(policy.sha256, algorithm)
-    binary = binary_list(data)
-    walked = walk(binary, start, quoted, policy=policy, algorithm=algorithm, seen=known)  # 3, 6
+    walked, proven = _walk(data, start, quoted, policy=policy, algorithm=algorithm, seen=known)  # 3, 6
     if walked.pcr != quoted and not more:  # 4
         raise ImaReplayMismatch(f"the list from entry {before} on does not give the quoted PCR {IMA_PCR}")
     if checkpoint is None:
-        _check_start(binary[: walked.size], quote)  # 2, 4, 5
+        _check_start(proven, quote)  # 2, 4, 5
     findings = [
         _kexec_finding(strange.entry, quote, policy) if strange.finding is None else strange.finding  # 5, 6
         for strange in walked.strange
@@ -88,6 +89,24 @@ def judge_runtime(
     return RuntimeJudged(told, kept, walked.entries, whole=walked.pcr == quoted)
 
 
+def _walk(
+    data: bytes, start: bytes, quoted: bytes, *, policy: RuntimePolicy, algorithm: HashAlgorithm, seen: SeenEntries
+) -> tuple[Walked, bytes]:
+    """3, 6. Walk a list in the form that it has; returns the part that it went through as well.
+
+    A text that is refused line by line is turned into the binary form as a whole, and refused there: for its first
+    fault.
+    """
+    if is_text(data):
+        try:
+            walked = walk_lines(data, start, quoted, policy=policy, algorithm=algorithm, seen=seen)
+            return walked, data[: walked.size]
+        except ImaRefused:
+            data = binary_of_text(data)
+    walked = walk(data, start, quoted, policy=policy, algorithm=algorithm, seen=seen)
+    return walked, data[: walked.size]
+
+
 def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: RuntimePolicy) -> None:
     """1. What was judged in another boot or by another policy says nothing about this one."""
     info = quote.clock_info
@@ -99,14 +118,14 @@ def _check_checkpoint(checkpoint: ImaCheckpoint, quote: VerifiedQuote, policy: R
         raise ImaCheckpointOutdated("other banks are quoted: the list is needed from its start")
 
 
-def _check_start(walked: bytes, quote: VerifiedQuote) -> None:
+def _check_start(proven: bytes, quote: VerifiedQuote) -> None:
     """2, 4, 5. A list begins on this boot; what the first bank proves, the others have to prove as well."""
-    if not walked:
+    if not proven:
         raise ImaEmpty("no entry: the kernel measured nothing since its boot")
     for algorithm, quoted in list(quoted_banks(quote).items())[1:]:
-        if replay_ima(map(parse_entry, raw_entries(walked)), algorithm) != quoted:
+        if replay_ima(map(parse_entry, raw_entries(binary_list(proven))), algorithm) != quoted:
             raise ImaReplayMismatch(f"the list does not give the quoted PCR {IMA_PCR} ({algorithm.label})")
-    check_aggregate(parse_entry(next(raw_entries(walked))), quote.pcrs)
+    check_aggregate(first_entry(proven), quote.pcrs)
 
 
 def _kexec_finding(entry: ImaEntry, quote: VerifiedQuote, policy: RuntimePolicy) -> Finding | None:

@@ -11,11 +11,11 @@ from typing import Final
 
 from umec_attest.errors import ImaAggregateMismatch, ImaEmpty, ImaReplayMismatch
 from umec_attest.ima.entries import AGGREGATE, IMA_PCR, ImaEntry, parse_entry, raw_entries
-from umec_attest.ima.text import binary_list
+from umec_attest.ima.text import binary_list, is_text
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["check_aggregate", "parse_ima", "quoted_banks", "replay_ima", "verify_ima"]
+__all__ = ["check_aggregate", "first_entry", "parse_ima", "quoted_banks", "replay_ima", "verify_ima"]
 
 _AGGREGATED: Final = (range(10), range(8))
 
@@ -29,6 +29,12 @@ def parse_ima(data: bytes) -> tuple[ImaEntry, ...]:
     if not entries:
         raise ImaEmpty("a list without an entry: it proves nothing")
     return entries
+
+
+def first_entry(data: bytes) -> ImaEntry:
+    """Return the first entry of a list that has one, in either form. Errors: `ImaInvalid`, `ImaTemplateUnknown`."""
+    start = data[: data.find(b"\n") + 1] if is_text(data) else data
+    return parse_entry(next(raw_entries(binary_list(start))))
 
 
 def replay_ima(entries: Iterable[ImaEntry], algorithm: HashAlgorithm) -> bytes:

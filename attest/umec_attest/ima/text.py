@@ -12,7 +12,7 @@ from typing import Final
 from umec_attest.errors import ImaInvalid
 from umec_attest.ima.entries import IMA_PCR, LEGACY, MAX_LIST_SIZE
 
-__all__ = ["binary_list", "binary_of_text"]
+__all__ = ["binary_list", "binary_of_text", "is_text"]
 
 _HASH_SIZE: Final = 20
 _EVM_TEXT: Final = 3
@@ -21,11 +21,16 @@ _EVM_NUMBERS: Final = {6: 4, 7: 4, 8: 2}
 """Owner, group and mode, the last fields of evm-sig, are decimal numbers of so many bytes."""
 
 
-def binary_list(data: bytes) -> bytes:
-    """Return a list of either form in binary form. Errors: `ImaInvalid`."""
+def is_text(data: bytes) -> bool:
+    """Tell whether a list is in text form; `ImaInvalid` where it is too large, in either one."""
     if len(data) > MAX_LIST_SIZE:
         raise ImaInvalid(f"a list of {len(data)} bytes is beyond the limit of {MAX_LIST_SIZE}")
-    return data if data[:4] in {b"", IMA_PCR.to_bytes(4, "little")} else binary_of_text(data)
+    return data[:4] not in {b"", IMA_PCR.to_bytes(4, "little")}
+
+
+def binary_list(data: bytes) -> bytes:
+    """Return a list of either form in binary form. Errors: `ImaInvalid`."""
+    return binary_of_text(data) if is_text(data) else data
 
 
 def binary_of_text(text: bytes) -> bytes:

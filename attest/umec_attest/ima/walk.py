@@ -16,7 +16,7 @@ from umec_attest.ima.policy import RuntimePolicy
 from umec_attest.ima.seen import SeenEntries
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["Strange", "Walked", "walk"]
+__all__ = ["Strange", "Walked", "look", "walk"]
 
 _SIZES: Final = struct.Struct("<24xI6xI")
 """The size of the template's name, and that of the data if the name has six letters."""
@@ -36,7 +36,7 @@ class Strange(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """How many entries there are up to the quoted PCR, their size in bytes, the PCR they give, and the strange ones."""
+    """How many entries there are up to the quoted PCR, how many bytes, the PCR they give, and the strange ones."""
 
     entries: int
     size: int
@@ -70,7 +70,7 @@ def walk(
             if digest is None:
                 content = _usual(raw, usual)
                 if content is None:
-                    digest, odd = _look(raw, count, policy, algorithm)
+                    digest, odd = look(raw, count, policy, algorithm)
                 else:
                     digest = hashed(content).digest()
             if odd is None:
@@ -84,7 +84,7 @@ def walk(
     return Walked(count, offset, value, tuple(strange))
 
 
-def _look(raw: bytes, number: int, policy: RuntimePolicy, algorithm: HashAlgorithm) -> tuple[bytes, Strange | None]:
+def look(raw: bytes, number: int, policy: RuntimePolicy, algorithm: HashAlgorithm) -> tuple[bytes, Strange | None]:
     """Look at an entry in full: return its template digest, and the entry if it is a strange one."""
     entry = parse_entry(raw)
     digest = b"\xff" * algorithm.digest_size if entry.violation else algorithm.digest(entry.data)
