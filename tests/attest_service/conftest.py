@@ -27,6 +27,7 @@ from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.http import create_app
 from umec_core.jose import KeySet, sign_jwt
 from umec_core.standing import StandingStatement, StandingView, verify_statement
+from umec_core.store import Store
 from umec_core.tokens import StaticKeys, TokenVerifier
 
 MGMT = "https://edge.example:8443"
@@ -272,6 +273,20 @@ def run(tmp_path: Path, tpms: Tpms) -> Callable[..., None]:
         asyncio.run(opened())
 
     return runner
+
+
+@pytest.fixture
+def hand_in() -> Callable[..., Awaitable[None]]:
+    """Wait until a task has come as far as its write, while another write holds the writer."""
+
+    async def wait(store: Store, task: "asyncio.Task[Any]") -> None:
+        jobs = store._writes._jobs  # type: ignore[attr-defined]  # of SQLite's writer
+        before = jobs.qsize()
+        while jobs.qsize() == before:
+            assert not task.done(), task
+            await asyncio.sleep(0.001)
+
+    return wait
 
 
 @pytest.fixture

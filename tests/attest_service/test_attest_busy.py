@@ -27,7 +27,8 @@ def test_evidence_beyond_what_is_judged_in_time_is_refused_at_once(
             others = other.evidence(await world.challenge("node-2"))
             async with world.writer_held():
                 waiting = [asyncio.create_task(world.http.post("/attest/v1/evidence", json=evidence)) for _ in range(2)]
-                await asyncio.wait(waiting, timeout=0.3)
+                while world.service.rounds._evidence._left:  # noqa: ASYNC110 - a room tells nobody that it is full
+                    await asyncio.sleep(0.01)
                 answer = await world.http.post("/attest/v1/evidence", json=others)
                 assert (answer.status_code, answer.json()["code"]) == (503, "verifier-busy")
                 assert 1 <= int(answer.headers["retry-after"]) <= room.LONGEST

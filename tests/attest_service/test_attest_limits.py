@@ -28,12 +28,6 @@ from umec_core.store import Store
 Run = Callable[..., None]
 
 
-async def settled(task: "asyncio.Task[Any]") -> None:
-    """Wait until a request has come as far as its write."""
-    await asyncio.wait({task}, timeout=0.3)
-    assert not task.done(), task
-
-
 async def counted(world: Any, *criteria: Any) -> int:
     async with world.service._store.read() as session:
         return int(await session.scalar(select(func.count()).where(*criteria)) or 0)
@@ -94,7 +88,7 @@ async def nothing(world: Any) -> None:
     ],
 )
 def test_what_was_decided_while_evidence_was_judged_counts(
-    run: Run, tpms: Any, change: Callable[[Any], Awaitable[None]], code: str | None
+    run: Run, tpms: Any, hand_in: Any, change: Callable[[Any], Awaitable[None]], code: str | None
 ) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:
@@ -102,9 +96,9 @@ def test_what_was_decided_while_evidence_was_judged_counts(
             evidence = booted.evidence(await world.challenge())
             async with world.writer_held():
                 deciding = asyncio.create_task(change(world))
-                await settled(deciding)
+                await hand_in(world.service._store, deciding)
                 submitting = asyncio.create_task(world.http.post("/attest/v1/evidence", json=evidence))
-                await settled(submitting)
+                await hand_in(world.service._store, submitting)
             await deciding
             answer = await submitting
             assert answer.json().get("code") == code, answer.text

@@ -56,7 +56,7 @@ def test_a_waiting_request_wakes_when_something_changes(run: Run, tpms: Any) -> 
             began = time.monotonic()
             await world.post("nodes/node-1/quarantine", {}, headers=world.admin)
             news = await waiting
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 4  # it would wait for 4.8
             assert news.entries[0].standing is Standing.QUARANTINED
             quiet = await world.statement(news.last, wait=0.1)
             assert quiet.entries == ()

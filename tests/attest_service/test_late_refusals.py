@@ -54,6 +54,7 @@ def another_key(row: NodeRow) -> None:
 )
 def test_a_late_refusal_changes_nothing(
     tmp_path: Path,
+    hand_in: Any,
     kind: Callable[[SimulatedNode, Sent], Sent],
     code: str,
     column: str,
@@ -92,7 +93,7 @@ def test_a_late_refusal_changes_nothing(
             changing = asyncio.create_task(store.write(meanwhile))
             await holds.wait()
             submitting = asyncio.create_task(submit(sent))
-            await asyncio.wait([submitting], timeout=0.3)  # it is judged, and waits to be written
+            await hand_in(store, submitting)  # it is judged, and waits to be written
             released.set()
             await changing
             with pytest.raises(UmecError) as caught:
