@@ -1,8 +1,10 @@
 """Debian packages from the sources into a folder by their digest: what is there already is never fetched again."""
 
+import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,16 +33,26 @@ class Sources:
 
     def offers(self) -> Mapping[str, Offer]:
         """Renew the lists and return what they offer. Raises ToolMissing, ToolFailed."""
-        run(["apt-get", *self._options(), "update", "--quiet"])
-        return parse_offers(run(["apt-cache", *self._options(), "dumpavail"]))
+        with self._alone():
+            run(["apt-get", *self._options(), "update", "--quiet"])
+            return parse_offers(run(["apt-cache", *self._options(), "dumpavail"]))
 
     def fetch(self, wanted: Iterable[LockedPackage]) -> list[Path]:
         """Return the files of these packages, in their order. Raises PackageUnknown, PackageChanged, ToolFailed."""
         packages = list(wanted)
-        missing = [each for each in packages if not self._place(each).exists()]
-        if missing:
-            self._download(missing)
+        with self._alone():
+            missing = [each for each in packages if not self._place(each).exists()]
+            if missing:
+                self._download(missing)
         return [self._checked(each) for each in packages]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other build change lists and packages of this cache meanwhile."""
+        self._apt.mkdir(parents=True, exist_ok=True)
+        with (self._apt / "alone").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _place(self, package: LockedPackage) -> Path:
         return self._packages / f"{package.sha256}.deb"

@@ -1,8 +1,9 @@
 """Python in an image: distributions of this environment, which requirements.lock made, and the node's part of ours."""
 
+import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
 from importlib.resources import files
 from pathlib import Path
@@ -14,12 +15,13 @@ from umec_images.nodeimage.lock import LockedPackage
 from umec_images.nodeimage.tools import run
 from umec_images.nodeimage.tree import place_file
 
-__all__ = ["PLACE", "compile_tree", "locked_distributions", "place_distributions", "place_own"]
+__all__ = ["PLACE", "compile_tree", "imported", "locked_distributions", "place_distributions", "place_own"]
 
 PLACE: Final = "/usr/lib/python3/dist-packages"
 """Where Debian's Python finds packages in its isolated mode, too."""
 OWN: Final = ("umec_core", "umec_attest")
-_LEFT_OUT: Final = {"umec_attest": ("service", "testing")}
+ENTRIES: Final = ("umec_attest.agent.__main__", "umec_attest.agent.boot")
+"""What an image starts."""
 _OF_THE_INSTALLER: Final = frozenset({"INSTALLER", "REQUESTED", "uv_cache.json"})
 
 
@@ -37,13 +39,44 @@ def place_distributions(root: Path, names: Iterable[str]) -> None:
 
 
 def place_own(root: Path) -> None:
-    """Put the node's part of our own packages into a tree."""
-    for name in OWN:
-        source = Path(str(files(name)))
-        for path in sorted(source.rglob("*")):
-            inside = path.relative_to(source)
-            if path.is_file() and "__pycache__" not in inside.parts and inside.parts[0] not in _LEFT_OUT.get(name, ()):
-                _place(root, Entry(f"{PLACE}/{name}/{inside.as_posix()}", path))
+    """Put the agent, and of our packages what it imports, into a tree."""
+    for module, source in sorted(imported(ENTRIES).items()):
+        parts = module.split(".")
+        inside = f"{'/'.join(parts)}/__init__.py" if source.name == "__init__.py" else f"{'/'.join(parts)}.py"
+        _place(root, Entry(f"{PLACE}/{inside}", source))
+
+
+def imported(entries: Iterable[str]) -> Mapping[str, Path]:
+    """Return the modules of ours that these import, also those that functions import, and where each one is."""
+    found: dict[str, Path] = {}
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        if module.partition(".")[0] not in OWN or module in found:
+            continue
+        waiting.append(module.rpartition(".")[0])
+        source = _source(module)
+        if source is not None:
+            found[module] = source
+            waiting.extend(_imports(source.read_bytes()))
+    return found
+
+
+def _source(module: str) -> Path | None:
+    """Return the file of a module without importing it; None for what is no module but a name in one."""
+    package, *inside = module.split(".")
+    place = Path(str(files(package))).joinpath(*inside)
+    candidates = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _imports(source: bytes) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def compile_tree(root: Path) -> None:

@@ -19,6 +19,7 @@ PACKAGES: Final = {
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
     "mksquashfs": "squashfs-tools",
+    "unsquashfs": "squashfs-tools",
     "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": "systemd-boot-efi",
     "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd": "ovmf",
     "/usr/share/OVMF/OVMF_VARS_4M.fd": "ovmf",
