@@ -6,18 +6,21 @@ simulated boots has `firmware.bin` and `firmware.version`: its firmware is that 
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
 from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict.builds import FirmwareBuild, builds_for
+from umec_attest.predict.initrd import initrd_files, is_measured
 from umec_attest.predict.measure import PredictedPcrs
 from umec_attest.predict.model import NodeImage, predict_image
 from umec_attest.predict.ovmf import RealImage, predict_real
+from umec_attest.predict.runtime import predict_runtime
+from umec_attest.predict.stub import read_uki
 from umec_attest.reference.values import Wire, load_json, summary
 
-__all__ = ["predict", "read_image"]
+__all__ = ["predict", "predict_started", "read_image"]
 
 MAX_FILE_SIZE: Final = 2 * 1024 * 1024 * 1024
 """A unified kernel image with a large initrd has some hundred megabytes."""
@@ -40,6 +43,20 @@ def predict(image_dir: Path, boards: Iterable[FirmwareBuild] = ()) -> PredictedP
     if (image_dir / _FIRMWARE).exists():
         return predict_real(_read_built(image_dir, boards))
     return predict_image(read_image(image_dir))
+
+
+def predict_started(image_dir: Path, root: Path) -> dict[str, Any]:
+    """Return the runtime policy (JSON) of this folder: every file of its root file system, which lies below `root`.
+
+    Where the kernel measures what its initrd starts, too, those files are of it. Errors: `ImageFolderInvalid`.
+    """
+    runtime = predict_runtime(root)
+    if (image_dir / _FIRMWARE).exists():
+        sections = read_uki(_read(image_dir / "uki.efi")).sections
+        if is_measured(sections[".cmdline"].decode("ascii")):
+            for path, digest in initrd_files(sections[".initrd"]).items():
+                runtime["files"].setdefault(path, []).append(digest)
+    return runtime
 
 
 def read_image(image_dir: Path) -> NodeImage:

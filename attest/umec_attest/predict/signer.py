@@ -23,6 +23,9 @@ _HEADER: Final = struct.Struct("<IHH")
 """WIN_CERTIFICATE: its length with this header, revision, type."""
 _PKCS7: Final = (0x0200, 0x0002)
 _ALIGNMENT: Final = 8
+_DER_HEADER: Final = struct.Struct(">HH")
+_DER_SEQUENCE: Final = 0x3082
+"""A sequence of 256 bytes to 64 KiB: what a signature with a certificate is."""
 
 
 def authority(image: PeImage, database: bytes) -> bytes:
@@ -45,14 +48,22 @@ def _certificate(table: bytes) -> Certificate:
         raise ImageFolderInvalid("uki.efi is not signed: a firmware with Secure Boot does not start it")
     try:
         size, *form = _HEADER.unpack_from(table)
-        certificates = load_der_pkcs7_certificates(table[_HEADER.size : size])
+        if tuple(form) != _PKCS7 or len(table) - size not in range(_ALIGNMENT):
+            raise ImageFolderInvalid("uki.efi has more than one signature, or one that is not PKCS #7")
+        certificates = load_der_pkcs7_certificates(_signature(table[_HEADER.size : size]))
     except (struct.error, ValueError) as error:
         raise ImageFolderInvalid(f"the signature of uki.efi cannot be read: {error}") from None
-    if tuple(form) != _PKCS7 or len(table) - size not in range(_ALIGNMENT):
-        raise ImageFolderInvalid("uki.efi has more than one signature, or one that is not PKCS #7")
     if len(certificates) != 1:
         raise ImageFolderInvalid(f"the signature of uki.efi brings {len(certificates)} certificates, and not one")
     return certificates[0]
+
+
+def _signature(padded: bytes) -> bytes:
+    """Return the structure without what it is filled up with: some signers count that as part of it."""
+    kind, size = _DER_HEADER.unpack_from(padded)
+    if kind != _DER_SEQUENCE:
+        raise ValueError("it is no sequence")
+    return padded[: _DER_HEADER.size + size]
 
 
 def _verifies(entry: bytes, signer: Certificate) -> bool:

@@ -165,9 +165,18 @@ MANUAL: Final[dict[str, Page]] = {
         environment="SOURCE_DATE_EPOCH dates everything in the image",
     ),
     "nodeimage keys": Page("umec nodeimage keys secure-boot", "PK, KEK and db: .key (0600) and .crt, PEM"),
+    "nodeimage boot": Page(
+        "umec nodeimage boot minimal --tamper kernel",
+        "--keep FOLDER: disk.img, vars.fd and tpm/ of the node, and console.log; without it nothing stays",
+        "0 the boot ended, or went on, as documented; 1 it did not, or was refused; 2 wrong usage",
+    ),
     "nodeimage predict": Page(
         "umec nodeimage predict image --name street-node --version 2 --key signer.key --out street-node.dsse",
-        "the folder: firmware.bin, firmware.version, efivars/, uki.efi; --key is made where there is none",
+        "the folder: uki.efi, efivars/, firmware.json (or firmware.bin, firmware.version); --key is made if missing",
+    ),
+    "nodeimage firmware": Page(
+        "umec nodeimage firmware bootlog.bin --name 'Lamp 1.4' --out lamps.json",
+        'the --out file: {"builds": [{"name", "code_sha256", "pcrs"}]}, for umec nodeimage predict --firmware',
     ),
     "nodeimage sign": Page(
         "umec nodeimage sign draft.json --name street-node --version 3 --key signer.key --out street-node.dsse",

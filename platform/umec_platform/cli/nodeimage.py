@@ -1,19 +1,15 @@
 """`umec nodeimage`: node images, built and measured before any node boots them."""
 
 import json
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from umec_platform.cli.boot import boot
 from umec_platform.cli.building import build, keys
 from umec_platform.cli.output import emit, refusals
-
-if TYPE_CHECKING:
-    from umec_attest.predict import PredictedPcrs
-    from umec_attest.reference import ReferenceDraft
-    from umec_attest.reference.values import AllowedValues
+from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines, too_large
 
 __all__ = ["app"]
 
@@ -27,116 +23,9 @@ def _nodeimage() -> None:
 
 app.command()(build)
 app.command()(keys)
-
-
-@app.command()
-@refusals
-def predict(
-    folder: Annotated[Path, typer.Argument(help="firmware.bin, firmware.version, efivars/…, uki.efi")],
-    name: Annotated[str | None, typer.Option(help="Name of the image: nodes are enrolled for it.")] = None,
-    version: Annotated[int | None, typer.Option(min=1, help="Version of the reference set; it may never fall.")] = None,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until the reference set expires.")] = 90,
-    key: Annotated[Path | None, typer.Option(help="P-256 private key (PEM, 0600) that signs the set.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the signed reference set goes (default: NAME.reference.json).")
-    ] = None,
-    draft: Annotated[Path | None, typer.Option(help="Where a draft goes, for you to complete and sign.")] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="The root file system as a folder: its files, and no others, may run.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Predict the PCR values that a boot of this image gives and, with --key, sign them as a reference set.
-
-    PCRs that the image says nothing about (1 to 3 and 6 hold the platform's own configuration) are predicted for the
-    firmware of the image folder. With --root what runs after the boot is judged as well, by the kernel's list (IMA): it
-    begins with a hash over PCR 0 to 9, and a boot like this measures nothing into PCR 8.
-    """
-    from dataclasses import replace
-
-    from umec_attest.predict import predict as predict_folder
-    from umec_attest.predict import predict_runtime
-    from umec_attest.reference import render_draft
-
-    predicted, runtime = predict_folder(folder), None if root is None else predict_runtime(root)
-    if runtime is not None:
-        predicted = replace(predicted, pcrs=dict(sorted({8: bytes(32), **predicted.pcrs}.items())))
-    result: dict[str, Any] = {
-        "image_sha256": predicted.subject_sha256,
-        "pcrs": {"sha256": {str(pcr): value.hex() for pcr, value in predicted.pcrs.items()}},
-    }
-    if draft is not None:
-        wanted = render_draft(_values(predicted), {}, predicted.subject_sha256)
-        wanted |= {} if runtime is None else {"runtime": runtime}
-        draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        result |= {"draft": str(draft)}
-    if key is not None:
-        result |= _sign(predicted, runtime, name, version, days, key, out)
-    emit(result, as_json=as_json, human=_human(result))
-
-
-def _sign(
-    predicted: "PredictedPcrs",
-    runtime: dict[str, Any] | None,
-    name: str | None,
-    version: int | None,
-    days: int,
-    key: Path,
-    out: Path | None,
-) -> dict[str, Any]:
-    from types import MappingProxyType
-
-    from umec_attest.errors import ReferenceInvalid
-    from umec_attest.ima import parse_runtime_policy
-    from umec_attest.reference import ReferenceDraft
-
-    if name is None or version is None:
-        raise ReferenceInvalid("a reference set needs --name and --version")
-    nothing: MappingProxyType[Any, Any] = MappingProxyType({})
-    allowed = None if runtime is None else parse_runtime_policy(runtime)
-    draft = ReferenceDraft(predicted.subject_sha256, _values(predicted), nothing, nothing, allowed)
-    return _signed(draft, name, version, days, key, out)
-
-
-def _values(predicted: "PredictedPcrs") -> "AllowedValues":
-    from umec_attest.tpm.algorithms import HashAlgorithm
-
-    return {HashAlgorithm.SHA256: {pcr: frozenset({value}) for pcr, value in predicted.pcrs.items()}}
-
-
-def _signed(draft: "ReferenceDraft", name: str, version: int, days: int, key: Path, out: Path | None) -> dict[str, Any]:
-    from umec_attest.errors import ReferenceInvalid
-    from umec_attest.reference import MAX_PUBLISHED, sign_reference_set
-    from umec_core.clock import system_clock
-    from umec_core.keys import load_or_create_key
-
-    if draft.image_sha256 is None:
-        raise ReferenceInvalid(
-            "nobody said which image it is of", advice='give --image-sha256, or "image_sha256" in it'
-        )
-    now = system_clock().replace(microsecond=0)
-    envelope = sign_reference_set(
-        name=name,
-        subject_sha256=draft.image_sha256,
-        version=version,
-        issued=now,
-        expires=now + timedelta(days=days),
-        pcrs=draft.pcrs,
-        ignored=draft.ignored,
-        models=draft.models,
-        runtime=draft.runtime,
-        key=load_or_create_key(key),
-    )
-    target = out or Path(f"{name}.reference.json")
-    target.write_bytes(envelope)
-    result = {"reference": str(target), "name": name, "version": version}
-    return result if len(envelope) <= MAX_PUBLISHED else result | {"warning": _too_large(len(envelope))}
-
-
-def _too_large(size: int) -> str:
-    from umec_attest.reference import MAX_PUBLISHED
-
-    return f"the set has {size:,} bytes, and a verifier takes {MAX_PUBLISHED:,}: it is good for offline use only"
+app.command()(boot)
+app.command()(predict)
+app.command()(firmware)
 
 
 @app.command()
@@ -166,8 +55,8 @@ def sign(
     wanted = parse_draft(read_file(draft))
     if image_sha256 is not None and wanted.image_sha256 is None:
         wanted = replace(wanted, image_sha256=image_sha256)
-    result = _signed(wanted, name, version, days, key, out)
-    emit(result, as_json=as_json, human="\n".join(_signed_lines(result)))
+    result = sign_draft(wanted, name, version, days, key, out)
+    emit(result, as_json=as_json, human="\n".join(signed_lines(result)))
 
 
 @app.command()
@@ -213,19 +102,6 @@ def export_corim(
     emit({"corim": str(out), "name": checked.name, "version": checked.version, "unsaid": list(unsaid)}, as_json=as_json)
 
 
-def _human(result: dict[str, Any]) -> str:
-    lines = [f"image sha256:{result['image_sha256']}"]
-    lines += [f"PCR {pcr:>2}  {value}" for pcr, value in result["pcrs"]["sha256"].items()]
-    if "reference" in result:
-        lines += _signed_lines(result)
-    return "\n".join(lines)
-
-
-def _signed_lines(result: dict[str, Any]) -> list[str]:
-    lines = [f"reference set {result['name']} version {result['version']}: {result['reference']}"]
-    return lines if "warning" not in result else [*lines, f"warning: {result['warning']}"]
-
-
 @app.command()
 @refusals
 def publish(
@@ -243,7 +119,7 @@ def publish(
 
     envelope = read_file(file)
     if len(envelope) > MAX_PUBLISHED:
-        raise ReferenceTooLarge(_too_large(len(envelope)))
+        raise ReferenceTooLarge(too_large(len(envelope)))
 
     async def send() -> dict[str, Any]:
         async with connected(credential) as client:
