@@ -202,8 +202,8 @@ class Lab:
     def on_client(self, *command, **options):
         return self._enter(self.peer.pid, *command, **options)
 
-    def ask(self, address, text, port=80, timeout=0.7):
-        """What the application at an address answers to the client, or None."""
+    def ask(self, address, text, port=80, timeout=1.5):
+        """What the application at an address answers to the client, or None; a lost SYN comes again after a second."""
         code = (
             "import socket,sys\n"
             f"s=socket.create_connection(({address!r},{port}),{timeout})\n"

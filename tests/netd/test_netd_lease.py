@@ -20,8 +20,8 @@ def code_of(action, *args, **kwargs):
 
 @pytest.fixture
 def brief_lab(tmp_path, tools):
-    """A host whose leases last two seconds."""
-    made = tools.Lab(tmp_path, tools.Keys(), lease=2)
+    """A host whose leases last some seconds: enough for what a test does in one, on a slow machine."""
+    made = tools.Lab(tmp_path, tools.Keys(), lease=6)
     try:
         yield made
     finally:
@@ -36,13 +36,16 @@ def test_silence_ends_the_lease(brief_lab, image, tools):
     assert code_of(brief_lab.start, image) == "lease-expired"
     brief_lab.stand()
     one = brief_lab.start(image)["address"]
+    brief_lab.stand(None)
     run(client.put_traffic(tools.forward(one)))
     run(client.put_dns(tools.name_of(one)))
     assert brief_lab.stand(None)["in_force"] is True
     assert brief_lab.ask("198.51.100.7", "hello") == "hello \n"
     assert brief_lab.dig("cam.a.example") == ("NOERROR", [one])
-    time.sleep(2.3)
-    status = run(client.status())
+    deadline = time.monotonic() + 60
+    while (status := run(client.status()))["in_force"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert (status["in_force"], status["standing"], status["traffic"]) == (False, "trusted", 1)
     assert brief_lab.ask("198.51.100.7", "hello") is None
     assert brief_lab.dig("cam.a.example") == ("NXDOMAIN", [])
@@ -65,7 +68,7 @@ def test_an_old_statement_renews_nothing_at_a_netd_that_remembers_nothing(brief_
 
 
 def test_a_silent_node_keeps_its_rules_until_the_lease_ends_and_gets_nothing_new(tmp_path, image, tools):
-    lab = tools.Lab(tmp_path, tools.Keys(), lease=4)
+    lab = tools.Lab(tmp_path, tools.Keys(), lease=10)
     run, client = lab.run, lab.client
     try:
         # A node of which nothing good was ever said has nothing to keep.
@@ -92,7 +95,7 @@ def test_a_silent_node_keeps_its_rules_until_the_lease_ends_and_gets_nothing_new
         assert lab.ask("198.51.100.7", "hello") == "hello \n"
         assert lab.ask("198.51.100.8", "hello") is None
         # To hear again that it is silent renews nothing.
-        deadline = time.monotonic() + 6
+        deadline = time.monotonic() + 60
         while lab.stand(None)["in_force"]:
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -118,7 +121,7 @@ def test_what_is_in_force_by_half_is_tried_again_until_all_of_it_holds(lab, imag
     os.kill(lab.resolver(), signal.SIGKILL)
     assert code_of(lab.stand, "trusted") == "resolver-failed"
     assert run(client.status())["in_force"] is False
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not run(client.status())["in_force"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -133,7 +136,7 @@ def test_a_name_that_could_not_be_changed_stays_what_it_was(lab, image, tools):
     for changed in (tools.name_of(two), tools.name_of(two, name="other.a.example")):
         os.kill(lab.resolver(), signal.SIGKILL)
         assert code_of(run, client.put_dns(changed)) == "resolver-failed"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not run(client.status())["in_force"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
