@@ -465,7 +465,7 @@ class Scene:
 
     async def until(self, found: Callable[[Mapping[str, Any]], bool]) -> None:
         seen = len(self.lines)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(found(line) for line in self.lines[seen:]):  # noqa: ASYNC110 - lines come from anywhere
                 await asyncio.sleep(0.01)
 

@@ -312,7 +312,7 @@ class Running:
 
     def until(self, **members: Any) -> Mapping[str, Any]:
         """Return the next line that has these members."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             line = self.lines.get(timeout=max(0.01, deadline - time.monotonic()))
             if members.items() <= line.items():

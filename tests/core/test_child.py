@@ -31,7 +31,7 @@ asyncio.run(main())
 """
 
 
-async def until(look, seconds=10.0):
+async def until(look, seconds=60.0):
     async with asyncio.timeout(seconds):
         while not (found := look()):  # noqa: ASYNC110 - another process has no event to wait for
             await asyncio.sleep(0.01)

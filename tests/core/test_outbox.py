@@ -114,7 +114,7 @@ def test_a_failing_effect_holds_up_those_behind_it(sqlite: str, migrations: Path
         assert done == [0, 1, 2]
         await store.write(lambda session: put(session, schema.Box, "effect", {"n": 3}, NOW))
         dispatcher.kick()
-        await asyncio.wait_for(fourth.wait(), 2)
+        await asyncio.wait_for(fourth.wait(), 30)
         task.cancel()
 
     run(body, sqlite, migrations)

@@ -152,10 +152,10 @@ def test_waiting_for_a_generation(world, statement):
         await view.reach("a", 2, within=0.01)
         with pytest.raises(UmecError):
             view.check("a", 2, world.now)
-        waiting = asyncio.create_task(view.reach("a", 2, within=5))
+        waiting = asyncio.create_task(view.reach("a", 2, within=60))
         await asyncio.sleep(0)
         view.apply(statement((2, "a", Standing.TRUSTED, 2), after=1))
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 30)
         assert view.check("a", 2, world.now)
 
     asyncio.run(scenario())
