@@ -20,6 +20,10 @@ for link in /sys/class/net/*; do
 done
 
 say "up: $(sed -n 's/^PRETTY_NAME=//p' /etc/os-release)"
+# What was measured before, for whoever reads the console; a verifier believes a quote only.
+for number in 0 1 2 3 4 5 6 7 8 9 11 12 13 14 15; do
+  say "pcr $number $(cat /sys/class/tpm/tpm0/pcr-sha256/$number)"
+done
 if [ -e /etc/umec/node.json ]; then
   # Only root may read what the firmware measured; the agent, which is nobody's superior, gets a copy.
   install -d -m 0750 -o umec-agent -g umec-agent /run/umec-agent
@@ -32,6 +36,7 @@ if [ -e /etc/umec/node.json ]; then
 fi
 while true; do
   if [ -e /etc/umec/node.json ]; then
+    say "agent: starting"
     start-stop-daemon -S -c umec-agent -x /usr/bin/python3 -- -I -m umec_attest.agent.boot \
       --site /etc/umec/node.json --state /var/lib/umec-agent --boot-log /run/umec-agent/bootlog \
       --ticket /run/umec-agent/ticket > /dev/console 2>&1
