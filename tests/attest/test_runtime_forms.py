@@ -87,6 +87,8 @@ def line_of(raw):
 
 GOOD_LINE = line_of(GOOD[1])
 HASH, CONTENT = GOOD_LINE.split(b" ")[1], DIGEST.hex().encode()
+# Sixteen bytes of a digest where there should be twenty: what follows is read as the rest of it, or as sizes.
+SHORT_DIGEST = hashlib.sha1(bytes(16) + b"\x0d\0\0\0" + b"/bin/true".ljust(256, b"\0"), usedforsecurity=False)
 LINES = [line_of(raw) for raw in [*GOOD, *STRANGE]]
 OTHER_LINES = [
     GOOD_LINE.replace(CONTENT, CONTENT.upper()),
@@ -109,6 +111,10 @@ OTHER_LINES = [
     b"10 " + HASH + b" ima " + CONTENT + b" /x\n",
     b"10 " + HASH + b" ima 00 /x\n",
     b"10 " + HASH + b" ima\n",
+    *(
+        b"10 %b ima %b %b/bin/true\n" % (SHORT_DIGEST.hexdigest().encode(), b"00" * 16, start)
+        for start in (b"/usr", b"\2\0\0\0", b"\x09\0\0\0")
+    ),
 ]
 
 
