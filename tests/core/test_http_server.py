@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel, ConfigDict
+from starlette.responses import PlainTextResponse
 
 from umec_core.errors import Conflict, Unavailable
-from umec_core.http import client_certificate, create_app
+from umec_core.http import client_certificate, create_app, plain_route
 from umec_core.server import Listener, ListenerBusy, serve
 
 
@@ -176,6 +177,22 @@ class Authority:
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "ca")
+
+
+def test_an_endpoint_without_the_framework_answers_its_method_alone() -> None:
+    async def answer(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("here")
+
+    api = APIRouter()
+    api.routes.append(plain_route("GET", "/plain", answer))
+
+    async def body(client: httpx.AsyncClient) -> None:
+        for method in ("HEAD", "POST", "DELETE"):
+            refused = await client.request(method, "/plain")
+            assert (refused.status_code, refused.headers.get("allow")) == (405, "GET")
+        assert (await client.get("/plain")).text == "here"
+
+    ask(body, create_app("test", [api]))
 
 
 def served(listener: Listener, body: Callable[[int], Awaitable[None]]) -> None:
