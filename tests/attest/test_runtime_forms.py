@@ -104,6 +104,7 @@ OTHER_LINES = [
     GOOD_LINE.replace(b" ima-ng ", b" ima-xy "),
     GOOD_LINE.replace(b" ima-ng ", b" ima-sig "),
     GOOD_LINE[:-1],
+    GOOD_LINE[:-1] + b"x",
     GOOD_LINE[:-1] + b" \n",
     GOOD_LINE[:-1] + b"\r\n",
     GOOD_LINE[:60],
