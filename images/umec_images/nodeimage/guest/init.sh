@@ -25,14 +25,18 @@ for number in 0 1 2 3 4 5 6 7 8 9 11 12 13 14 15; do
   say "pcr $number $(cat /sys/class/tpm/tpm0/pcr-sha256/$number)"
 done
 if [ -e /etc/umec/node.json ]; then
-  # Only root may read what the firmware measured; the agent, which is nobody's superior, gets a copy.
-  install -d -m 0750 -o umec-agent -g umec-agent /run/umec-agent
-  install -d -m 0700 -o umec-agent -g umec-agent /var/lib/umec-agent
-  install -m 0440 -g umec-agent /sys/kernel/security/tpm0/binary_bios_measurements /run/umec-agent/bootlog
+  /usr/lib/umec/data /var/lib/umec-agent
+  # Only root may read what the firmware measured. The agent never is root: it gets a copy, and the list by its group.
+  hand_over() { cat "$1" > "$2" && chown umec-agent "$2" && chmod 0400 "$2"; }
+  umask 077
+  for folder in /run/umec-agent /var/lib/umec-agent; do
+    mkdir -p $folder && chown umec-agent:umec-agent $folder
+  done
+  hand_over /sys/kernel/security/tpm0/binary_bios_measurements /run/umec-agent/bootlog
+  ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
+  [ ! -e $ticket ] || hand_over $ticket /run/umec-agent/ticket
   chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
   chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
-  ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
-  [ ! -e $ticket ] || install -m 0400 -o umec-agent $ticket /run/umec-agent/ticket
 fi
 while true; do
   if [ -e /etc/umec/node.json ]; then
