@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from umec_core import metrics
 from umec_core.edge import BodyTooLarge, Edge
@@ -109,6 +109,8 @@ def create_app(
     app.add_exception_handler(_Challenge, _on_challenge)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
+    plain = [route for router in routers for route in router.routes if type(route) is Route]
+    app.add_middleware(_Direct, routes=plain)
     app.add_middleware(Intake)
     app.add_middleware(Edge, name=title, max_body=max_body)
     app.include_router(_probes(ready))
@@ -116,7 +118,6 @@ def create_app(
         app.include_router(_counters())
     for router in routers:
         app.include_router(router, dependencies=[Depends(_known_query)])
-    plain = [route for router in routers for route in router.routes if type(route) is Route]
     app.router.routes[:0] = plain  # they are asked most, and what is included is matched twice
     return app
 
@@ -132,6 +133,34 @@ def plain_route(method: str, path: str, answer: Callable[[Request], Awaitable[Re
     return endpoint.route
 
 
+class _Direct:
+    """ASGI middleware that answers what plain routes are for by itself; another method or path takes the usual way."""
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[Route]) -> None:
+        self._app = app
+        self._plain = {
+            (method, route.path): route.endpoint
+            for route in routes
+            if isinstance(route.endpoint, _Plain) and "{" not in route.path
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        plain = self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if plain is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await plain.response(scope, receive)
+        except Exception as error:
+            handlers = scope["app"].exception_handlers
+            handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+            if handler is None:
+                raise
+            response = handler(Request(scope, receive), error)
+        await response(scope, receive, send)
+
+
 class _Plain:
     route: Route
 
@@ -143,8 +172,12 @@ class _Plain:
         scope["route"] = self.route  # for the access line and the counters
         if scope["method"] != self._method:  # a router that includes this route makes another of it
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": self._method})
-        response = await self._answer(Request(scope, receive))
+        response = await self.response(scope, receive)
         await response(scope, receive, send)
+
+    async def response(self, scope: Scope, receive: Receive) -> Response:
+        scope["route"] = self.route
+        return await self._answer(Request(scope, receive))
 
 
 def problem_response(error: UmecError, headers: dict[str, str] | None = None) -> JSONResponse:

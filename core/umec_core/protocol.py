@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Final, Literal
 
 from httptools import HttpParserError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from umec_core.edge import RequestTooSlow
 from umec_core.errors import Invalid, Kind, UmecError
@@ -49,6 +49,10 @@ class HeadTooLarge(UmecError):
 
     code = "head-too-large"
     kind = Kind.TOO_LARGE
+
+
+MAX_JOINED: Final = 16 * 1024 - 512
+"""Octets of the first piece of a body that is sent with its head: one TLS record holds both."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -107,6 +111,7 @@ class Protocol(HttpToolsProtocol):
             self._fault = HttpMalformed("a request names one host (RFC 9112, 3.2)")
             raise HttpParserError(self._fault.detail)
         super().on_headers_complete()
+        self.cycle.transport = _Joined(self.transport, self.cycle, self.loop)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body; what comes around it may be some times larger, where the chunks are small."""
@@ -170,6 +175,47 @@ class Protocol(HttpToolsProtocol):
             self._refuse(RequestTooSlow(f"the head of a request has to come within {seconds:g} seconds"))
         else:
             self.transport.close()
+
+
+class _Joined:
+    """The transport as an answer sees it: its head waits for its body until the loop turns, and they go as one."""
+
+    __slots__ = ("_cycle", "_head", "_loop", "_transport", "_turn")
+
+    def __init__(
+        self, transport: asyncio.Transport, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self._loop = loop
+        self._head: bytes | None = None
+        self._turn: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send what comes, the head (the first after `response_started`) a moment later."""
+        if self._turn is None and self._cycle.response_started:
+            self._head, self._turn = data, self._loop.call_soon(self._flush)
+        elif self._head is not None and len(data) <= MAX_JOINED:
+            data, self._head = self._head + data, None
+            self._transport.write(data)
+        else:
+            self._flush()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close, after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection ends."""
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            if not self._transport.is_closing():
+                self._transport.write(head)
 
 
 def _too_large() -> HeadTooLarge:

@@ -7,7 +7,10 @@
     await store.write_plain(work)         runs `work(connection)` in a transaction
 
 The last two are for paths that are asked hundreds of times a second: `work` is a plain function over a connection of
-SQLAlchemy Core. On SQLite all of it happens in another thread, at the price of one trip there.
+SQLAlchemy Core. On SQLite all of it happens in another thread, at the price of one trip there. What is asked for each
+request, some rows by their key, is not worth even that:
+
+    await store.rows(query, keys)         the rows of a query with one parameter, `KEY IN :keys`, for these keys
 
 On SQLite all writes go through one group-commit writer (`umec_core.writer`). On PostgreSQL each is a transaction of its
 own; what has to be numbered without gaps in the order of commits takes `serialise` first.
@@ -19,8 +22,9 @@ import hashlib
 import os
 import sqlite3
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -28,9 +32,20 @@ from typing import Any, Final, Protocol, TypeVar
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Connection, Dialect, Engine, Integer, TypeDecorator, create_engine, event, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Dialect,
+    Engine,
+    Integer,
+    Select,
+    TypeDecorator,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from umec_core.errors import UmecError
@@ -45,6 +60,9 @@ POSTGRESQL: Final = "postgresql+asyncpg"
 
 BUSY_MS: Final = 10_000
 """How long a statement waits for another process that holds the lock (a backup, a second service by mistake)."""
+
+BUSY_HERE: Final = 0.02
+"""Seconds that a read waits for it for which all else in the process waits; writers do not make it wait (WAL)."""
 
 READERS: Final = 8
 """Connections that read at the same time: each is a thread on SQLite."""
@@ -142,6 +160,17 @@ class Store:
         async with self._reader.connect() as connection:
             return await connection.run_sync(work)
 
+    async def rows(self, query: Select[Any], keys: Collection[str]) -> list[Sequence[Any]]:
+        """Return the rows of a query whose one parameter is `keys`, an expanding one for `IN`.
+
+        The rows of one key are of one moment; their order is any. A query is kept: it has to be one of few. On SQLite
+        it is done at once, in the thread that asks, and raises `StoreBusy` where another process holds the whole file.
+        """
+        if self._local is not None:
+            return self._local.rows(query, keys)
+        async with self._reader.connect() as connection:
+            return list(await connection.execute(query, {"keys": sorted(keys)}))
+
     async def write_plain(self, work: Callable[[Connection], T]) -> T:
         """Run a plain work in a transaction of its own; return its result after COMMIT, or raise what it raised."""
         return await self._writes.write_plain(work)
@@ -181,12 +210,13 @@ def serialise_plain(connection: Connection, name: str) -> None:
 
 
 class _Local:
-    """What is to be had of a database that is a file: reads in a thread, and the number of what was written."""
+    """What is to be had of a file: reads in a thread, rows at once, and the number of what was written."""
 
     def __init__(self, url: URL) -> None:
         self._engine = _plain_engine(url, begin="BEGIN")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._watcher = sqlite3.connect(str(url.database), isolation_level=None)
+        self._here = sqlite3.connect(str(url.database), isolation_level=None, timeout=BUSY_HERE)
+        self._prepared: dict[Select[Any], _Prepared] = {}
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
@@ -195,14 +225,46 @@ class _Local:
         with self._engine.connect() as connection:
             return work(connection)
 
+    def rows(self, query: Select[Any], keys: Iterable[str]) -> list[Sequence[Any]]:
+        prepared = self._prepared.get(query)
+        if prepared is None:
+            prepared = self._prepared[query] = _Prepared.of(query, self._engine.dialect)
+        try:
+            return [row for key in keys for row in prepared.rows(self._here, key)]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise StoreBusy("another process holds the database", advice="try again in a few seconds") from error
+            raise OperationalError(prepared.sql, None, error) from error
+
     def version(self) -> int:
-        (number,) = self._watcher.execute("PRAGMA data_version").fetchone()
+        (number,) = self._here.execute("PRAGMA data_version").fetchone()
         return int(number)
 
     def close(self) -> None:
         self._thread.shutdown()
         self._engine.dispose()
-        self._watcher.close()
+        self._here.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A query for one key, as text, and what makes values of ours from those of SQLite, by column."""
+
+    sql: str
+    processors: tuple[tuple[int, Callable[[Any], Any]], ...]
+
+    @classmethod
+    def of(cls, query: Select[Any], dialect: Dialect) -> "_Prepared":
+        compiled = query.params(keys=[""]).compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        made = (column.type.dialect_impl(dialect).result_processor(dialect, None) for column in query.selected_columns)
+        return cls(str(compiled), tuple((place, found) for place, found in enumerate(made) if found is not None))
+
+    def rows(self, connection: sqlite3.Connection, key: str) -> Iterator[Sequence[Any]]:
+        for row in connection.execute(self.sql, (key,)):
+            values = list(row)
+            for place, process in self.processors:
+                values[place] = process(values[place])
+            yield values
 
 
 class _Transactions:

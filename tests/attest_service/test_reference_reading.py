@@ -131,8 +131,8 @@ def test_a_known_envelope_is_not_fetched_again(tmp_path: Path, clock: Any) -> No
         )
 
         async def newest() -> references.FiledReference:
-            found = await service._store.read_plain(lambda connection: filed.newest(connection, {"edge-node"}))
-            return found["edge-node"]
+            known = await service._store.read_plain(lambda connection: filed.identities(connection, {"edge-node"}))
+            return await filed.filed("edge-node", *known["edge-node"])
 
         first = await newest()
         assert isinstance(first.content, bytes)

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 
+import pytest
+
+from umec_attest.service.evidence import together as module
 from umec_attest.service.evidence.together import Together
 
 Batches = list[list[int]]
@@ -110,5 +113,37 @@ def test_a_batch_is_logged_under_nobody_s_request() -> None:
 
         request.set("the first one's")
         assert await Together(work, most=8).do(0) == "nobody's"
+
+    asyncio.run(body())
+
+
+def test_batches_that_follow_each_other_begin_some_time_apart_and_who_comes_meanwhile_shares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body() -> None:
+        waits: list[float] = []
+        gate, waiting = asyncio.Event(), asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            waiting.set()
+            await gate.wait()
+
+        monkeypatch.setattr(module.asyncio, "sleep", sleep)
+        batches: Batches = []
+        together = Together(doubling(batches), most=2, apart=3600.0)
+        assert await together.do(0) == "0"
+        assert not waits  # who comes after a pause waits for nobody
+        others = [asyncio.create_task(together.do(2))]
+        await waiting.wait()
+        assert batches == [[0]]
+        others.append(asyncio.create_task(together.do(4)))
+        gate.set()
+        assert await asyncio.gather(*others) == ["2", "4"]
+        assert batches == [[0], [2, 4]]
+        assert 0 < waits[0] <= 3600
+        assert len(waits) == 1
+        assert await asyncio.gather(together.do(6), together.do(8)) == ["6", "8"]  # nor does a batch that is full
+        assert len(waits) == 1
 
     asyncio.run(body())

@@ -1,16 +1,20 @@
 """What an endpoint does not read is refused, and of a refusal and an answer only one is sent."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvloop
-from fastapi import APIRouter, Depends
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
 
-from umec_core.http import create_app, judges_query, require_json
+from umec_core.errors import Kind, UmecError
+from umec_core.http import create_app, judges_query, plain_route, require_json
+from umec_core.protocol import Protocol
 from umec_core.server import Listener, serve
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -46,6 +50,50 @@ async def begun() -> StreamingResponse:
         await asyncio.sleep(3600)
 
     return StreamingResponse(pieces())
+
+
+@router.get("/silent")
+async def silent() -> StreamingResponse:
+    async def pieces() -> AsyncIterator[bytes]:
+        await asyncio.sleep(3600)
+        yield b"never"
+
+    return StreamingResponse(pieces())
+
+
+class PlainConflict(UmecError):
+    code = "plain-conflict"
+    kind = Kind.CONFLICT
+
+
+async def answered(request: Request) -> JSONResponse:
+    match request.url.path:
+        case "/plain/conflict":
+            raise PlainConflict("not now")
+        case "/plain/missing":
+            raise HTTPException(404)
+        case "/plain/broken":
+            raise RuntimeError("unforeseen")
+    return JSONResponse({})
+
+
+plain = APIRouter()
+plain.routes += [plain_route("POST", f"/plain/{name}", answered) for name in ("good", "conflict", "missing", "broken")]
+
+
+class Recorded:
+    """A transport that keeps what is written to it."""
+
+    def __init__(self, transport: asyncio.Transport, written: list[bytes]) -> None:
+        self._transport = transport
+        self._written = written
+
+    def write(self, data: bytes) -> None:
+        self._written.append(bytes(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +167,62 @@ def test_a_refusal_is_not_taken_for_the_answer_to_an_earlier_request(tmp_path: P
         assert await reader.read() == b""
 
     talking(tmp_path, body)
+
+
+def test_the_head_of_an_answer_is_not_held_back_for_a_body_that_is_still_to_come(tmp_path: Path) -> None:
+    async def body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST % b"/silent")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+    talking(tmp_path, body)
+
+
+def test_head_and_body_are_sent_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    made = Protocol.connection_made
+
+    def connection_made(self: Protocol, transport: asyncio.Transport) -> None:
+        made(self, Recorded(transport, written))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Protocol, "connection_made", connection_made)
+
+    async def body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(REQUEST % b"/list")
+            await reader.readuntil(b'{"limit":10}')
+        assert len(written) == 2
+        assert all(one.startswith(b"HTTP/1.1 200 ") and one.endswith(b'{"limit":10}') for one in written)
+
+    talking(tmp_path, body)
+
+
+def test_what_is_there_when_serving_begins_is_no_matter_of_the_garbage_collector_until_it_ends(tmp_path: Path) -> None:
+    async def body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(REQUEST % b"/list")
+        await reader.readuntil(b'{"limit":10}')
+        assert gc.get_freeze_count() > 1000
+
+    talking(tmp_path, body)
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/plain/good", 200, None),
+        ("GET", "/plain/good", 405, "method-not-allowed"),
+        ("POST", "/plain/conflict", 409, "plain-conflict"),
+        ("POST", "/plain/missing", 404, "not-found"),
+        ("POST", "/plain/broken", 500, "internal-error"),
+        ("POST", "/plain/none", 404, "not-found"),
+    ],
+)
+def test_a_plain_route_is_answered_as_any_other(method: str, path: str, status: int, code: str | None) -> None:
+    async def body() -> None:
+        transport = httpx.ASGITransport(create_app("strict", [plain]))
+        async with httpx.AsyncClient(transport=transport, base_url="https://here") as client:
+            answer = await client.request(method, path)
+        assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+        assert "x-request-id" in answer.headers
+
+    asyncio.run(body())

@@ -4,17 +4,19 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, String, bindparam, column, literal_column, select, table, text, type_coerce
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core import store as store_module
 from umec_core import writer
 from umec_core.errors import UmecError
-from umec_core.store import Store, StoreClosed, serialise_plain
+from umec_core.store import Store, StoreClosed, Timestamp, serialise_plain
 from umec_core.testing import temporary_postgresql
 from umec_core.writer import StoreBusy
 
@@ -249,3 +251,54 @@ def test_a_database_that_another_process_does_not_let_go_of_is_busy(
         assert await store.write_plain(note("a")) == "a"
 
     sqlite(tmp_path, body)
+
+
+NOTE = table("note", column("name", String))
+NOTES = select(NOTE.c.name, type_coerce(literal_column("1767312000000000"), Timestamp())).where(
+    NOTE.c.name.in_(bindparam("keys", expanding=True))
+)
+
+
+def test_rows_are_found_by_their_keys_with_the_values_of_their_types(run: Callable[[Body], None]) -> None:
+    async def body(store: Store) -> None:
+        for name in "abc":
+            await store.write_plain(note(name))
+        found = sorted(tuple(row) for row in await store.rows(NOTES, {"a", "c", "x"}))
+        assert found == [(name, datetime(2026, 1, 2, tzinfo=UTC)) for name in "ac"]
+        assert await store.rows(NOTES, ["x"]) == []
+        await store.write_plain(note("x"))
+        assert len(await store.rows(NOTES, ["x"])) == 1
+
+    run(body)
+
+
+def test_rows_are_read_while_another_process_writes(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/held.db", migrations=migrations(tmp_path))
+        await store.close()
+        holder = sqlite3.connect(tmp_path / "held.db", isolation_level=None)
+        store = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/held.db", migrations=migrations(tmp_path))
+        assert await store.rows(NOTES, ["a"]) == []
+        await store.write_plain(note("a"))
+        holder.execute("BEGIN IMMEDIATE")  # who only writes keeps nobody from reading
+        assert len(await store.rows(NOTES, ["a"])) == 1
+        holder.execute("ROLLBACK")
+        holder.close()
+        await store.close()
+
+    asyncio.run(body())
+
+
+def test_rows_of_a_file_that_another_process_holds_whole_are_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "held.db"
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("PRAGMA journal_mode = WAL")
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("CREATE TABLE note (name TEXT PRIMARY KEY)")
+    local = store_module._Local(make_url(f"sqlite+aiosqlite:///{file}"))
+    with pytest.raises(StoreBusy) as refused:
+        local.rows(NOTES, ["a"])
+    assert refused.value.code == "store-busy"
+    holder.close()
+    assert local.rows(NOTES, ["a"]) == []
+    local.close()

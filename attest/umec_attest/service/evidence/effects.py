@@ -40,6 +40,9 @@ __all__ = ["Effect", "Effects", "shown"]
 MOST: Final = 256
 """Rounds in one transaction: some 100 ms of work."""
 
+APART: Final = 0.01
+"""Seconds from one transaction to the next: what it costs beside its rounds is shared by all that come meanwhile."""
+
 _NO_DATABASE: Final = (InterfaceError, OperationalError, SqlTimeout, OSError)
 """What says nothing of a round: to try each by itself would let all wait for as many failures more."""
 
@@ -100,7 +103,7 @@ class Effects:
         self._results = results
         self._rules = rules
         self._policies_version = policies_version
-        self._together = Together(self._batch, most=MOST)
+        self._together = Together(self._batch, most=MOST, apart=APART)
 
     async def apply(self, judged: Judged) -> Effect:
         """Give a judgement its effect, durably, or raise why it has none (and changes nothing)."""

@@ -67,7 +67,7 @@ def history_router(history: History, nodes: NodeService, access: Access) -> APIR
 async def _read(request: Request, kind: type[Body]) -> Body:
     content = await request.body()
     require_json(request)
-    if request.url.query:
+    if request.scope["query_string"]:
         raise QueryInvalid("a query parameter is unknown here", advice="None is known here.")
     try:
         return kind.model_validate_json(content)

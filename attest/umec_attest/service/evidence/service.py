@@ -16,12 +16,11 @@ lives, whose `eat_nonce` and `evidence_sha256` are those of its own round. A ste
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.service.errors import BootLogRequired, NodeRevoked, NodeUnknown
@@ -35,7 +34,7 @@ from umec_attest.service.evidence.room import Room
 from umec_attest.service.evidence.rules import RoundRules
 from umec_attest.service.evidence.runtime_lists import RuntimeListContinues, kept_checkpoint
 from umec_attest.service.evidence.schemas import EvidenceRequest
-from umec_attest.service.evidence.state import NodeState, read_states
+from umec_attest.service.evidence.state import NodeState, Seen, look_at
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.policies import LoadedPolicies
 from umec_attest.service.references.service import FiledReference, ReferenceService
@@ -157,14 +156,14 @@ class RoundService:
 
     async def _look_at(self, nodes: Sequence[str]) -> Sequence[_Seen | Exception]:
         """Return each node that may have rounds, and what its image may measure."""
-
-        def look(connection: Connection) -> Sequence[_Seen | Exception]:
-            states = read_states(connection, set(nodes))
-            images = {state.image for state in states.values() if state.image is not None}
-            filed = self._references.newest(connection, images)
-            return [_seen(node, states.get(node), filed) for node in nodes]
-
-        return await self._store.read_plain(look)
+        seen = await look_at(self._store, set(nodes))
+        filed = {
+            (one.node.image, *one.reference): None
+            for one in seen.values()
+            if one.node.image is not None and one.reference is not None
+        }
+        sets = {identity: await self._references.filed(*identity) for identity in filed}
+        return [_seen(node, seen.get(node), sets) for node in nodes]
 
     async def _keep_part(self, judged: NodeState, part: RuntimeListContinues) -> None:
         """Let the next challenge ask for what follows a part of a list."""
@@ -196,12 +195,15 @@ async def _as_judged(session: AsyncSession, judged: NodeState) -> NodeRow | None
     return node if same else None
 
 
-def _seen(node_id: str, node: NodeState | None, filed: dict[str, FiledReference]) -> _Seen | Exception:
-    if node is None:
+def _seen(node_id: str, seen: Seen | None, sets: Mapping[tuple[str, int, str], FiledReference]) -> _Seen | Exception:
+    if seen is None:
         return NodeUnknown(f"there is no node {node_id}")
+    node = seen.node
     if node.standing == Standing.REVOKED.value:
         return NodeRevoked(f"node {node_id} is revoked", advice="an operator makes a ticket to enrol it anew")
-    return node, None if node.image is None else filed.get(node.image)
+    if node.image is None or seen.reference is None:
+        return node, None
+    return node, sets[node.image, *seen.reference]
 
 
 def _wanted_log(node: NodeState) -> str:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, inspect, select
+from sqlalchemy import Connection, bindparam, func, inspect, select
+from sqlalchemy.orm import aliased
 
-from umec_attest.service.tables import NodeRow
+from umec_attest.service.tables import NodeRow, ReferenceRow
+from umec_core.store import Store
 
-__all__ = ["NodeState", "read_states"]
+__all__ = ["NodeState", "Seen", "look_at", "read_states"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,35 @@ class NodeState:
     result_expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A node, and version and SHA-256 (hex) of the newest reference set of its image (None: there is none)."""
+
+    node: NodeState
+    reference: tuple[int, str] | None
+
+
 _TABLE: Final = inspect(NodeRow).columns
-_QUERY: Final = select(*(_TABLE[field.name] for field in fields(NodeState))).where(
-    _TABLE["id"].in_(bindparam("nodes", expanding=True))
-)
+_COLUMNS: Final = tuple(_TABLE[field.name] for field in fields(NodeState))
+_QUERY: Final = select(*_COLUMNS).where(_TABLE["id"].in_(bindparam("keys", expanding=True)))
 _LOCKED: Final = _QUERY.order_by(_TABLE["id"]).with_for_update()
+
+_OTHER: Final = aliased(ReferenceRow)
+_NEWEST: Final = select(func.max(_OTHER.version)).where(_OTHER.image == _TABLE["image"]).scalar_subquery()
+_SEEN: Final = (
+    select(*_COLUMNS, ReferenceRow.version, ReferenceRow.sha256)
+    .outerjoin_from(NodeRow, ReferenceRow, (ReferenceRow.image == _TABLE["image"]) & (ReferenceRow.version == _NEWEST))
+    .where(_TABLE["id"].in_(bindparam("keys", expanding=True)))
+)
+
+
+async def look_at(store: Store, nodes: Collection[str]) -> Mapping[str, Seen]:
+    """Return those of these nodes that there are, by id, each as it is at one moment."""
+    seen = {}
+    for *columns, version, sha256 in await store.rows(_SEEN, nodes):
+        node = NodeState(*columns)
+        seen[node.id] = Seen(node, None if version is None else (version, sha256))
+    return seen
 
 
 def read_states(connection: Connection, nodes: Collection[str], *, lock: bool = False) -> Mapping[str, NodeState]:
@@ -52,5 +78,5 @@ def read_states(connection: Connection, nodes: Collection[str], *, lock: bool = 
 
     All lock in one order, so that no two transactions wait for each other.
     """
-    rows = connection.execute(_LOCKED if lock else _QUERY, {"nodes": sorted(nodes)})
+    rows = connection.execute(_LOCKED if lock else _QUERY, {"keys": sorted(nodes)})
     return {row[0]: NodeState(*row) for row in rows}

@@ -153,15 +153,13 @@ class ReferenceService:
         rows = connection.execute(_NEWEST, {"images": sorted(images)})
         return {image: (version, sha256) for image, version, sha256 in rows}
 
-    def newest(self, connection: Connection, images: Collection[str]) -> dict[str, FiledReference]:
-        """Return the newest set of each of these images that has one, for `verified`."""
-        found = {}
-        for image, (version, sha256) in self.identities(connection, images).items():
-            content: _Known | bytes | None = self._known_as(image, version, sha256)
-            if content is None:
-                content = connection.execute(_ENVELOPE, {"image": image, "version": version}).scalar_one()
-            found[image] = FiledReference(image, version, sha256, content)
-        return found
+    async def filed(self, image: str, version: int, sha256: str) -> FiledReference:
+        """Return a set that is filed, by its identity, for `verified`."""
+        content: _Known | bytes | None = self._known_as(image, version, sha256)
+        if content is None:
+            asked = {"image": image, "version": version}  # no set is ever replaced or deleted
+            content = await self._store.read_plain(lambda connection: connection.scalars(_ENVELOPE, asked).one())
+        return FiledReference(image, version, sha256, content)
 
     def verified(self, image: str, filed: FiledReference | None, now: datetime) -> ReferenceSet:
         """Return a filed set, verified by this process against the signers that are pinned now.
