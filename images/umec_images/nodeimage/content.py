@@ -61,6 +61,7 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
     place_link(root, "/etc/mtab", "/proc/self/mounts")
     place_file(root, "/usr/lib/umec/init", guest_program("init.sh"), executable=True)
     place_file(root, "/usr/lib/umec/dhcp", guest_program("dhcp.sh"), executable=True)
+    place_file(root, "/usr/lib/umec/data", guest_program("data.sh"), executable=True)
     if recipe.site is not None:
         place_file(root, "/etc/umec/site-ca.pem", _read(folder / recipe.site.ca))
         node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem", "image": recipe.site.image}

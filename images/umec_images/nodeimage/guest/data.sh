@@ -1,0 +1,16 @@
+#!/bin/busybox sh
+# The partition `data`: what a node keeps over its boots. Nothing there is believed, nothing there can be started: whoever
+# holds the disk wrote it. Where there is no file system yet, it gets one.
+say() { echo "umec-node: $*" > /dev/console; }
+
+device=
+for entry in /sys/class/block/*/uevent; do
+  grep -q '^PARTNAME=data$' "$entry" && device=/dev/$(sed -n 's/^DEVNAME=//p' "$entry")
+done
+[ -n "$device" ] || { say "data: there is no such partition"; exit 1; }
+
+magic=$(dd if="$device" bs=2 skip=540 count=1 2> /dev/null | xxd -p)
+[ "$magic" = 53ef ] || mkfs.ext4 -q -F "$device" || { say "data: no file system can be made"; exit 1; }
+mkdir -p "$1"
+mount -t ext4 -o nosuid,nodev,noexec,noatime "$device" "$1" || { say "data: it does not mount"; exit 1; }
+chmod 0700 "$1"
