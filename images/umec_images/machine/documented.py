@@ -23,7 +23,7 @@ class Documented:
 
 DOCUMENTED: Final[Mapping[str | None, Documented]] = MappingProxyType(
     {
-        None: Documented(None, Stage.ROOT, same=frozenset({4, 7, 11})),
+        None: Documented(None, Stage.ROOT, same=frozenset({4, 7, 9, 11, 12})),
         "kernel": Documented(End.SIGNATURE, Stage.FIRMWARE),
         "cmdline": Documented(End.SIGNATURE, Stage.FIRMWARE),
         "initrd": Documented(End.SIGNATURE, Stage.FIRMWARE),

@@ -108,8 +108,8 @@ def _downgrade(node: Path, attacker: Attacker) -> None:
 def _erased(store: bytes) -> bytes:
     """Return the firmware's store without any variable: its header (EDK II, VariableFormat.h), and erased flash."""
     try:
-        (volume_header,) = struct.unpack_from("<H", store, 48)
-        (size,) = struct.unpack_from("<I", store, volume_header + 16)
+        volume_header = int(struct.unpack_from("<H", store, 48)[0])
+        size = int(struct.unpack_from("<I", store, volume_header + 16)[0])
     except struct.error as error:
         raise TamperingRefused("vars.fd is no variable store") from error
     first, end = volume_header + STORE_HEADER, volume_header + size
