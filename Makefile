@@ -1,5 +1,5 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo sabotage test mutants fuzz fleet nightly system vectors check fmt bench lock
+.PHONY: bootstrap demo sabotage test mutants fuzz fleet nightly system vm vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
@@ -11,7 +11,7 @@ sabotage: bootstrap  ## break each link on purpose: every run must fail and name
 	@scripts/sabotage
 
 test: bootstrap check  ## what must pass before anything lands
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not vectors and not system"
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not vectors and not system and not vm"
 
 mutants: bootstrap  ## remove each check, one at a time: a test must notice (AREA="core attest" for some of them)
 	@.venv/bin/python tests/mutation $(AREA)
@@ -43,6 +43,10 @@ nightly: bootstrap  ## the long runs: fleets, a thousand events and tamperings, 
 
 system: bootstrap  ## a whole street of real processes: the demo line by line, restarts and kills of a site
 	@.venv/bin/pytest -m system
+
+vm:  ## node images: built twice, booted, tampered with (about 40 s a boot without hardware virtualisation)
+	@scripts/bootstrap --vm
+	@.venv/bin/pytest -m vm
 
 vectors: bootstrap  ## the extra target: logs, quotes and bundles written by others
 	@.venv/bin/pytest -m vectors tests/vectors
