@@ -56,7 +56,7 @@ def unpack(package: Path, root: Path, *, keep: Iterable[str] = ()) -> None:
 
 def place_file(root: Path, target: str, content: bytes, *, executable: bool = False) -> None:
     """Write a file of the tree; `target` is absolute in the image. Raises ContentRefused."""
-    path = root / _wanted(target)
+    path = _below(root, _wanted(target))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or path.exists():
         path.unlink()
@@ -66,7 +66,7 @@ def place_file(root: Path, target: str, content: bytes, *, executable: bool = Fa
 
 def place_link(root: Path, target: str, leads_to: str) -> None:
     """Make a symbolic link of the tree. Raises ContentRefused."""
-    path = root / _wanted(target)
+    path = _below(root, _wanted(target))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.symlink_to(leads_to)
@@ -85,7 +85,7 @@ def remove_unwanted(root: Path) -> None:
 
 
 def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: str) -> None:
-    target = root / path
+    target = _below(root, path)
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
@@ -95,7 +95,10 @@ def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: st
     if member.issym():
         target.symlink_to(member.linkname)
     elif member.islnk():
-        target.hardlink_to(root / _wanted(member.linkname))
+        other = _below(root, _wanted(member.linkname))
+        if other.is_symlink() or not other.is_file():
+            raise ContentRefused(f"/{path} is another name of {member.linkname}, which is no file")
+        target.hardlink_to(other)
     elif member.isreg():
         content = archive.extractfile(member)
         with target.open("wb") as file:
@@ -108,6 +111,16 @@ def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: st
 def _copy(source: IO[bytes] | None, target: IO[bytes]) -> None:
     while source is not None and (part := source.read(1024 * 1024)):
         target.write(part)
+
+
+def _below(root: Path, path: str) -> Path:
+    """Return where a path of the image is here; what leads through a link could lead out of the tree."""
+    place = root
+    for part in path.split("/")[:-1]:
+        place /= part
+        if place.is_symlink():
+            raise ContentRefused(f"/{path} leads through the link /{place.relative_to(root)}")
+    return root / path
 
 
 def _wanted(name: str) -> str:
