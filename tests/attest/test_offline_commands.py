@@ -15,7 +15,7 @@ from umec_attest.offline import MAX_PCRS_SIZE, EvidencePieces, check_consistency
 from umec_attest.predict import predict
 from umec_attest.predict.pe import parse_pe
 from umec_attest.predict.uefi import first_signature
-from umec_attest.reference import MAX_PUBLISHED, sign_reference_set, verify_reference_set
+from umec_attest.reference import MAX_PUBLISHED, MAX_SENT, sign_reference_set, verify_reference_set
 from umec_attest.testing.image import make_image
 from umec_attest.tpm.pcr import PcrSelection
 from umec_core.http import MAX_BODY
@@ -367,7 +367,7 @@ def test_a_draft_becomes_a_reference_set(run, tmp_path, signer):
 
 def test_a_set_that_no_verifier_takes_is_told_of_and_not_sent(run, tmp_path):
     """It is good offline, so that it is signed all the same; `publish` stops before it asks anybody."""
-    assert MAX_PUBLISHED == MAX_BODY
+    assert MAX_SENT == MAX_BODY
     image, root, out = make_image(tmp_path / "image"), tmp_path / "root", tmp_path / "set.json"
     root.mkdir()
     (root / "init").write_bytes(b"init")
@@ -378,7 +378,7 @@ def test_a_set_that_no_verifier_takes_is_told_of_and_not_sent(run, tmp_path):
     code, shown = run(nodeimage.app, "publish", out, "--credential", credential, "--json")
     assert (code, shown["code"]) == (1, "credential-invalid")  # there is no such file: the set itself is taken
     wanted = json.loads(draft.read_text())
-    wanted["runtime"]["files"] |= {f"/usr/lib/some/package/file{number}.so": ["ab" * 32] for number in range(8000)}
+    wanted["runtime"]["files"] |= {f"/usr/lib/some/package/file{number}.so": ["ab" * 32] for number in range(25_000)}
     draft.write_text(json.dumps(wanted))
     code, shown = run(nodeimage.app, "sign", draft, *options, "--json")
     assert (code, "offline use only" in shown["warning"]) == (0, True)

@@ -49,12 +49,13 @@ def predict_real(image: RealImage) -> PredictedPcrs:
         raise ImageFolderInvalid("Secure Boot is off: anything could be booted beside this image")
     uki = read_uki(image.uki)
     verified_with = variable_data(IMAGE_SECURITY_DATABASE, "db", authority(uki.image, image.variables["db"]))
-    sections = uki.sections
+    digests = {name: hashlib.sha256(content).digest() for name, content in uki.sections.items()}
+    command_line = uki.sections[".cmdline"].decode("ascii")
     pcrs = dict.fromkeys(UNTOUCHED, bytes(32)) | {
         4: predict_boot_applications([uki.image.authenticode_sha256()]),
         7: predict_secure_boot(configured, [verified_with]),
-        9: predict_kernel(sections[".linux"], sections[".cmdline"].decode("ascii"), sections[".initrd"]),
-        11: predict_sections({name: hashlib.sha256(content).digest() for name, content in sections.items()}),
+        9: predict_kernel(uki.sections[".linux"], command_line, digests[".initrd"]),
+        11: predict_sections(digests),
     }
     subject = hashlib.sha256(image.uki).hexdigest()
     return PredictedPcrs(dict(sorted(pcrs.items())), subject, image.models, IGNORED)

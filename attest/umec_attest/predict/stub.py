@@ -72,7 +72,7 @@ def predict_sections(digests: Mapping[str, bytes]) -> bytes:
     return extend_all(measured)
 
 
-def predict_kernel(kernel: bytes, command_line: str, initrd: bytes) -> bytes:
+def predict_kernel(kernel: bytes, command_line: str, initrd_sha256: bytes) -> bytes:
     """Return PCR 9: what the kernel's own start measures, as far as this kernel does (both are of Linux 6.1 on).
 
     `command_line` goes in as the stub hands it over: UTF-16 with its NUL.
@@ -81,7 +81,7 @@ def predict_kernel(kernel: bytes, command_line: str, initrd: bytes) -> bytes:
     if _OPTIONS_EVENT in kernel:
         measured.append(hashlib.sha256((command_line + "\0").encode("utf-16-le")).digest())
     if _INITRD_EVENT in kernel:
-        measured.append(hashlib.sha256(initrd).digest())
+        measured.append(initrd_sha256)
     return extend_all(measured)
 
 

@@ -2,8 +2,8 @@
 
 from umec_attest.reference.draft import ReferenceDraft, parse_draft, render_draft
 from umec_attest.reference.models import FirmwareModel, match_model
+from umec_attest.reference.packing import MAX_PUBLISHED, MAX_SENT, PACKED_TYPE, pack, unpack
 from umec_attest.reference.statement import (
-    MAX_PUBLISHED,
     PREDICATE_TYPE,
     ReferenceSet,
     check_valid_at,
@@ -14,15 +14,19 @@ from umec_attest.reference.statement import (
 
 __all__ = [
     "MAX_PUBLISHED",
+    "MAX_SENT",
+    "PACKED_TYPE",
     "PREDICATE_TYPE",
     "FirmwareModel",
     "ReferenceDraft",
     "ReferenceSet",
     "check_valid_at",
     "match_model",
+    "pack",
     "parse_draft",
     "read_reference_set",
     "render_draft",
     "sign_reference_set",
+    "unpack",
     "verify_reference_set",
 ]

@@ -42,7 +42,6 @@ from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
 __all__ = [
-    "MAX_PUBLISHED",
     "PREDICATE_TYPE",
     "ReferenceSet",
     "check_valid_at",
@@ -56,8 +55,6 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 
 MAX_ENVELOPE_SIZE: Final = 16 * 1024 * 1024
 """A runtime policy of 60,000 files, which is a whole distribution with its modules, is 12 MB in base64."""
-MAX_PUBLISHED: Final = 1024 * 1024
-"""Bytes that a verifier takes: it reads a body before it knows who sends it. Offline, a set may be larger."""
 CLOCK_SKEW: Final = timedelta(minutes=1)
 """How far the signer's clock may be ahead of ours."""
 

@@ -9,7 +9,7 @@ import typer
 from umec_platform.cli.boot import boot
 from umec_platform.cli.building import build, keys
 from umec_platform.cli.output import emit, refusals
-from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines, too_large
+from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines
 
 __all__ = ["app"]
 
@@ -112,14 +112,11 @@ def publish(
     """Give a signed reference set to the verifier: from now on nodes of that image are judged by it."""
     import asyncio
 
-    from umec_attest.errors import ReferenceTooLarge
-    from umec_attest.reference import MAX_PUBLISHED
+    from umec_attest.reference import pack
     from umec_platform.cli.files import read_file
     from umec_platform.cli.remote import connected
 
-    envelope = read_file(file)
-    if len(envelope) > MAX_PUBLISHED:
-        raise ReferenceTooLarge(too_large(len(envelope)))
+    content_type, body = pack(read_file(file))
 
     async def send() -> dict[str, Any]:
         async with connected(credential) as client:
@@ -129,8 +126,8 @@ def publish(
                 f"{attest}/reference-sets",
                 resource=attest,
                 scopes=("attest:admin",),
-                content=envelope,
-                headers={"Content-Type": "application/vnd.dsse.envelope.v1+json"},
+                content=body,
+                headers={"Content-Type": content_type},
             )
             return dict(answer.json())
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from umec_attest.predict import PredictedPcrs
     from umec_attest.reference import ReferenceDraft
 
-__all__ = ["firmware", "predict", "sign_draft", "signed_lines", "too_large"]
+__all__ = ["firmware", "predict", "sign_draft", "signed_lines"]
 
 
 @refusals
@@ -134,8 +134,8 @@ def sign_draft(
     draft: "ReferenceDraft", name: str, version: int, days: int, key: Path, out: Path | None
 ) -> dict[str, Any]:
     """Sign a draft, write the set, and return what to show of it."""
-    from umec_attest.errors import ReferenceInvalid
-    from umec_attest.reference import MAX_PUBLISHED, sign_reference_set
+    from umec_attest.errors import ReferenceInvalid, ReferenceTooLarge
+    from umec_attest.reference import pack, sign_reference_set
     from umec_core.clock import system_clock
     from umec_core.keys import load_or_create_key
 
@@ -159,14 +159,11 @@ def sign_draft(
     target = out or Path(f"{name}.reference.json")
     target.write_bytes(envelope)
     result = {"reference": str(target), "name": name, "version": version}
-    return result if len(envelope) <= MAX_PUBLISHED else result | {"warning": too_large(len(envelope))}
-
-
-def too_large(size: int) -> str:
-    """Return why a verifier does not take a set of so many bytes."""
-    from umec_attest.reference import MAX_PUBLISHED
-
-    return f"the set has {size:,} bytes, and a verifier takes {MAX_PUBLISHED:,}: it is good for offline use only"
+    try:
+        pack(envelope)
+    except ReferenceTooLarge as error:
+        return result | {"warning": f"{error.detail}: it is good for offline use only"}
+    return result
 
 
 def _shown(predicted: "PredictedPcrs") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
+from umec_attest.reference import PACKED_TYPE, unpack
 from umec_attest.service.access import Access
 from umec_attest.service.references.service import ReferenceService
 from umec_core.principal import Principal
@@ -12,14 +13,19 @@ __all__ = ["references_router"]
 
 
 def references_router(service: ReferenceService, access: Access) -> APIRouter:
-    """Return the routes of reference sets; the body of a POST is the DSSE envelope as it was signed."""
+    """Return the routes of reference sets; the body of a POST is the DSSE envelope as it was signed, maybe gzipped.
+
+    It is unpacked for those only who may publish sets, and up to a limit.
+    """
     router = APIRouter(prefix="/attest/v1/reference-sets")
 
     @router.post("", status_code=201)
     async def install(
         request: Request, principal: Annotated[Principal, Depends(access.require("attest:admin"))]
     ) -> dict[str, Any]:
-        return await service.install(await request.body(), actor=principal.subject)
+        body = await request.body()
+        packed = request.headers.get("content-type", "").partition(";")[0].strip().lower() == PACKED_TYPE
+        return await service.install(unpack(body) if packed else body, actor=principal.subject)
 
     @router.get("", dependencies=[Depends(access.require("attest:read"))])
     async def show() -> dict[str, Any]:
