@@ -35,7 +35,7 @@ def make_initrd(root: Path, kernel: Kernel, modules: Iterable[str], script: byte
         "modules/order": Member(cpio.FILE, "".join(f"{Path(path).name}\n" for path in order).encode()),
         "dev/console": Member(cpio.DEVICE, device=(5, 1)),
     }
-    for folder in ("dev", "proc", "sys", "root"):
+    for folder in ("dev", "proc", "sys", "system"):
         members[folder] = Member(cpio.FOLDER)
     for name in _libraries(root):
         members[f"lib/x86_64-linux-gnu/{name}"] = Member(cpio.FILE, (root / _LIBRARIES / name).read_bytes())

@@ -52,9 +52,9 @@ done
 dmsetup create root --readonly --table \
   "0 $((blocks * 8)) verity 1 $slot $slot 4096 4096 $blocks $((blocks + 1)) sha256 $roothash $salt 1 panic_on_corruption" \
   > /dev/null || stop "dm-verity does not open $slot"
-mount -t squashfs -o ro,nodev,nosuid /dev/mapper/root /root || stop "the root file system does not mount"
+mount -t squashfs -o ro,nodev,nosuid /dev/mapper/root /system || stop "the root file system does not mount"
 say "root $roothash from $name"
 for folder in proc sys dev; do
-  mount --move /$folder /root/$folder
+  mount --move /$folder /system/$folder
 done
-exec switch_root /root /usr/lib/umec/init
+exec switch_root /system /usr/lib/umec/init
