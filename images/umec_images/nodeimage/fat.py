@@ -50,8 +50,7 @@ def file_system(files: Mapping[str, bytes], size: int) -> Iterable[tuple[int, by
     if used > clusters:
         raise DiskTooSmall(f"{used * CLUSTER} bytes do not fit into the {clusters * CLUSTER} of the EFI partition")
     table = [0x0FFF_FFF8, _END]
-    for chunk in chunks:
-        count = _clusters(chunk)
+    for count in filter(None, map(_clusters, chunks)):
         table += [*range(len(table) + 1, len(table) + count), _END]
     table_bytes = struct.pack(f"<{len(table)}I", *table)
     serial = hashlib.sha256(b"".join(hashlib.sha256(chunk).digest() for chunk in chunks)).digest()[:4]

@@ -40,8 +40,16 @@ __all__ = ["Disk", "File", "Kernel", "Recipe", "Site", "load_recipe", "parse_rec
 
 MAX_RECIPE: Final = 64 * 1024
 """Bytes; a recipe has some dozens of lines."""
+RESERVED: Final = frozenset({"--", "init", "initrd", "rdinit", "ro", "root", "roothash", "rw", "umec.verity"})
+"""Words of the command line that a recipe may not say."""
 MAX_FILE: Final = 16 * 1024 * 1024
 """Bytes of a file that lies beside a recipe."""
+
+
+def _not_of_the_build(word: str) -> str:
+    if word.partition("=")[0] in RESERVED:
+        raise ValueError("what is started, and from where, is for the build to say")
+    return word
 
 
 def _without_dots(path: str) -> str:
@@ -54,7 +62,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 _Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{1,100}$")]
 _Distribution = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")]
 _Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_Word = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
+_Word = Annotated[str, Field(pattern=r"^[!-~]{1,256}$"), AfterValidator(_not_of_the_build)]
 _Absolute = Annotated[str, Field(pattern=r"^(?:/[A-Za-z0-9._+@-]+)+$", max_length=255), AfterValidator(_without_dots)]
 _Mebibytes = Annotated[int, Field(ge=1, le=1024 * 1024)]
 
@@ -76,7 +84,7 @@ class Kernel(_Part):
 class Disk(_Part):
     """Sizes of the partitions, in MiB; `root` is each of the two slots."""
 
-    esp: Annotated[int, Field(ge=34, le=4096)] = 64
+    esp: Annotated[int, Field(ge=33, le=4096)] = 64
     """A FAT32 file system has 65,525 clusters at least."""
     root: _Mebibytes = 128
     data: _Mebibytes = 64

@@ -44,14 +44,17 @@ def unpack(package: Path, root: Path, *, keep: Iterable[str] = ()) -> None:
     Raises ContentRefused for a path that leads out of the tree, a device or a pipe; ToolFailed.
     """
     kept = tuple(keep)
-    with (
-        piped(["dpkg-deb", "--fsys-tarfile", str(package)]) as stream,
-        tarfile.open(fileobj=stream, mode="r|") as archive,
-    ):
-        for member in archive:
-            path = _inside(member.name)
-            if path is not None and (path.startswith(kept) or _UNWANTED.match(path) is None):
-                _put(archive, member, root, path)
+    try:
+        with (
+            piped(["dpkg-deb", "--fsys-tarfile", str(package)]) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as archive,
+        ):
+            for member in archive:
+                path = _inside(member.name)
+                if path is not None and (path.startswith(kept) or _UNWANTED.match(path) is None):
+                    _put(archive, member, root, path)
+    except tarfile.TarError as error:
+        raise ContentRefused(f"{package.name} is no Debian package: {error}") from error
 
 
 def place_file(root: Path, target: str, content: bytes, *, executable: bool = False) -> None:
