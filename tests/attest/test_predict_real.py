@@ -1,9 +1,11 @@
 """Built node images: what is missing, unsigned or unknown is not predicted; the same image without that fault is."""
 
 import datetime as dt
+import hashlib
 import json
 import struct
 import uuid
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import PKCS7Options, PKCS7SignatureBuilder
+from typer.testing import CliRunner
 
 from umec_attest.errors import ImageFolderInvalid, ReferenceInvalid
 from umec_attest.predict import builds, parse_builds, predict, predict_started, render_builds
@@ -18,7 +21,10 @@ from umec_attest.predict.measure import extend_all, predict_boot_applications, p
 from umec_attest.predict.ovmf import IGNORED
 from umec_attest.predict.pe import parse_pe
 from umec_attest.predict.uefi import first_signature, signatures, variable_data
+from umec_attest.reference import parse_draft, read_reference_set
 from umec_attest.testing.pe import make_pe
+from umec_core.keys import load_or_create_key
+from umec_platform.cli import nodeimage
 
 GLOBAL = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 SECURITY = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
@@ -301,3 +307,67 @@ def test_files_of_the_initrd_count_where_they_are_measured(folder, keys, tmp_pat
     assert both["/init"][0] == plain["/init"][0] != both["/init"][1]
     (folder / "firmware.json").unlink()
     assert predict_started(folder, root)["files"] == plain
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+LOG = Path(__file__).with_name("real_boots") / "built.bin"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def call(*arguments):
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr("sys.argv", ["umec", "nodeimage", *words])
+        result = CliRunner().invoke(nodeimage.app, words)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, (json.loads(result.stdout) if "--json" in words else result.output)
+
+    return call
+
+
+def test_a_firmware_is_taken_from_a_log_and_counts(run, folder, tmp_path):
+    boards, code = tmp_path / "boards.json", tmp_path / "code"
+    code.write_bytes(b"code")
+    status, shown = run("firmware", LOG, "--name", "lamp 1", "--out", boards, "--json")
+    booted = json.loads(LOG.with_suffix(".json").read_text())["pcrs"]
+    assert (status, shown["pcrs"]) == (0, {pcr: booted[pcr] for pcr in ("0", "2", "3", "6")})
+    assert run("firmware", LOG, "--name", "lamp 2", "--out", boards, "--code", code)[0] == 0
+    assert run("firmware", LOG, "--name", "lamp 1", "--out", boards)[0] == 0
+    first, second = parse_builds(boards.read_bytes())
+    assert (first.name, first.code_sha256) == ("lamp 2", hashlib.sha256(b"code").hexdigest())
+    assert (second.name, second.code_sha256) == ("lamp 1", None)
+    status, shown = run("predict", folder, "--firmware", boards, "--json")
+    assert (status, set(shown["models"])) == (0, {"ours", "lamp 1"})
+    before = boards.read_bytes()
+    assert run("firmware", LOG, "--name", "a\nb", "--out", boards, "--json")[1]["code"] == "reference-invalid"
+    assert boards.read_bytes() == before
+    boards.write_bytes(b"{}")
+    assert run("firmware", LOG, "--name", "lamp", "--out", boards, "--json")[1]["code"] == "reference-invalid"
+
+
+def test_a_log_that_says_nothing_of_the_firmware(run, kit, tmp_path):
+    log = tmp_path / "log"
+    events = kit.good_events()
+    for left, code in (([event for event in events if event.pcr != 6], "firmware-unknown"), (events, None)):
+        log.write_bytes(kit.write_log(left))
+        assert run("firmware", log, "--name", "n", "--out", tmp_path / "out", "--json")[1].get("code") == code
+
+
+def test_a_built_image_becomes_a_set(run, folder, kit, tmp_path):
+    out, key, draft, root = (tmp_path / name for name in ("set.json", "key.pem", "draft.json", "root"))
+    root.mkdir()
+    (root / "run").write_bytes(b"1")
+    options = ["--name", "edge", "--version", 1, "--key", key, "--out", out]
+    status, said = run("predict", folder, *options, "--root", root, "--pcr", 13, "--draft", draft)
+    assert (status, "firmware ours:" in said, "PCR  5  ignored: the partition table" in said) == (0, True, True)
+    signers = [load_or_create_key(key).public_key()]
+    reference = read_reference_set(out.read_bytes(), signers=signers)
+    assert set(reference.pcrs[kit.SHA256]) == {4, 7, 8, 9, 11, 12, 13, 14}
+    assert (set(reference.models), dict(reference.ignored)) == ({"ours"}, dict(IGNORED))
+    assert set(reference.runtime.files) == {b"/run\0"}
+    wanted = parse_draft(draft.read_bytes())
+    assert (wanted.pcrs, wanted.ignored, wanted.runtime) == (reference.pcrs, reference.ignored, reference.runtime)
+    assert {name: model.pcrs for name, model in wanted.models.items()} == {
+        name: model.pcrs for name, model in reference.models.items()
+    }

@@ -4,6 +4,7 @@ Real logs and certificates of others are added where they are there (UMEC_VECTOR
 """
 
 import base64
+import gzip
 import json
 import os
 import struct
@@ -24,8 +25,9 @@ from umec_attest.testing.adversary import drop_event, retype_event, truncate_log
 from umec_attest.testing.fleet import structures
 from umec_attest.testing.fleet.keys import make_keys
 from umec_attest.testing.fleet.node import Boot, SimulatedNode
-from umec_attest.testing.image import load_image, make_image
+from umec_attest.testing.image import make_image
 from umec_attest.testing.node import DEFAULT_PCRS
+from umec_attest.testing.pe import make_pe
 from umec_attest.testing.runtime import RuntimeList
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.note import sign_checkpoint
@@ -33,6 +35,14 @@ from umec_core.note import sign_checkpoint
 __all__ = ["make_seeds", "shared_vectors"]
 
 NONCE = bytes(range(32))
+_STUB = {".sdmagic": b"#### LoaderInfo: systemd-stub 252.39 ####\0"}
+_MEMBER = b"070701%08X%08X%032X%08X%032X%08X%08X%b\0"
+_INITRD = (
+    _MEMBER % (1, 0o100755, 0, 4, 0, 6, 0, b"inits")
+    + b"#!/a"
+    + _MEMBER % (2, 0, 0, 0, 0, 11, 0, b"TRAILER!!!")
+    + bytes(3)
+)
 VECTORS = {
     "boot-log": ("attest/*/**/*eventlog*", "attest/*/eventlogs/*.bin", "attest/**/*.log"),
     "certificate": ("attest/**/*.der", "attest/**/*.cer", "attest/**/*.crt"),
@@ -56,7 +66,9 @@ def make_seeds(folder: Path, *, vectors: Path | None = None) -> dict[str, list[b
         "ek-certificate": [ek_certificate().tbs_certificate_bytes],
         "approval": [sign_approval(image="image", version=1, pcrs={4: bytes(32), 7: NONCE}, key=targets.KEY)],
         "checkpoint": [sign_checkpoint(targets.ORIGIN, 3, bytes(32), targets.KEY).encode()],
-        "image": [load_image(image).uki],
+        "image": [make_pe(_STUB | dict.fromkeys((".linux", ".osrel", ".cmdline", ".initrd"), b"ro"))],
+        "initrd": [_INITRD, gzip.compress(_INITRD, mtime=0)],
+        "packed-set": [gzip.compress(b"a set", mtime=0)],
     }
     if vectors is not None:
         for target, patterns in VECTORS.items():

@@ -24,9 +24,10 @@ from umec_attest.corim import read_corim
 from umec_attest.digests import parse_pcr_values
 from umec_attest.ek_certificate import EkPolicy, verify_ek_certificate
 from umec_attest.ima import judge_runtime, parse_ima, parse_runtime_policy, replay_ima
-from umec_attest.predict.pe import parse_pe
+from umec_attest.predict.initrd import initrd_files
+from umec_attest.predict.stub import read_uki
 from umec_attest.quote import VerifiedQuote
-from umec_attest.reference import verify_reference_set
+from umec_attest.reference import unpack, verify_reference_set
 from umec_attest.sealed import verify_approval
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
 from umec_attest.service.evidence.schemas import EvidenceRequest
@@ -167,7 +168,7 @@ def approval(data: bytes) -> object:
 
 def image(data: bytes) -> object:
     """A boot image whose values are predicted."""
-    return parse_pe(data, what="image")
+    return read_uki(data)
 
 
 TARGETS: dict[str, Target] = {
@@ -195,4 +196,6 @@ TARGETS: dict[str, Target] = {
     "ticket": Target(ticket),
     "approval": Target(approval),
     "image": Target(image, longest=16384),
+    "initrd": Target(initrd_files),
+    "packed-set": Target(unpack),
 }

@@ -62,7 +62,7 @@ def _members(archive: bytes) -> Iterator[tuple[str, int, memoryview]]:
     view, offset = memoryview(archive), 0
     while True:
         header = archive[offset : offset + _HEADER]
-        if len(header) < _HEADER or header[:6] not in _MAGIC:
+        if header[:6] not in _MAGIC:
             raise ImageFolderInvalid("the initrd is no archive that can be read here (cpio newc, plain or gzip)")
         try:
             fields = [int(header[6 + 8 * n : 14 + 8 * n], 16) for n in range(_FIELDS)]
