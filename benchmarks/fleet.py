@@ -1,6 +1,7 @@
 """A fleet of simulated nodes against a real verifier over HTTPS: missed deadlines, false alarms, and how long it takes.
 
-    python benchmarks/fleet.py [--json] [--nodes 10000] [--seconds 600] [--period 30] [--kill-at 300] [--postgresql]
+    python benchmarks/fleet.py [--json] [--nodes 10000] [--seconds 600] [--period 30] [--join 30] [--kill-at 300]
+                               [--postgresql]
 
 The verifier is a process on one core, the nodes are another process on the other. Nodes are keys in that process that
 sign what a TPM would sign; they are written down as an enrolment leaves them, and everything after that is theirs to
@@ -13,6 +14,7 @@ verify, or a round was missed.
 
 import asyncio
 import contextlib
+import gc
 import signal
 import ssl
 import sys
@@ -73,7 +75,8 @@ class Run:
             await self._install()
             before = self.verifier.resident()
             async with self._fall():
-                await self.fleet.run(self._given.seconds)
+                gc.freeze()  # the nodes stay, and the load must not stop to look at them
+                await self.fleet.run(self._given.seconds, join=self._given.join)
             self.growth = self.verifier.resident() - before
         finally:
             self.verifier.end(signal.SIGTERM)
@@ -171,6 +174,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--period", type=float, default=30.0, help="seconds of a round")
+    parser.add_argument(
+        "--join", type=float, help="seconds over which nodes come the first time; a period if not given"
+    )
     parser.add_argument("--kill-at", type=float, help="seconds after the start")
     parser.add_argument("--postgresql", action="store_true", help="PostgreSQL, on the verifier's core, not SQLite")
     given = parser.parse_args()
