@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import json
 import struct
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -371,3 +372,18 @@ def test_a_built_image_becomes_a_set(run, folder, kit, tmp_path):
     assert {name: model.pcrs for name, model in wanted.models.items()} == {
         name: model.pcrs for name, model in reference.models.items()
     }
+
+
+@pytest.mark.vm
+def test_the_root_file_system_as_an_image(run, folder, tmp_path):
+    root, image, draft = tmp_path / "root", tmp_path / "root.img", tmp_path / "draft.json"
+    (root / "usr").mkdir(parents=True)
+    (root / "usr" / "run").write_bytes(b"1")
+    subprocess.run(["mksquashfs", root, image, "-quiet", "-no-progress", "-all-root"], check=True)
+    said = []
+    for given in (root, image):
+        assert run("predict", folder, "--root", given, "--draft", draft)[0] == 0
+        said.append(json.loads(draft.read_text())["runtime"])
+    assert said[0] == said[1] == {"files": {"/usr/run": [hashlib.sha256(b"1").hexdigest()]}}
+    image.write_bytes(image.read_bytes()[:100])
+    assert run("predict", folder, "--root", image, "--json")[1]["code"] == "tool-failed"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from umec_attest.errors import ReferenceInvalid
 from umec_attest.ima import parse_runtime_policy
 from umec_attest.predict.measure import PredictedPcrs
 from umec_attest.reference import FirmwareModel, ReferenceDraft
@@ -23,8 +24,10 @@ def draft_of(predicted: PredictedPcrs, runtime: Mapping[str, Any] | None, also: 
 
     `also` names PCRs of 8, 13 and 15 that the site's verifier asks for. Errors: `ReferenceInvalid`, `ReferenceEmpty`.
     """
+    if strange := sorted({*also} - _UNASKED):
+        raise ReferenceInvalid(f"of {sorted(_UNASKED)} a set may expect more, not of {strange}")
     wanted = {*also, *(() if runtime is None else (_AGGREGATED,))}
-    zeros = dict.fromkeys(wanted & _UNASKED, bytes(32))
+    zeros = dict.fromkeys(wanted, bytes(32))
     expected = {pcr: value for pcr, value in predicted.pcrs.items() if pcr not in _UNASKED} | zeros
     return ReferenceDraft(
         image_sha256=predicted.subject_sha256,
