@@ -5,7 +5,10 @@ import struct
 import uuid
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from umec_attest.predict.uefi import signatures
 from umec_images.nodeimage.errors import KeysInvalid
@@ -140,3 +143,19 @@ def test_a_key_that_is_missing_is_refused(key_folder, tmp_path):
     (folder / "db.key").unlink()
     with pytest.raises(KeysInvalid, match="No such file"):
         load_signer(folder)
+
+
+def test_a_key_that_is_not_rsa_is_refused(key_folder, tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "db")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    dated = builder.not_valid_before(NOW).not_valid_after(NOW + dt.timedelta(days=1)).serial_number(1)
+    folder = copied(
+        key_folder,
+        tmp_path,
+        db_key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        db_crt=dated.sign(key, SHA256()).public_bytes(Encoding.PEM),
+    )
+    with pytest.raises(KeysInvalid, match="not the RSA key") as caught:
+        load_signer(folder)
+    assert caught.value.code == "image-keys-invalid"

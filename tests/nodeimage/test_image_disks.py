@@ -71,9 +71,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
     assert data[3 * MEBIBYTE - 2 : 3 * MEBIBYTE + 1] == b"abx"
 
 
-def test_a_partition_of_half_a_mebibyte_is_refused(tmp_path):
+@pytest.mark.parametrize("size", [0, MEBIBYTE // 2, MEBIBYTE + 512])
+def test_a_partition_without_whole_mebibytes_is_refused(tmp_path, size):
     with pytest.raises(DiskTooSmall, match="whole MiB") as caught:
-        made(tmp_path / "disk", partitions=(Partition("esp", KIND, MEBIBYTE // 2),))
+        made(tmp_path / "disk", partitions=(Partition("esp", KIND, size),))
     assert caught.value.code == "disk-too-small"
 
 

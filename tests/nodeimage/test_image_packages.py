@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umec_images.nodeimage import fetch
 from umec_images.nodeimage.catalog import needed, parse_offers
 from umec_images.nodeimage.errors import (
     ContentRefused,
@@ -192,6 +193,47 @@ def test_what_no_source_gives_is_refused(tmp_path):
         sources.fetch([other])
     assert caught.value.code == "package-unknown"
     assert sources.fetch([package])
+
+
+@pytest.fixture
+def mirror(tmp_path, make_deb, monkeypatch):
+    """A mirror with one package, whose lists nobody signed: they are believed for once."""
+    monkeypatch.setattr(fetch, "TRUST", "trusted=yes")
+    package = make_deb({"name": "./usr/bin/x", "content": b"x"}).read_bytes()
+    lists = tmp_path / "mirror/dists/bookworm/main/binary-amd64"
+    lists.mkdir(parents=True)
+    (tmp_path / "mirror/x_1_all.deb").write_bytes(package)
+    digest = hashlib.sha256(package).hexdigest()
+    listed = {"Version": "1", "Architecture": "all", "Filename": "x_1_all.deb", "Size": str(len(package))}
+    (lists / "Packages").write_text(paragraph("x", SHA256=digest, **listed))
+    (tmp_path / "mirror/dists/bookworm/Release").write_text("Suite: bookworm\nComponents: main\nArchitectures: amd64\n")
+    return Sources(tmp_path / "cache", "bookworm", f"file://{tmp_path}/mirror"), digest
+
+
+def test_a_package_is_resolved_fetched_and_kept(mirror, tmp_path):
+    sources, digest = mirror
+    (offer,) = needed(["x"], sources.offers(), [])
+    (path,) = sources.fetch([LockedPackage(name=offer.name, version=offer.version, sha256=offer.sha256)])
+    assert path == tmp_path / f"cache/debs/{digest}.deb"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
+def test_a_package_that_comes_with_another_digest_than_the_lock_is_refused(mirror):
+    sources, digest = mirror
+    sources.offers()
+    with pytest.raises(PackageChanged, match="came with another SHA-256") as caught:
+        sources.fetch([LockedPackage(name="x", version="1", sha256=DIGEST)])
+    assert caught.value.code == "package-changed"
+    assert sources.fetch([LockedPackage(name="x", version="1", sha256=digest)])
+
+
+def test_lists_that_nobody_signed_are_refused(mirror, monkeypatch):
+    sources, _ = mirror
+    assert sources.offers()
+    monkeypatch.undo()
+    with pytest.raises(ToolFailed, match="not signed") as caught:
+        sources.offers()
+    assert caught.value.code == "tool-failed"
 
 
 def tree_of(tmp_path):

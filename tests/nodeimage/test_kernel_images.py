@@ -189,8 +189,16 @@ def test_what_is_signed_is_not_signed_again(signer):
     assert caught.value.code == "uki-invalid"
 
 
-@pytest.mark.parametrize("data", [b"", b"MZ" + bytes(100), make_pe({".x": b"y"})[:100], bytes(400)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"MZ" + bytes(100), make_pe({".x": b"y"})[:100], bytes(400)),
+        changed(stub(), 64, "<I", 0),
+        changed(stub(), OPTIONAL, "<H", 0x10B),
+    ],
+)
 def test_what_is_no_image_is_not_signed(signer, data):
     with pytest.raises(UkiInvalid) as caught:
         sign_image(data, signer)
     assert caught.value.code == "uki-invalid"
+    assert sign_image(stub(), signer)

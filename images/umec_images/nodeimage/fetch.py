@@ -15,7 +15,8 @@ from umec_images.nodeimage.tools import run
 
 __all__ = ["Sources"]
 
-KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+TRUST: Final = "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg"
+"""Whose signature the lists of a mirror need; apt's own sources say it themselves."""
 _COMPONENT: Final = "main"
 
 
@@ -106,5 +107,5 @@ class Sources:
 
     def _source_list(self) -> Path:
         path = self._apt / "sources.list"
-        path.write_text(f"deb [signed-by={KEYRING}] {self._mirror} {self._suite} {_COMPONENT}\n", encoding="utf-8")
+        path.write_text(f"deb [{TRUST}] {self._mirror} {self._suite} {_COMPONENT}\n", encoding="utf-8")
         return path
