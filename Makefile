@@ -1,11 +1,15 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo sabotage test mutants fuzz fleet nightly system vm vectors check fmt bench lock
+.PHONY: bootstrap demo demo-vm sabotage test mutants fuzz fleet nightly system vm vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
 
 demo: bootstrap  ## the main job, end to end
 	@.venv/bin/umec demo
+
+demo-vm:  ## its first links on a machine that really boots: OVMF, Secure Boot, dm-verity, a software TPM (5 minutes)
+	@scripts/bootstrap --vm
+	@.venv/bin/umec demo-vm
 
 sabotage: bootstrap  ## break each link on purpose: every run must fail and name it
 	@scripts/sabotage

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,6 @@ from typing import Final
 from umec_attest.agent.enrol import enrol, plan_enrolment
 from umec_attest.agent.errors import AgentStateInvalid
 from umec_attest.agent.fields import FieldInvalid, read_object
-from umec_attest.agent.report import reporter
 from umec_attest.agent.running import Options, run_until_told
 from umec_attest.agent.state import URL, state_exists
 from umec_core.errors import UmecError
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not state_exists(given.state):
             _enrol(parse_site(given.site.read_bytes()), given.state, given.ticket)
-        run_until_told(Options(given.state, boot_log=given.boot_log), reporter(as_json=True))
+        run_until_told(Options(given.state, boot_log=given.boot_log), _say)
     except UmecError as error:
         _say({"event": "refused", "code": error.code, "detail": error.detail})
         return 1
@@ -88,7 +87,8 @@ def _enrol(site: Site, state: Path, ticket: Path) -> None:
         return
 
 
-def _say(line: dict[str, object]) -> None:
+def _say(line: Mapping[str, object]) -> None:
+    """Tell it on the console, behind what tells the node's programs from its kernel."""
     sys.stdout.write(f"umec-node: {json.dumps(line, ensure_ascii=False)}\n")
     sys.stdout.flush()
 

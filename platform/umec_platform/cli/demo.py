@@ -6,16 +6,22 @@ from typing import Annotated
 
 import typer
 
-from umec_core.errors import NotFound
+from umec_core.errors import NotFound, Unavailable
 from umec_platform.cli.output import emit, refusals
 
-__all__ = ["demo"]
+__all__ = ["demo", "demo_vm"]
 
 
 class AttackUnknown(NotFound):
     """No attack has that name."""
 
     code = "attack-unknown"
+
+
+class ImageUnavailable(Unavailable):
+    """The node image for the demo cannot be built here."""
+
+    code = "demo-image-unavailable"
 
 
 @refusals
@@ -51,6 +57,30 @@ def demo(
     if as_json:
         arguments.append("--json")
     sys.exit(enter(arguments, keep=keep))
+
+
+@refusals
+def demo_vm(
+    keep: Annotated[
+        Path | None, typer.Option(help="Copy logs, databases, the image and the console to this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Show the links 1 to 6 of the chain on a machine that really boots: QEMU, OVMF with Secure Boot, a software TPM.
+
+    A node image is built and its PCR values are predicted; it boots, enrols, attests, and gets its credentials. Then
+    somebody opens its box. Exit status 0 only if every link held and the attack was refused.
+    """
+    from umec_platform.demo.sandbox import MACHINE_TOOLS, enter
+    from umec_platform.demo.timeline import Broken
+    from umec_platform.demo.vm.image import fetch
+
+    try:
+        lock = fetch()
+    except Broken as broken:
+        raise ImageUnavailable(broken.detail) from broken
+    arguments = ["--lock", str(lock), *(["--json"] if as_json else [])]
+    sys.exit(enter(arguments, keep=keep, module="umec_platform.demo.vm", tools=MACHINE_TOOLS))
 
 
 def _list(*, as_json: bool) -> None:

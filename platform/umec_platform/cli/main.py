@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "up": "up:up",
     "try": "trial:try_out",
     "demo": "demo:demo",
+    "demo-vm": "demo:demo_vm",
     "token": "access:token",
     "netd": "netd:netd",
 }

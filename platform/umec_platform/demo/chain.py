@@ -1,6 +1,7 @@
 """The story: the street is built, the site starts, and every link of the chain is shown, attacked, and made to fall."""
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from umec_platform.demo.command import umec_line, wait_for
 from umec_platform.demo.run import MANAGEMENT, Run
 from umec_platform.demo.topology import ACCESS_INTERFACE, NODES, SITE_ADDRESS, StreetNode, build_street
 
-__all__ = ["show"]
+__all__ = ["show", "start_site"]
 
 ROUND_SECONDS: Final = 2
 """Rounds of the demo; a real site's default is 30."""
@@ -135,12 +136,12 @@ def _proof(this: Run, story: Story) -> None:
     carry_out(this, attacked_audit.ATTACKS, lambda: this)
 
 
-def start_site(this: Run) -> None:
+def start_site(this: Run, street: Sequence[StreetNode] = NODES, round_seconds: int = ROUND_SECONDS) -> None:
     """Start `umec up` with the settings of this street, and wait until it is ready."""
     signer = _signing_key(this)
     site = {"state": str(this.state), "host": SITE_ADDRESS}
     attest = {
-        "round_seconds": ROUND_SECONDS,
+        "round_seconds": round_seconds,
         "reference_signers": [signer],
         "ek_roots": str(this.folder / "ek-roots"),
         "software_tpms": True,
@@ -149,7 +150,7 @@ def start_site(this: Run) -> None:
     broken["identity"] = {"token_seconds": patience.LIFE_SECONDS} | broken.get("identity", {})
     tables = [_toml(site | broken.pop("site", {})), f"[attest]\n{_toml(attest)}"]
     tables += [f"[{name}]\n{_toml(table)}" for name, table in broken.items()]
-    tables += [f"[[netd]]\n{_toml(_host(node))}" for node in NODES]
+    tables += [f"[[netd]]\n{_toml(_host(node))}" for node in street]
     config = this.folder / "umec.toml"
     config.write_text("\n".join(tables))
     this.processes.start("site", umec_line("up", "--config", str(config), "--json"))

@@ -82,7 +82,9 @@ def boot(run: Run, node: StreetNode, *, tamper: str | None = None) -> None:
     if node is NODES[0] and run.sabotaged(2):
         boot_image(run, node.name, "initrd", log=run.folder / "other.log", tcti=start_tpm(run, "other")["tcti"])
         log.write_bytes((run.folder / "other.log").read_bytes())
-    with run.timeline.link(2, f"{node.name} booted; its log replays to what its TPM holds") as evidence:
+    with run.timeline.link(
+        2, f"{node.name} booted, SIMULATED by a program; its log replays to what its TPM holds"
+    ) as evidence:
         pcrs = run.folder / f"{node.name}.pcrs.json"
         pcrs.write_text(json.dumps({"sha256": _read_pcrs(run, node.name)}))
         shown = umec("bootlog", "show", str(log), "--pcrs", str(pcrs))

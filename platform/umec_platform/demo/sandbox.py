@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,9 @@ INSIDE: Final = "UMEC_DEMO_SANDBOX"
 
 TOOLS: Final = ("swtpm", "swtpm_setup", "docker-registry", "runc", "unbound", "ip", "unshare", "nsenter", "mount")
 
+MACHINE_TOOLS: Final = ("qemu-system-x86_64", "mksquashfs", "unsquashfs", "depmod")
+"""What a run needs besides that boots a machine: scripts/bootstrap --vm."""
+
 
 class SandboxUnavailable(Unavailable):
     """This machine lacks something that the demo starts."""
@@ -28,10 +32,19 @@ class SandboxUnavailable(Unavailable):
     code = "sandbox-unavailable"
 
 
-def enter(arguments: list[str], *, keep: Path | None = None, module: str = "umec_platform.demo") -> int:
-    """Run a module inside new namespaces and return its exit status; `keep` gets a copy of all files."""
+def enter(
+    arguments: list[str],
+    *,
+    keep: Path | None = None,
+    module: str = "umec_platform.demo",
+    tools: Sequence[str] = (),
+) -> int:
+    """Run a module inside new namespaces and return its exit status; `keep` gets a copy of all files.
+
+    `tools` are programs that it needs besides those of every run.
+    """
     search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [tool for tool in TOOLS if shutil.which(tool, path=search) is None]
+    missing = [tool for tool in (*TOOLS, *tools) if shutil.which(tool, path=search) is None]
     if missing:
         raise SandboxUnavailable(
             f"missing on this machine: {', '.join(missing)}", advice="have root run scripts/bootstrap"

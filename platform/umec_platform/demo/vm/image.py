@@ -1,0 +1,59 @@
+"""Link 1 for a machine that boots: an image from a recipe, its PCR values from its files alone."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from umec_platform.demo.command import umec
+from umec_platform.demo.run import MANAGEMENT, Run
+
+__all__ = ["NAME", "build", "fetch", "publish"]
+
+RECIPE: Final = Path(__file__).parents[4] / "images" / "recipes" / "minimal.toml"
+NAME: Final = "minimal"
+"""The recipe's."""
+BUILD_SECONDS: Final = 900.0
+"""Half a minute's work for an idle machine, and at the first time as much as the packages take to come."""
+DAYS: Final = 30
+
+
+def fetch() -> Path:
+    """Have all packages of the recipe in the cache, by building it once; return the lock that names them."""
+    cache = Path(os.environ.get("UMEC_CACHE") or Path.home() / ".cache" / "umec" / "nodeimage")
+    place = cache / "demo-vm" / hashlib.sha256(RECIPE.read_bytes()).hexdigest()[:16]
+    lock = place / "image" / "packages.lock"
+    if not lock.exists():
+        options = ["--out", str(lock.parent), "--cache", str(cache)]
+        umec("nodeimage", "build", str(RECIPE), *options, seconds=BUILD_SECONDS)
+    return lock
+
+
+def build(run: Run, lock: Path) -> Path:
+    """Build the image for this run's site, of the locked packages; return its folder."""
+    image = run.folder / "image"
+    options = ["--out", str(image), "--locked", str(lock), "--cache", str(lock.parents[3])]
+    options += ["--site-url", MANAGEMENT, "--site-ca", run.ca]
+    built = umec("nodeimage", "build", str(RECIPE), *options, seconds=BUILD_SECONDS)
+    run.timeline.note(
+        f"{built['name']} version {built['version']}: Linux {built['kernel']}, root hash {built['root_hash'][:16]}…"
+    )
+    return image
+
+
+def publish(run: Run, image: Path) -> None:
+    """Link 1: predict the PCR values and what may run, sign them, and give them to the verifier."""
+    statement = run.folder / "reference.dsse"
+    with run.timeline.link(1, "PCR values predicted from the image, signed, taken by the verifier") as evidence:
+        options = ["--name", NAME, "--version", "1", "--days", str(DAYS), "--out", str(statement)]
+        options += ["--key", str(run.folder / "reference-signer.key"), "--root", str(image / "root.img")]
+        predicted = umec("nodeimage", "predict", str(image), *options)
+        taken = run.operator("nodeimage", "publish", str(statement))
+        evidence.data = statement.read_bytes()
+        evidence.note = f"{taken['image']} version {taken['version']}, PCR {_numbers(predicted['pcrs']['sha256'])}"
+    (run.folder / "predicted.json").write_text(json.dumps(predicted))
+
+
+def _numbers(pcrs: dict[str, str]) -> str:
+    return ", ".join(sorted(pcrs, key=int))
