@@ -107,7 +107,10 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: Any, *, hours: float) -
 
 @dataclass
 class Standin:
-    """A platform at an address that stays; `faults` are answers (exceptions) for the next requests of a path."""
+    """A platform at an address that stays.
+
+    `faults` are answers (exceptions) for the next requests of a path, `held` what its requests wait for.
+    """
 
     folder: Path
     port: int = 0
@@ -128,7 +131,7 @@ class Standin:
     log: Tree = field(default_factory=Tree)
     log_key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     lost_answers: set[str] = field(default_factory=set)
-    hold: asyncio.Event | None = None
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
     _pending: dict[str, Any] = field(default_factory=dict)
     _nonces: dict[str, bytes] = field(default_factory=dict)
 
@@ -165,6 +168,10 @@ class Standin:
         if isinstance(fault, UmecError):
             raise fault
         return fault
+
+    async def _hold(self, path: str) -> None:
+        if path in self.held:
+            await self.held[path].wait()
 
     def _router(self) -> APIRouter:
         router = APIRouter()
@@ -330,6 +337,7 @@ class Standin:
         ) -> dict[str, Any]:
             if (fault := self._fault("certificates")) is not None:
                 return fault
+            await self._hold("certificates")
             node, proof = self._prove(oauth_client_attestation, oauth_client_attestation_pop)
             csr = x509.load_pem_x509_csr(body["csr"].encode())
             assert csr.is_signature_valid
@@ -368,8 +376,7 @@ class Standin:
             shown = client_certificate(request)
             if shown is None or claims["cnf"] != {"x5t#S256": certificate_thumbprint(shown)}:
                 raise Forbidden("the token is bound to another certificate")
-            if self.hold is not None:
-                await self.hold.wait()
+            await self._hold("echo")
             return {"body": body, "aud": claims["aud"], "scope": claims["scope"]}
 
         return router

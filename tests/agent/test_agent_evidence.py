@@ -53,6 +53,14 @@ def gather(scene: Any, enrolled: NodeState, tmp_path: Path) -> Any:
     return gathered
 
 
+def test_a_boot_log_that_is_too_long_is_refused_and_not_cut(gather: Any) -> None:
+    with pytest.raises(AgentStateInvalid) as refused:
+        gather(MAX_BOOT_LOG + 1, challenge("digest"))
+    assert refused.value.code == "agent-state-invalid"
+    evidence, _ = gather(MAX_BOOT_LOG, challenge("digest"))
+    assert len(evidence.boot_log) == MAX_BOOT_LOG
+
+
 def test_the_list_has_what_the_boot_log_leaves_of_a_request(gather: Any) -> None:
     for size in (64 * KIB, 104 * KIB, 126 * KIB, 400 * KIB, MAX_BOOT_LOG - len(ENTRY)):
         evidence, body = gather(size, challenge())

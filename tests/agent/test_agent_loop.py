@@ -22,6 +22,7 @@ from umec_attest.agent.errors import (
     AnswerInvalid,
     NotAttested,
     PlatformUntrusted,
+    TicketInvalid,
     TpmUnavailable,
 )
 from umec_attest.agent.loop import Agent
@@ -38,7 +39,7 @@ from umec_core.errors import Forbidden, Unavailable
 from umec_core.keys import KeyFileExposed
 
 
-def test_another_ca_than_the_tickets_is_refused(scene: Any) -> None:
+def test_a_contradiction_to_the_ticket_is_refused(scene: Any) -> None:
     def ticket(ca_sha256: str) -> str:
         said = {"asset": "kerb-7", "ca_sha256": ca_sha256, "url": "https://127.0.0.1:1", "secret": "s"}
         return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
@@ -46,8 +47,14 @@ def test_another_ca_than_the_tickets_is_refused(scene: Any) -> None:
     with pytest.raises(PlatformUntrusted) as refused:
         scene.plan(ticket=ticket("0" * 64), url=None, node=None)
     assert refused.value.code == "platform-untrusted"
-    plan = scene.plan(ticket=ticket(scene.standin.server_ca.sha256), url=None, node=None)
+    good = ticket(scene.standin.server_ca.sha256)
+    plan = scene.plan(ticket=good, url=None, node=None)
     assert (plan.node, plan.url) == ("kerb-7", "https://127.0.0.1:1")
+    assert scene.plan(ticket=good, url="https://127.0.0.1:1/", node="kerb-7") == plan
+    for other in ({"node": "kerb-8", "url": None}, {"node": None, "url": "https://127.0.0.1:2"}):
+        with pytest.raises(TicketInvalid) as contradicted:
+            scene.plan(ticket=good, **other)
+        assert contradicted.value.code == "ticket-invalid"
 
 
 def test_a_server_of_another_ca_learns_nothing(scene: Any, tmp_path: Path) -> None:
@@ -145,6 +152,73 @@ def test_a_bad_verdict_takes_the_credentials(scene: Any) -> None:
         await agent.token("https://a/", "node:host")
 
     scene.play(falling)
+
+
+def test_a_verdict_that_comes_before_the_certificate_takes_it(scene: Any) -> None:
+    async def falling(agent: Agent) -> None:
+        await agent.attest()
+        released = scene.standin.held["certificates"] = asyncio.Event()
+        renewing = asyncio.create_task(agent.renew())
+        async with asyncio.timeout(60):
+            while "certificates" not in scene.standin.asked:  # noqa: ASYNC110 - the stand-in has no event for it
+                await asyncio.sleep(0.01)
+        scene.standin.verdict, scene.standin.generation = "contraindicated", 2
+        await agent.attest()
+        released.set()
+        with pytest.raises(NotAttested) as refused:
+            await renewing
+        assert refused.value.code == "node-not-attested"
+        with pytest.raises(NotAttested):
+            await agent.token("https://a/", "node:host")
+        scene.standin.verdict, scene.standin.generation = "affirming", 3
+        await agent.attest()
+        await agent.renew()
+        await agent.token("https://a/", "node:host")
+
+    scene.play(falling)
+
+
+def test_a_result_that_has_ended_gives_nothing(scene: Any) -> None:
+    scene.standin.ear_seconds, scene.standin.certificate_seconds = 1000.0, 9000.0
+    offset = timedelta(0)
+
+    async def ending(agent: Agent) -> None:
+        nonlocal offset
+        await agent.attest()
+        await agent.renew()
+        before = len(scene.standin.asked)
+        offset = timedelta(seconds=1001)
+        with pytest.raises(NotAttested) as refused:
+            await agent.renew()
+        assert refused.value.code == "node-not-attested"
+        assert len(scene.standin.asked) == before
+        offset = timedelta(0)
+        await agent.renew()
+
+    scene.play(ending, clock=lambda: system_clock() + offset)
+
+
+def test_a_certificate_lasts_until_half_of_its_life_and_is_of_no_use_after_its_end(scene: Any) -> None:
+    scene.standin.ear_seconds, scene.standin.certificate_seconds = 9000.0, 3000.0
+    offset = timedelta(0)
+
+    async def ageing(agent: Agent) -> None:
+        nonlocal offset
+        await agent.attest()
+        for seconds, certificates in ((0, 1), (0, 1), (1501, 2)):
+            offset = timedelta(seconds=seconds)
+            await agent.renew()
+            assert scene.standin.asked.count("certificates") == certificates
+        offset = timedelta(0)
+        token = await agent.token("https://a/", "node:host")
+        offset = timedelta(seconds=3001)
+        with pytest.raises(NotAttested) as refused:
+            await agent.token("https://a/", "node:host")
+        assert refused.value.code == "node-not-attested"
+        offset = timedelta(0)
+        assert await agent.token("https://a/", "node:host") == token
+
+    scene.play(ageing, clock=lambda: system_clock() + offset)
 
 
 def test_a_new_generation_means_a_new_certificate(scene: Any) -> None:
@@ -389,14 +463,14 @@ def test_a_slow_call_holds_up_no_other_and_outlives_a_renewal(scene: Any) -> Non
     async def calling(agent: Agent) -> None:
         await agent.attest()
         await agent.renew()
-        scene.standin.hold = asyncio.Event()
+        released = scene.standin.held["echo"] = asyncio.Event()
         slow = asyncio.create_task(echo(agent))
         await asyncio.sleep(0.2)
         async with asyncio.timeout(20):
             await agent.token("https://other/", "x")
         scene.standin.generation = 2
         await agent.attest()
-        asyncio.get_running_loop().call_later(0.3, scene.standin.hold.set)
+        asyncio.get_running_loop().call_later(0.3, released.set)
         async with asyncio.timeout(20):
             await agent.renew()
         assert (await slow).status == 200

@@ -266,3 +266,38 @@ def test_a_node_that_does_not_stand_asks_for_no_keys(scene: Any) -> None:
         await working
 
     scene.play(running, rotation=timedelta(0))
+
+
+def test_a_round_that_rotated_is_followed_by_another_at_once(scene: Any) -> None:
+    """Else the node would have no credentials until the next one is due."""
+
+    async def running(agent: Agent) -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(agent.run(stop))
+        await scene.until(lambda _: sum(line["event"] != "round" for line in scene.lines) == 2)
+        stop.set()
+        await working
+
+    scene.standin.round_seconds = 0.05
+    scene.play(running, rotation=timedelta(0))
+    assert [line["event"] for line in scene.lines][:4] == ["round", "rotated", "round", "certificate"]
+
+
+def test_a_rotation_that_is_refused_adds_no_round(scene: Any) -> None:
+    def report(line: Any) -> None:
+        scene.lines.append(line)
+        if line["event"] == "certificate":
+            scene.standin.generation += 1  # so that the next round is followed by another certificate
+
+    async def running(agent: Agent) -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(agent.run(stop))
+        await scene.until(lambda _: [line["event"] for line in scene.lines].count("certificate") == 2)
+        stop.set()
+        await working
+
+    scene.standin.round_seconds = 0.05
+    scene.standin.faults["rotations"] = [Forbidden("not yet")] * 9
+    scene.play(running, rotation=timedelta(0), report=report)
+    events = [line["event"] for line in scene.lines]
+    assert events[:5] == ["round", "refused", "certificate", "round", "certificate"]

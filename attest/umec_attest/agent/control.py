@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
 from umec_attest.agent.loop import Agent
-from umec_attest.agent.requests import MAX_CONTENT, Call, Request, Rotate, Status, Token, read_request
+from umec_attest.agent.requests import Call, Request, Rotate, Status, Token, read_request
 from umec_attest.agent.transport import Answer
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteRefused
@@ -75,7 +75,6 @@ async def ask(directory: Path, request: Request) -> Mapping[str, Any] | None:
     try:
         async with asyncio.timeout(ASK_SECONDS):
             writer.write(line)
-            await writer.drain()
             said: Mapping[str, Any] = json.loads(await reader.readline())
     except (OSError, ValueError, TimeoutError) as error:
         raise AnswerInvalid("the running agent did not answer") from error
@@ -127,8 +126,6 @@ async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
 
 
 def _response(response: Answer) -> dict[str, Any]:
-    if len(response.content) > MAX_CONTENT:
-        raise AnswerInvalid(f"the answer has {len(response.content)} bytes, at most {MAX_CONTENT} are passed on")
     return {
         "status": response.status,
         "content_type": response.headers.get("content-type", ""),

@@ -204,8 +204,6 @@ class Agent:
             await self.attest()
 
     def _rotation_due(self) -> bool:
-        if rotation_pending(self._directory):
-            return True
         return self._rotation is not None and self._clock() - self._state.keys_since >= self._rotation
 
     async def _try_rotation(self) -> bool:

@@ -13,7 +13,7 @@ from umec_core.errors import Invalid
 __all__ = ["MAX_CONTENT", "Call", "Request", "Rotate", "Status", "Token", "checked", "read_request"]
 
 MAX_CONTENT: Final = 1024 * 1024
-"""Bytes of a body, in either direction."""
+"""Bytes of a body that is sent; what comes back is bounded where it is read (`transport`)."""
 MAX_NAME: Final = 512
 MAX_URL: Final = 4096
 MAX_HEADERS: Final = 8192
