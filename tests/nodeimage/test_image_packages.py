@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -207,7 +208,8 @@ def mirror(tmp_path, make_deb, monkeypatch):
     listed = {"Version": "1", "Architecture": "all", "Filename": "x_1_all.deb", "Size": str(len(package))}
     (lists / "Packages").write_text(paragraph("x", SHA256=digest, **listed))
     (tmp_path / "mirror/dists/bookworm/Release").write_text("Suite: bookworm\nComponents: main\nArchitectures: amd64\n")
-    return Sources(tmp_path / "cache", "bookworm", f"file://{tmp_path}/mirror"), digest
+    monkeypatch.chdir(tmp_path)
+    return Sources(Path("cache"), "bookworm", f"file://{tmp_path}/mirror"), digest
 
 
 def test_a_package_is_resolved_fetched_and_kept(mirror, tmp_path):

@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -86,6 +87,15 @@ def build_image(plan: Plan, target: Path, say: Say) -> Built:
     if target.exists() and not (target / "manifest.json").is_file():
         raise TargetTaken(f"{target} is there, and is no image", advice="give a folder that is not there yet")
     target.parent.mkdir(parents=True, exist_ok=True)
+    before = os.umask(0o022)  # modes of folders go into the image
+    try:
+        built = _build_apart(plan, target, say)
+    finally:
+        os.umask(before)
+    return Built(target, built.manifest, built.sizes)
+
+
+def _build_apart(plan: Plan, target: Path, say: Say) -> Built:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         out = Path(scratch) / "image"
         out.mkdir(mode=0o755)
@@ -93,7 +103,7 @@ def build_image(plan: Plan, target: Path, say: Say) -> Built:
         if target.exists():
             shutil.rmtree(target)
         out.rename(target)
-    return Built(target, built.manifest, built.sizes)
+    return built
 
 
 def _build(plan: Plan, root: Path, out: Path, say: Say) -> Built:

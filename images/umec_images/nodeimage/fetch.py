@@ -27,8 +27,8 @@ class Sources:
     """
 
     def __init__(self, cache: Path, suite: str, mirror: str | None) -> None:
-        self._packages = cache / "debs"
-        self._apt = cache / "apt"
+        self._packages = cache.absolute() / "debs"
+        self._apt = cache.absolute() / "apt"  # apt takes a relative folder for one below its own
         self._suite = suite
         self._mirror = mirror
 
