@@ -19,6 +19,7 @@ from umec_images.nodeimage.errors import (
     PackageChanged,
     PackageNotLocked,
     PackageUnknown,
+    RecipeInvalid,
     ToolFailed,
     ToolMissing,
 )
@@ -34,7 +35,7 @@ from umec_images.nodeimage.lock import (
     parse_lock,
     render_lock,
 )
-from umec_images.nodeimage.python import ENTRIES, imported
+from umec_images.nodeimage.python import ENTRIES, PLACE, foreign, imported, place_own
 from umec_images.nodeimage.tools import PACKAGES, piped, require_file, run
 from umec_images.nodeimage.tree import place_file, place_link, prepare, remove_unwanted, unpack
 
@@ -392,6 +393,19 @@ def test_a_node_carries_the_agent_and_no_server():
         name for name in found if name.startswith(("umec_attest.service", "umec_attest.testing", "umec_core.store"))
     ]
     assert {name.partition(".")[0] for name in found} == {"umec_attest", "umec_core"}
+
+
+def test_an_agent_that_could_not_start_makes_no_image(tmp_path):
+    names = foreign(ENTRIES)
+    assert {"cryptography", "tpm2_pytss"} <= names
+    for name in names - {"tpm2_pytss"}:
+        (tmp_path / PLACE.removeprefix("/") / name).mkdir(parents=True)
+    with pytest.raises(RecipeInvalid, match="imports tpm2_pytss, and") as caught:
+        place_own(tmp_path)
+    assert caught.value.code == "recipe-invalid"
+    place_file(tmp_path, f"{PLACE}/tpm2_pytss.py", b"")
+    place_own(tmp_path)
+    assert (tmp_path / PLACE.removeprefix("/") / "umec_attest/agent/__main__.py").is_file()
 
 
 def test_a_tool_that_is_not_here_is_named_with_its_package(monkeypatch, tmp_path):

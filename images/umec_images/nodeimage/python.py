@@ -11,11 +11,12 @@ from typing import Final
 
 from umec_images.build.distributions import distribution_entries, required
 from umec_images.build.layer import Entry
+from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.lock import LockedPackage
 from umec_images.nodeimage.tools import run
 from umec_images.nodeimage.tree import place_file
 
-__all__ = ["PLACE", "compile_tree", "imported", "locked_distributions", "place_distributions", "place_own"]
+__all__ = ["PLACE", "compile_tree", "foreign", "imported", "locked_distributions", "place_distributions", "place_own"]
 
 PLACE: Final = "/usr/lib/python3/dist-packages"
 """Where Debian's Python finds packages in its isolated mode, too."""
@@ -39,7 +40,14 @@ def place_distributions(root: Path, names: Iterable[str]) -> None:
 
 
 def place_own(root: Path) -> None:
-    """Put the agent, and of our packages what it imports, into a tree."""
+    """Put the agent, and of our packages what it imports, into a tree.
+
+    Raises RecipeInvalid if it imports what no distribution of the recipe brought there before.
+    """
+    place = root / PLACE.removeprefix("/")
+    missing = {name for name in foreign(ENTRIES) if not (place / name).exists() and not (place / f"{name}.py").exists()}
+    if missing:
+        raise RecipeInvalid(f"the agent imports {', '.join(sorted(missing))}, and no distribution of the recipe has it")
     for module, source in sorted(imported(ENTRIES).items()):
         parts = module.split(".")
         inside = f"{'/'.join(parts)}/__init__.py" if source.name == "__init__.py" else f"{'/'.join(parts)}.py"
@@ -60,6 +68,12 @@ def imported(entries: Iterable[str]) -> Mapping[str, Path]:
             found[module] = source
             waiting.extend(_imports(source.read_bytes()))
     return found
+
+
+def foreign(entries: Iterable[str]) -> frozenset[str]:
+    """Return the packages of others, not of Python itself, that these modules and those they import need."""
+    names = {name.partition(".")[0] for source in imported(entries).values() for name in _imports(source.read_bytes())}
+    return frozenset(names - sys.stdlib_module_names - set(OWN))
 
 
 def _source(module: str) -> Path | None:
