@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umec_images.machine import NodeImageFolder, install, open_folder
-from umec_images.machine.errors import DiskUnreadable, ImageIncomplete
+from umec_images.machine.errors import DiskUnreadable, ImageIncomplete, MachineFailed
 from umec_images.machine.esp import read_files
 from umec_images.machine.partitions import Span, read_span, spans, write_span
 from umec_images.nodeimage.disk import MEBIBYTE
@@ -39,6 +39,9 @@ def test_partitions_are_found_by_name(image: NodeImageFolder) -> None:
         (512 + 80, b"\xff\xff\xff\xff", "no table that is read here"),
         (512 + 80, b"\0\0\0\0", "no table that is read here"),
         (512 + 72, b"\xff" * 8, "no table that is read here"),
+        (512 + 84, b"\x40\0\0\0", "no table that is read here"),
+        (512 + 72, (41 * MEBIBYTE // 512 - 1).to_bytes(8, "little"), "ends in its partition table"),
+        (1024 + 40, b"\1" + bytes(7), "beyond its end"),
         (1024 + 40, b"\xff" * 8, "beyond its end"),
         (1024 + 32, b"\0" * 8, "beyond its end"),
         (1024 + 128 + 56, "esp".encode("utf-16-le").ljust(12, b"\0"), "two partitions"),
@@ -116,6 +119,25 @@ def folder_of(cluster: int) -> int:
     return (32 + 2 * table + cluster - 2) * 512
 
 
+def test_a_cluster_behind_the_end() -> None:
+    made = partition(FILES)
+    length = int.from_bytes(made[36:40], "little") * 512
+    last = length // 4 - 1  # in the table, and not in the data
+    made[44:48] = last.to_bytes(4, "little")
+    made[32 * 512 + 4 * last : 32 * 512 + 4 * last + 4] = b"\xff\xff\xff\x0f"
+    with pytest.raises(DiskUnreadable, match="leads nowhere"):
+        read_files(bytes(made))
+
+
+def test_more_files_than_are_read() -> None:
+    names = [f"{n}.TXT" for n in range(13)]
+    many = {f"D{top}/{place}{name}": b"" for top in range(15) for place in ("", "S/") for name in names}
+    few = {name: b"" for name in many if name.startswith(("D1/", "D2/"))}
+    assert set(read_files(bytes(partition(few)))) == set(few)
+    with pytest.raises(DiskUnreadable, match="more than 256 files"):
+        read_files(bytes(partition(many)))
+
+
 def test_a_folder_in_itself_ends() -> None:
     made = partition({"EFI/A.TXT": b"a"})
     entry = folder_of(2) + 32  # behind the label: EFI
@@ -175,6 +197,13 @@ def test_a_disk_of_another_layout_is_replaced(image: NodeImageFolder, tmp_path: 
     assert disk.read_bytes() == image.disk.read_bytes()
 
 
+def test_a_disk_that_cannot_be_written(image: NodeImageFolder, tmp_path: Path) -> None:
+    (tmp_path / "disk.img").symlink_to(tmp_path / "nowhere" / "disk.img")
+    with pytest.raises(MachineFailed) as refused:
+        install(image, tmp_path)
+    assert refused.value.code == "machine-failed"
+
+
 def test_a_folder_is_opened(image: NodeImageFolder) -> None:
     assert (image.name, image.version) == ("machine", 2)
 
@@ -194,23 +223,27 @@ def test_a_folder_that_lacks_something(image_folder: Path, tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "said"),
     [
-        ("manifest.json", b"{"),
-        ("manifest.json", b"[]"),
-        ("manifest.json", b'{"name": "a"}'),
-        ("manifest.json", b'{"name": "a", "version": "x"}'),
-        ("firmware.json", b"{}"),
+        ("manifest.json", b"{", "is not JSON"),
+        ("manifest.json", b"[]", "holds no JSON object"),
+        ("manifest.json", b'{"name": "a"}', "lacks"),
+        ("manifest.json", b'{"name": "a", "version": "x"}', "lacks"),
+        ("manifest.json", b" " * (16 * MEBIBYTE + 1), "is larger than"),
+        ("firmware.json", b"{}", "lacks"),
     ],
+    ids=["cut", "a list", "no version", "no number", "large", "no firmware"],
 )
-def test_a_folder_whose_papers_are_none(image_folder: Path, tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_folder_whose_papers_are_none(
+    image_folder: Path, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
     folder = tmp_path / "image"
     folder.mkdir()
     for each in image_folder.iterdir():
         (folder / each.name).symlink_to(each)
     (folder / name).unlink()
     (folder / name).write_bytes(content)
-    with pytest.raises(ImageIncomplete):
+    with pytest.raises(ImageIncomplete, match=said):
         open_folder(folder)
 
 

@@ -18,6 +18,7 @@ from umec_images.machine.errors import TamperingRefused
 from umec_images.machine.esp import read_files
 from umec_images.machine.partitions import Span, read_span, spans, write_span
 from umec_images.machine.ukichange import append_words, flip_bytes, unsigned
+from umec_images.nodeimage.fat import file_system
 
 NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 KERNEL = "EFI/BOOT/BOOTX64.EFI"
@@ -163,6 +164,21 @@ def test_a_disk_without_the_partition(node: Path, attacker: Attacker, name: str,
         tamper(kind, node, attacker)
 
 
+def test_a_disk_without_a_kernel(node: Path, attacker: Attacker) -> None:
+    disk = node / "disk.img"
+    span = spans(disk)["esp"]
+    for offset, piece in file_system({"EFI/README.TXT": b"no kernel"}, span.size):
+        write_span(disk, span, offset, piece)
+    with pytest.raises(TamperingRefused, match="no kernel image"):
+        tamper("kernel", node, attacker)
+
+
+def test_a_store_without_the_switch(node: Path, attacker: Attacker) -> None:
+    (node / "vars.fd").write_bytes(b"\xff" * 4096)
+    with pytest.raises(TamperingRefused, match="not on"):
+        tamper("firmware-vars", node, attacker)
+
+
 UKI = make_pe({".cmdline": b"quiet", ".initrd": b"123", ".linux": b"kernel"})
 
 
@@ -176,6 +192,7 @@ UKI = make_pe({".cmdline": b"quiet", ".initrd": b"123", ".linux": b"kernel"})
         (lambda: flip_bytes(b"MZ", ".linux"), "ends in its headers"),
         (lambda: flip_bytes(UKI.replace(b"PE\0\0", b"NE\0\0", 1), ".linux"), "no PE image"),
         (lambda: flip_bytes(UKI[:600], ".linux"), "no section"),
+        (lambda: unsigned(UKI[: 0x80 + 24 + 100]), "ends in its headers"),
     ],
 )
 def test_what_cannot_be_changed(change: object, said: str) -> None:

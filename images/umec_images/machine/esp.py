@@ -57,7 +57,7 @@ def read_files(partition: bytes) -> Mapping[str, bytes]:
 
 def _open(partition: bytes) -> tuple[_Volume, int]:
     sector, sectors, reserved, tables, table_sectors, root = _PARAMETERS.unpack_from(partition, 0)
-    if partition[510:512] != b"\x55\xaa" or sector not in (512, 1024, 2048, 4096) or not (sectors and table_sectors):
+    if partition[510:512] != b"\x55\xaa" or not sectors:
         raise DiskUnreadable("the EFI partition has no FAT32 file system")
     begin, length = reserved * sector, table_sectors * sector
     table = memoryview(partition)[begin : begin + length]

@@ -92,7 +92,7 @@ def _keys(node: Path, attacker: Attacker) -> None:
 def _firmware_variables(node: Path, _: Attacker) -> None:
     store = (node / "vars.fd").read_bytes()
     begin, found, end = store.partition(SWITCH)
-    if not found or end[:1] != b"\x01":
+    if end[:1] != b"\x01":
         raise TamperingRefused("Secure Boot is not on in this variable store")
     (node / "vars.fd").write_bytes(begin + found + b"\0" + end[1:])
 

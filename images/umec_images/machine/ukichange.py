@@ -53,7 +53,7 @@ def unsigned(image: bytes) -> bytes:
     """Return the image without its signature. Raises TamperingRefused."""
     optional, _ = _headers(image)
     offset, size = struct.unpack_from("<II", image, optional + _CERTIFICATES)
-    if not size or offset + size != len(image):
+    if offset + size != len(image):
         raise TamperingRefused("the kernel image has no signature at its end")
     entry = optional + _CERTIFICATES
     return image[:entry] + bytes(8) + image[entry + 8 : offset]
