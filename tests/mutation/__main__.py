@@ -76,7 +76,9 @@ def _area(name: str, area: dict[str, list[str]], chosen: argparse.Namespace) -> 
     install(list(files))
     # Plain: else pytest imports all that comes with a plugin of its own, which this package does, past the switches.
     options = ["-qq", "--no-header", "--capture=no", "-p", "no:cacheprovider", "--assert=plain"]
-    status = int(pytest.main([*options, "-m", "not vectors and not system and not vm", *area["tests"]], plugins=[judge]))
+    status = int(
+        pytest.main([*options, "-m", "not vectors and not system and not vm", *area["tests"]], plugins=[judge])
+    )
     told.end(name, judge.unfit)
     return status or int(bool(told.survivors or judge.unfit))
 
