@@ -78,7 +78,7 @@ def demo_vm(
     try:
         lock = fetch()
     except Broken as broken:
-        raise ImageUnavailable(broken.detail) from broken
+        raise ImageUnavailable(broken.detail, advice="have root run scripts/bootstrap --vm") from broken
     arguments = ["--lock", str(lock), *(["--json"] if as_json else [])]
     sys.exit(enter(arguments, keep=keep, module="umec_platform.demo.vm", tools=MACHINE_TOOLS))
 

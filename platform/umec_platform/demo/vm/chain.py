@@ -24,7 +24,6 @@ ROUND_SECONDS: Final = 15
 """Rounds of a machine without hardware virtualisation; a real site's default is 30."""
 AGENT_SECONDS: Final = 300.0
 TENANT: Final = "city"
-ISSUED: Final = ("certificate.issue", "token.issue")
 
 
 def show(run: Run, lock: Path) -> None:
@@ -88,21 +87,27 @@ def _attested(run: Run, machine: Machine) -> None:
 
 
 def _credentials(run: Run, machine: Machine) -> None:
-    """Links 5 and 6: for its verdict the authorization server gave it a certificate and a token, and says so."""
+    """Links 5 and 6: the log of the authorization server says that it took the verdict, and what it gave for it."""
     operator = Hand.of(run.clean_up.enter_context(run.http()), run.state / "operator.json")
-    file = run.folder / "identity.audit.json"
 
-    def issued() -> list[str] | None:
-        file.write_bytes(audit.fetch(operator, "identity"))
-        entries = [entry for entry in _entries(json.loads(file.read_bytes())) if entry.get("actor") == NODE]
-        return [str(entry["action"]) for entry in entries] if set(ISSUED) <= _actions(entries) else None
+    def issued(action: str) -> dict[str, Any]:
+        def looked() -> dict[str, Any] | None:
+            entries = json.loads(audit.fetch(operator, "identity"))["entries"]
+            return next((dict(each) for each in entries if (each["actor"], each["action"]) == (NODE, action)), None)
 
-    with run.timeline.link(6, f"{NODE} has a certificate and a token for its verdict") as evidence:
+        return wait_for(f"{action} in the log", looked, seconds=AGENT_SECONDS, every=1)[0]
+
+    with run.timeline.link(5, f"{NODE} has a verdict that the authorization server took") as evidence:
         machine.wait("a certificate", "certificate", seconds=AGENT_SECONDS)
-        wait_for("a token", issued, seconds=AGENT_SECONDS, every=1)
+        entry = issued("certificate.issue")
+        evidence.data = json.dumps(entry, sort_keys=True).encode()
+        evidence.note = f"EAR {entry['facts']['ear']}, generation {entry['facts']['generation']}"
+    with run.timeline.link(6, f"{NODE} has a certificate, and a token bound to it") as evidence:
+        evidence.data = json.dumps(issued("token.issue"), sort_keys=True).encode()
+        file = run.folder / "identity.audit.json"
+        file.write_bytes(audit.fetch(operator, "identity"))
         umec("audit", "verify", str(file), "--key", str(run.state / "identity-audit.pem"))
-        evidence.data = file.read_bytes()
-        evidence.note = "as the log of the authorization server has it"
+        evidence.note = "as the signed log of the authorization server has it"
 
 
 def _attack(run: Run, image: Path) -> None:
@@ -126,6 +131,7 @@ def _attack(run: Run, image: Path) -> None:
     run.timeline.attack(ATTACK, expected=REFUSAL, code=next(iter(found), None), detail=node["reason"])
     for finding in node["last_round"]["findings"]:
         run.timeline.note(finding["detail"])
+    run.timeline.note("(4: what the firmware started; 7: by whose keys; 9 and 11: command line, initrd and kernel)")
     run.timeline.effect(f"{NODE} is {node['standing']}", ok=True, ms=None, detail=f"generation {node['generation']}")
 
 
@@ -135,11 +141,3 @@ def _node(run: Run) -> dict[str, Any]:
 
 def _findings(node: dict[str, Any]) -> list[str]:
     return [str(finding["id"]) for finding in (node.get("last_round") or {}).get("findings", [])]
-
-
-def _entries(log: dict[str, Any]) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in log["entries"]]
-
-
-def _actions(entries: list[dict[str, Any]]) -> set[str]:
-    return {str(entry["action"]) for entry in entries}
