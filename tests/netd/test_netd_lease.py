@@ -61,7 +61,7 @@ def test_silence_ends_the_lease(brief_lab, image, tools):
 
 
 def test_an_old_statement_renews_nothing_at_a_netd_that_remembers_nothing(brief_lab):
-    old = brief_lab.keys.statement("trusted", iat=system_clock().timestamp() - 3)
+    old = brief_lab.keys.statement("trusted", iat=system_clock().timestamp() - 7)
     assert code_of(brief_lab.run, brief_lab.client.standing(old)) == "standing-stale"
     assert brief_lab.run(brief_lab.client.status())["standing"] is None
     assert brief_lab.stand(after=0)["in_force"] is True
