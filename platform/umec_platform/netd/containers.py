@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 import structlog
@@ -118,8 +119,8 @@ class Containers:
         self._host = host
         self._resolver = resolver
         self._next_user = 0
-        # Control groups of two hosts on one machine must not meet.
-        self._cgroup = f"/umec-{os.getpid()}"
+        # Control groups of two hosts on one machine must not meet; both may be process 1, each of its own namespace.
+        self._cgroup = f"/umec-{token_hex(8)}"
 
     async def open(self) -> None:
         """Make the folders, and remove what an earlier netd left."""
