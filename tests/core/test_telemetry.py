@@ -18,8 +18,14 @@ except ValueError:
 """
 
 
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran
+
+
 def test_every_line_is_json() -> None:
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    ran = run(PROGRAM)
     assert ran.stdout == ""
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
     assert [line["event"] for line in lines] == ["hello", "a library warns", "failed"]
@@ -39,6 +45,6 @@ try:
 except ValueError:
     structlog.get_logger("umec.test").exception("failed")
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = run(program)
     assert "deep inside" in ran.stderr
     assert "hunter2" not in ran.stderr
