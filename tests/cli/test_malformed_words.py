@@ -90,6 +90,8 @@ OWN: Final = {
     ("nodeimage sign", "draft"): "GOOD/object.json",
     ("nodeimage sign", "name"): "street-node",
     ("nodeimage sign", "version"): "1",
+    ("nodeimage push", "image"): IMAGE,
+    ("nodeimage fetch", "image"): f"localhost:1/tenant/name@{SAMPLE['digest']}",
     ("secret approve", "version"): "1",
 }
 

@@ -54,6 +54,8 @@ REFUSAL_HEADER: Final = "Umec-Refusal"
 
 Authorize = Callable[[str, str], Awaitable[Mapping[str, str]]]
 """(method, absolute URL without query) -> headers that authorise this one request."""
+Heard = Callable[[int], None]
+"""Hears of a long transfer how many bytes have passed."""
 
 
 async def anonymous(_method: str, _url: str) -> Mapping[str, str]:
@@ -93,16 +95,19 @@ class RegistryClient:
         parts = [chunk async for chunk in self._blob(repository, digest, max_size)]
         return b"".join(parts)
 
-    async def blob_to_file(self, repository: str, digest: str, path: Path, max_size: int) -> None:
+    async def blob_to_file(
+        self, repository: str, digest: str, path: Path, max_size: int, heard: Heard | None = None
+    ) -> None:
         """Write a blob of at most `max_size` bytes to `path`, which exists only once the digest was right.
 
         Raises BlobUnknown, BlobTooLarge or DigestMismatch.
         """
-        draft = path.with_name(f".{path.name}.part")
+        draft, done = path.with_name(f".{path.name}.part"), 0
         try:
             with draft.open("wb") as file:
                 async for chunk in self._blob(repository, digest, max_size):
-                    await asyncio.to_thread(file.write, chunk)
+                    done += await asyncio.to_thread(file.write, chunk)
+                    _tell(heard, done)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -115,7 +120,7 @@ class RegistryClient:
             await _expect(response, 200)
             return True
 
-    async def push_blob(self, repository: str, content: bytes | Path) -> str:
+    async def push_blob(self, repository: str, content: bytes | Path, heard: Heard | None = None) -> str:
         """Upload bytes or a file unless the repository has them; return the digest."""
         digest = await asyncio.to_thread(_digest, content)
         if await self.has_blob(repository, digest):
@@ -128,7 +133,7 @@ class RegistryClient:
             raise RegistryRefused("the registry sends uploads to another host", status=response.status_code)
         headers = {"Content-Length": str(_size(content)), "Content-Type": "application/octet-stream"}
         target = f"{location}{'&' if '?' in location else '?'}digest={quote(digest)}"
-        async with self._request("PUT", target, headers=headers, content=_stream(content)) as response:
+        async with self._request("PUT", target, headers=headers, content=_stream(content, heard)) as response:
             await _expect(response, 201)
         return digest
 
@@ -260,12 +265,19 @@ def _size(content: bytes | Path) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-async def _stream(content: bytes | Path) -> AsyncIterator[bytes]:
+def _tell(heard: Heard | None, done: int) -> None:
+    if heard is not None:
+        heard(done)
+
+
+async def _stream(content: bytes | Path, heard: Heard | None) -> AsyncIterator[bytes]:
     if isinstance(content, bytes):
+        _tell(heard, len(content))
         yield content
         return
     with content.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK):
+            _tell(heard, file.tell())
             yield chunk
 
 

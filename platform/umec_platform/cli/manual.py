@@ -196,6 +196,13 @@ MANUAL: Final[dict[str, Page]] = {
         "--signer is the public key of who signed the set, PEM",
     ),
     "nodeimage publish": Page("umec nodeimage publish street-node.dsse", CREDENTIAL),
+    "nodeimage push": Page(
+        "umec nodeimage push street-node 10.0.0.1:5443/city/street-node:1 --credential city-builder.json", CREDENTIAL
+    ),
+    "nodeimage fetch": Page(
+        f"umec nodeimage fetch 10.0.0.1:5443/city/street-node@{DIGEST} --out street-node --references sets",
+        "the --out folder: what was built, without disk.img; the --references folder: the sets, which nobody checked",
+    ),
     "policy check": Page("umec policy check /etc/umec/policies/admission", "schema.cedarschema and *.cedar"),
     "policy test": Page("umec policy test --default appraisal", "*.test.json beside the policies"),
     "policy sign": Page(

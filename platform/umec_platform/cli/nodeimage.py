@@ -10,6 +10,8 @@ from umec_platform.cli.boot import boot
 from umec_platform.cli.building import build, keys
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines
+from umec_platform.cli.updating import update, update_confirm, update_settle, update_status
+from umec_platform.cli.transferring import fetch, push
 
 __all__ = ["app"]
 
@@ -26,6 +28,12 @@ app.command()(keys)
 app.command()(boot)
 app.command()(predict)
 app.command()(firmware)
+app.command()(update)
+app.command()(update_status)
+app.command()(update_settle)
+app.command()(update_confirm)
+app.command()(push)
+app.command()(fetch)
 
 
 @app.command()

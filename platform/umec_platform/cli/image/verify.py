@@ -1,5 +1,6 @@
 """`umec image verify|verify-bundle`: who signed what, and when."""
 
+from collections.abc import Mapping
 from datetime import UTC
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from umec_images.promotion.evidence import Attached
     from umec_images.verify import Identity
 
-__all__ = ["WouldRefuse", "verify", "verify_bundle"]
+__all__ = ["WouldRefuse", "ask_admission", "require_admitted", "verify", "verify_bundle"]
 
 
 class Purpose(StrEnum):
@@ -118,25 +119,39 @@ def _verify_signature(
 def _verify_admission(
     image: str, credential: Path, tenant: str | None, stage: str, *, explain: bool, as_json: bool
 ) -> None:
-    from umec_images.oci.reference import tenant_of
-
     async def ask(registry: "RegistryClient", client: "OAuthClient") -> dict[str, Any]:
-        repository, digest = await look_up(registry, image)
-        url = registry_url(image)
-        wanted = {"tenant": tenant or tenant_of(repository), "repository": repository, "digest": digest, "stage": stage}
-        query = urlencode(wanted)
-        answer = await client.request("GET", f"{url}/images/v1/admission?{query}", resource=f"{url}/", scopes=PULL)
-        return dict(answer.json())
+        _, digest = await look_up(registry, image)
+        return await ask_admission(client, image, digest, stage, tenant)
 
     said = run(credential, image, PULL, ask)
-    refusal = None if said["admitted"] else said
     if explain:
-        say(said, refusal, as_json=as_json)
+        say(said, None if said["admitted"] else said, as_json=as_json)
         return
-    if refusal is not None:
-        raise WouldRefuse(said["code"], said["detail"], said["advice"])
+    require_admitted(said)
     shown = {name: said[name] for name in ("digest", "tenant", "repository", "stage", "admitted")}
     emit(shown, as_json=as_json, human=f"{said['digest']} would start for {said['tenant']} in {said['stage']}")
+
+
+async def ask_admission(
+    client: "OAuthClient", image: str, digest: str, stage: str, tenant: str | None = None
+) -> dict[str, Any]:
+    """Return whether the site admits a digest in the repository that `image` names, with its reasons.
+
+    The tenant is that of the repository unless it is said.
+    """
+    from umec_images.oci.reference import parse_reference, tenant_of
+
+    repository, url = parse_reference(image).repository, registry_url(image)
+    wanted = {"tenant": tenant or tenant_of(repository), "repository": repository, "digest": digest, "stage": stage}
+    query = urlencode(wanted)
+    answer = await client.request("GET", f"{url}/images/v1/admission?{query}", resource=f"{url}/", scopes=PULL)
+    return dict(answer.json())
+
+
+def require_admitted(said: Mapping[str, Any]) -> None:
+    """Return if the site admits what it was asked about; raises `WouldRefuse`."""
+    if not said["admitted"]:
+        raise WouldRefuse(said["code"], said["detail"], said["advice"])
 
 
 @refusals

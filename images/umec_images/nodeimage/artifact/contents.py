@@ -1,0 +1,168 @@
+"""What a node image in a registry consists of, by its manifest there and by its own manifest.json.
+
+A layer is one file. Its title is the file's path with `.` for `/`: no title is a path, and only those of `FILES` are
+read, each once and with its own media type. `disk.img` stays behind: it is `uki.efi` and `root.img`, and room.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from umec_images.nodeimage.artifact.errors import ArtifactInvalid, FilesDiffer, PapersInvalid
+from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, MAX_BLOB, Descriptor, encode, parse_manifest
+from umec_images.oci.reference import digest_of
+from umec_images.oci.version import VERSION
+
+__all__ = [
+    "ARTIFACT",
+    "FILES",
+    "MAX_PAPERS",
+    "PAPERS",
+    "TITLE",
+    "NodeImage",
+    "Papers",
+    "agreed",
+    "parse_artifact",
+    "parse_papers",
+    "render_artifact",
+    "title_of",
+]
+
+_PREFIX: Final = "application/vnd.umec.node-image"
+ARTIFACT: Final = f"{_PREFIX}.v1"
+"""The artifact's type."""
+PAPERS: Final = "manifest.json"
+_DISK: Final = "disk.img"
+FILES: Final[Mapping[str, str]] = {
+    "uki.efi": "application/vnd.microsoft.portable-executable",
+    "root.img": f"{_PREFIX}.root.v1",
+    PAPERS: f"{_PREFIX}.manifest.v1+json",
+    "sbom.cdx.json": "application/vnd.cyclonedx+json",
+    "packages.lock": f"{_PREFIX}.packages.v1+json",
+    "sizes.json": f"{_PREFIX}.sizes.v1+json",
+    "firmware.json": f"{_PREFIX}.firmware.v1+json",
+    "vars.fd": f"{_PREFIX}.variables.v1",
+    **{f"efivars/{name}": f"{_PREFIX}.efivar.v1" for name in ("SecureBoot", "PK", "KEK", "db", "dbx")},
+}
+"""Path -> media type of every file that is a layer."""
+TITLE: Final = "org.opencontainers.image.title"
+MAX_PAPERS: Final = 1024 * 1024
+"""Bytes of a manifest.json; one has some 3 KB."""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0, le=MAX_BLOB)]
+
+
+class _Papers(BaseModel):
+    # The rest of manifest.json is for others: a node takes an image whose builder says more of it than the last one.
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+    version: Annotated[int, Field(ge=1, lt=2**31)]
+    files: dict[str, _File]
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """What a manifest.json says: name, version (a counter), and the digest and size in bytes of each file by path."""
+
+    name: str
+    version: int
+    files: Mapping[str, tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeImage:
+    """An artifact whose layers are exactly those that its manifest.json names; made by `agreed` only."""
+
+    name: str
+    version: int
+    layers: Mapping[str, Descriptor]
+    """By the path of the file."""
+
+
+def title_of(path: str) -> str:
+    """Return the title of the layer that holds the file of this path."""
+    return path.replace("/", ".")
+
+
+def parse_papers(raw: bytes) -> Papers:
+    """Read a manifest.json; raises PapersInvalid."""
+    if len(raw) > MAX_PAPERS:
+        raise PapersInvalid(f"{PAPERS} has more than {MAX_PAPERS} bytes")
+    try:
+        found = _Papers.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PapersInvalid(f"{PAPERS}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+    files = {path: (f"sha256:{each.sha256}", each.size) for path, each in found.files.items()}
+    return Papers(found.name, found.version, files)
+
+
+def render_artifact(papers: Papers, raw: bytes) -> bytes:
+    """Return the manifest for an image whose manifest.json is `raw`: the same image has the same digest.
+
+    Raises FilesDiffer where an image of this kind consists of other files.
+    """
+    differing = (papers.files.keys() - {_DISK}) ^ (FILES.keys() - {PAPERS})
+    if differing:
+        raise FilesDiffer(f"{PAPERS} and a node image differ in {', '.join(sorted(differing))}")
+    files = {**papers.files, PAPERS: (digest_of(raw), len(raw))}
+    layers = [
+        Descriptor(kind, *files[path], annotations={TITLE: title_of(path)}).to_json() for path, kind in FILES.items()
+    ]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": ARTIFACT,
+        "config": Descriptor(EMPTY, digest_of(EMPTY_CONTENT), len(EMPTY_CONTENT)).to_json(),
+        "layers": layers,
+        "annotations": {VERSION: _semantic(papers.version)},
+    }
+    return encode(document)
+
+
+def parse_artifact(raw: bytes, *, media_type: str) -> tuple[Mapping[str, Descriptor], str | None]:
+    """Return the layers by the paths of their files, and the version that is promoted, if it states one.
+
+    Raises ManifestInvalid; ArtifactInvalid where it is another artifact, or has not exactly the layers of a node image.
+    """
+    manifest = parse_manifest(raw, media_type=media_type)
+    if manifest.artifact_type != ARTIFACT:
+        raise ArtifactInvalid(f"this is {manifest.kind[:100]}, no node image ({ARTIFACT})")
+    layers = {each.annotations.get(TITLE, ""): each for each in manifest.layers}
+    found = Counter((each.annotations.get(TITLE, ""), each.media_type) for each in manifest.layers)
+    expected = Counter((title_of(path), kind) for path, kind in FILES.items())
+    if found != expected:
+        wrong = [f"{title[:40]!r} as {kind[:100]}" for title, kind in sorted((found - expected).elements())[:5]]
+        missing = [title for title, _ in sorted((expected - found).elements())]
+        raise ArtifactInvalid(f"not of a node image: {wrong}; missing: {missing}")
+    return {path: layers[title_of(path)] for path in FILES}, manifest.annotations.get(VERSION)
+
+
+def agreed(layers: Mapping[str, Descriptor], version: str | None, papers: Papers) -> NodeImage:
+    """Return an image whose manifest in the registry says what its manifest.json says.
+
+    Raises FilesDiffer, or ArtifactInvalid where another version would be promoted than is in the image.
+    """
+    named = {(path, *each) for path, each in papers.files.items() if path != _DISK}
+    carried = {(path, each.digest, each.size) for path, each in layers.items() if path != PAPERS}
+    if named != carried:
+        raise FilesDiffer(
+            f"{PAPERS} and the image differ in {', '.join(sorted({each[0] for each in named ^ carried}))}"
+        )
+    if version != _semantic(papers.version):
+        raise ArtifactInvalid(f"the registry has it as version {version}, and its {PAPERS} as {papers.version}")
+    return NodeImage(papers.name, papers.version, layers)
+
+
+def _semantic(version: int) -> str:
+    """Return the counter as the semantic version that promotion and minimums compare."""
+    return f"{version}.0.0"
