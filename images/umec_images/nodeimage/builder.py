@@ -21,7 +21,7 @@ from typing import Any, Final
 from umec_images.nodeimage import content, disk, fat, initrd, kernel, python, tree
 from umec_images.nodeimage.authenticode import Signer, sign_image
 from umec_images.nodeimage.catalog import needed
-from umec_images.nodeimage.errors import RecipeInvalid, TargetTaken
+from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid, TargetTaken
 from umec_images.nodeimage.fetch import Sources
 from umec_images.nodeimage.keys import SecureBootKeys
 from umec_images.nodeimage.lock import Lock, LockedPackage, check_python, locked_packages, render_lock
@@ -41,6 +41,8 @@ FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 EMPTY_STORE: Final = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 BOOT_FILE: Final = "EFI/BOOT/BOOTX64.EFI"
 """What a firmware starts that has no boot entries (UEFI 2.10 §3.5.1.1)."""
+UPDATE_FILES: Final = {f"EFI/UMEC/STATE{number}.BIN": bytes(512) for number in range(2)}
+"""Where updates keep what they have come to; nothing yet (`umec_images.update.state`)."""
 
 _ESP: Final = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 _ROOT: Final = uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709")
@@ -181,7 +183,7 @@ def _squash(root: Path, image: Path, recipe: Recipe, moment: int) -> Verity:
 
 
 def _command_line(recipe: Recipe, verity: Verity) -> str:
-    words = ["root=/dev/mapper/root", "ro", f"roothash={verity.root_hash.hex()}"]
+    words = ["root=/dev/mapper/root", "ro", f"umec.version={recipe.version}", f"roothash={verity.root_hash.hex()}"]
     words += [f"umec.verity={verity.blocks}:{verity.salt.hex()}", *recipe.command_line]
     return " ".join(words)
 
@@ -205,7 +207,12 @@ def _disk(recipe: Recipe, uki: bytes, out: Path) -> None:
         disk.Partition("root-b", _ROOT, sizes.root * disk.MEBIBYTE),
         disk.Partition("data", _DATA, sizes.data * disk.MEBIBYTE),
     ]
-    pieces = [("esp", *piece) for piece in fat.file_system({BOOT_FILE: uki}, sizes.esp * disk.MEBIBYTE)]
+    if 2 * len(uki) > sizes.esp * disk.MEBIBYTE:
+        raise DiskTooSmall(
+            f"the kernel image has {len(uki)} bytes, and the EFI partition no room for the one of an update",
+            advice="enlarge esp under [disk] in the recipe",
+        )
+    pieces = [("esp", *piece) for piece in fat.file_system({BOOT_FILE: uki} | UPDATE_FILES, sizes.esp * disk.MEBIBYTE)]
     disk.write_disk(out / "disk.img", partitions, recipe.name, pieces, [("root-a", out / "root.img")])
 
 

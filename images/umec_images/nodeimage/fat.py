@@ -1,7 +1,8 @@
 """A FAT32 file system with a few files, written in one pass (Microsoft's FAT specification 1.03).
 
 It depends on its files and its size alone: one date, a serial number of its content, short names only (8.3), every file
-in one run of clusters.
+in one run of clusters, and with sectors of the table of its own: another can take its place, and no entry of one that
+stays is ever written (`umec_images.update.esp`).
 """
 
 import hashlib
@@ -22,6 +23,8 @@ RESERVED: Final = 32
 LEAST_CLUSTERS: Final = 65525
 TABLES: Final = 2
 FIRST_CLUSTER: Final = 2
+GROUP: Final = SECTOR // 4
+"""Clusters whose entries are in one sector of the table."""
 LABEL: Final = b"UMEC       "
 DATE: Final = (2020 - 1980) << 9 | 1 << 5 | 1
 """2020-01-01, of every entry."""
@@ -46,35 +49,36 @@ def file_system(files: Mapping[str, bytes], size: int) -> Iterable[tuple[int, by
     if clusters < LEAST_CLUSTERS:
         raise DiskTooSmall(f"{size} bytes are too few for a FAT32 file system")
     chunks = _lay_out(files)
-    used = sum(_clusters(chunk) for chunk in chunks)
-    if used > clusters:
-        raise DiskTooSmall(f"{used * CLUSTER} bytes do not fit into the {clusters * CLUSTER} of the EFI partition")
-    table = [0x0FFF_FFF8, _END]
-    for count in filter(None, map(_clusters, chunks)):
-        table += [*range(len(table) + 1, len(table) + count), _END]
+    end = max(place + _clusters(chunk) for place, chunk in chunks)
+    if end - FIRST_CLUSTER > clusters:
+        raise DiskTooSmall(f"{end * CLUSTER} bytes do not fit into the {clusters * CLUSTER} of the EFI partition")
+    table = [0x0FFF_FFF8, _END, *[0] * (end - FIRST_CLUSTER)]
+    for first, chunk in chunks:
+        last = first + _clusters(chunk) - 1
+        table[first : last + 1] = [*range(first + 1, last + 1), _END][: _clusters(chunk)]
     table_bytes = struct.pack(f"<{len(table)}I", *table)
-    serial = hashlib.sha256(b"".join(hashlib.sha256(chunk).digest() for chunk in chunks)).digest()[:4]
+    serial = hashlib.sha256(b"".join(hashlib.sha256(chunk).digest() for _, chunk in chunks)).digest()[:4]
     boot = _boot_sector(sectors, table_sectors, serial)
-    info = _info_sector(clusters - used, FIRST_CLUSTER + used)
+    used = sum(_clusters(chunk) for _, chunk in chunks)
+    info = _info_sector(clusters - used, end)
     pieces = [(0, boot), (SECTOR, info), (6 * SECTOR, boot), (7 * SECTOR, info)]
     pieces += [((RESERVED + number * table_sectors) * SECTOR, table_bytes) for number in range(TABLES)]
-    place = data_start * SECTOR
-    for chunk in chunks:
-        pieces.append((place, chunk))
-        place += _clusters(chunk) * CLUSTER
+    pieces += [((data_start + place - FIRST_CLUSTER) * SECTOR, chunk) for place, chunk in chunks]
     return pieces
 
 
-def _lay_out(files: Mapping[str, bytes]) -> list[bytes]:
-    """Return the root folder, then folders and files, as they follow each other in clusters."""
+def _lay_out(files: Mapping[str, bytes]) -> list[tuple[int, bytes]]:
+    """Return the folders, the topmost first, and the files, each with its first cluster."""
     paths = {PurePosixPath(name): content for name, content in files.items()}
     folders = sorted({parent for path in paths for parent in path.parents}, key=lambda path: (len(path.parts), path))
+    folders = folders or [PurePosixPath()]
     places = {folder: FIRST_CLUSTER + number for number, folder in enumerate(folders)}  # a folder has one cluster
     cluster = FIRST_CLUSTER + len(folders)
     for path in sorted(paths):
-        places[path] = cluster
+        places[path] = cluster = -(-cluster // GROUP) * GROUP
         cluster += _clusters(paths[path])
-    return [_folder(each, folders, paths, places) for each in folders] + [paths[path] for path in sorted(paths)]
+    found = [(places[each], _folder(each, folders, paths, places)) for each in folders]
+    return found + [(places[path], paths[path]) for path in sorted(paths)]
 
 
 def _folder(

@@ -5,12 +5,12 @@ The image is followed by a superblock as cryptsetup's `veritysetup` writes it, a
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["BLOCK", "Verity", "append_tree"]
+__all__ = ["BLOCK", "Verity", "append_tree", "hash_tree"]
 
 BLOCK: Final = 4096
 """Bytes of a block of data and of one of hashes."""
@@ -47,18 +47,23 @@ def append_tree(image: Path, salt: bytes) -> Verity:
         file.write(bytes(-size % BLOCK))
         blocks = -(-size // BLOCK)
         file.seek(0)
-        levels = [b"".join(_hashes(_blocks(file, blocks), salt))]
-        while len(levels[-1]) > hashlib.sha256().digest_size:
-            below = _padded(levels[-1])
-            levels[-1] = below
-            levels.append(b"".join(_hashes(_cut(below), salt)))
-        root = levels.pop()
+        tree, root = hash_tree(_blocks(file, blocks), salt)
         made = Verity(root, salt, blocks)
         file.seek(blocks * BLOCK)
         file.write(_superblock(made))
-        for level in reversed(levels):
-            file.write(level)
+        file.write(tree)
     return made
+
+
+def hash_tree(blocks: Iterable[bytes], salt: bytes) -> tuple[bytes, bytes]:
+    """Return the tree over blocks of data, topmost level first, and the root hash."""
+    levels = [b"".join(_hashes(blocks, salt))]
+    while len(levels[-1]) > hashlib.sha256().digest_size:
+        below = _padded(levels[-1])
+        levels[-1] = below
+        levels.append(b"".join(_hashes(_cut(below), salt)))
+    root = levels.pop()
+    return b"".join(reversed(levels)), root
 
 
 def _blocks(file: IO[bytes], count: int) -> Iterator[bytes]:
@@ -71,7 +76,7 @@ def _cut(level: bytes) -> Iterator[bytes]:
         yield level[offset : offset + BLOCK]
 
 
-def _hashes(blocks: Iterator[bytes], salt: bytes) -> Iterator[bytes]:
+def _hashes(blocks: Iterable[bytes], salt: bytes) -> Iterator[bytes]:
     salted = hashlib.sha256(salt)
     for block in blocks:
         each = salted.copy()

@@ -1,0 +1,112 @@
+"""Why a node image is not updated.
+
+UpdateError
+├── ManifestOther        update-manifest-other     the manifest has another digest than was asked for
+├── ImageOther           update-image-other        a file is missing or not what the manifest says, or another image's
+├── ImageOlder           update-image-older        its version is not higher than that of the node
+├── ImageFailed          update-image-failed       it was tried on this node, and the node fell back
+├── DiskUnfit            update-disk-unfit         the disk is not laid out as `umec nodeimage build` lays one out
+├── DiskBusy             update-disk-busy          another update of this disk goes on
+├── NoRoom               update-no-room            the image does not fit into the slot, or the EFI partition
+├── SlotDamaged          update-slot-damaged       what runs now is damaged on disk: nothing else is overwritten
+├── WriteFailed          update-write-failed       the disk does not give back what was written
+├── TrialOpen            update-trial-open         an image is on trial; the other slot is what the node falls back to
+├── NothingOnTrial       update-nothing-on-trial   what runs is not on trial
+└── VariablesUnusable    firmware-variables-unusable
+"""
+
+from umec_core.errors import Conflict, Invalid, Refused, UmecError, Unavailable
+
+__all__ = [
+    "DiskBusy",
+    "DiskUnfit",
+    "ImageFailed",
+    "ImageOlder",
+    "ImageOther",
+    "ManifestOther",
+    "NoRoom",
+    "NothingOnTrial",
+    "SlotDamaged",
+    "TrialOpen",
+    "UpdateError",
+    "VariablesUnusable",
+    "WriteFailed",
+]
+
+
+class UpdateError(UmecError):
+    """Something about updating a node image."""
+
+    code = "update-error"
+
+
+class ManifestOther(UpdateError, Refused):
+    """The manifest has another digest than was asked for, or is none."""
+
+    code = "update-manifest-other"
+
+
+class ImageOther(UpdateError, Refused):
+    """A file of the image is missing or has another digest than its manifest says, or the image is another one."""
+
+    code = "update-image-other"
+
+
+class ImageOlder(UpdateError, Refused):
+    """The version of the image is not higher than that of the node."""
+
+    code = "update-image-older"
+
+
+class ImageFailed(UpdateError, Refused):
+    """This very image was tried on this node, and the node fell back."""
+
+    code = "update-image-failed"
+
+
+class DiskUnfit(UpdateError, Invalid):
+    """The disk is not laid out as the build lays one out."""
+
+    code = "update-disk-unfit"
+
+
+class DiskBusy(UpdateError, Unavailable):
+    """Another update of this disk goes on."""
+
+    code = "update-disk-busy"
+
+
+class NoRoom(UpdateError, Refused):
+    """A part of the image does not fit where it belongs."""
+
+    code = "update-no-room"
+
+
+class SlotDamaged(UpdateError, Refused):
+    """The image that the node starts is damaged on its disk."""
+
+    code = "update-slot-damaged"
+
+
+class WriteFailed(UpdateError, Unavailable):
+    """The disk does not give back what was written."""
+
+    code = "update-write-failed"
+
+
+class TrialOpen(UpdateError, Conflict):
+    """An image is on trial, and the other slot holds what the node falls back to."""
+
+    code = "update-trial-open"
+
+
+class NothingOnTrial(UpdateError, Conflict):
+    """What runs is not on trial."""
+
+    code = "update-nothing-on-trial"
+
+
+class VariablesUnusable(UpdateError, Invalid):
+    """The firmware's variables cannot be read or written."""
+
+    code = "firmware-variables-unusable"

@@ -1,0 +1,134 @@
+"""Put the next image into the other slot, have it tried once, and confirm it.
+
+Order of an update; `|` is a barrier, and after a cut anywhere the disk starts what is confirmed:
+
+1. record: writing |                            what is in the other slot counts for nothing
+2. BootNext is taken back; OTHER.EFI and the labels in the slot go |
+3. root file system without its label, kernel image without a name |
+4. both are read back and compared
+5. the label; OTHER.EFI (one sector) |
+6. record: staged |
+7. BootNext
+8. record: trial |
+
+Confirming swaps the names BOOTX64.EFI and OTHER.EFI in one sector, and then notes it. Until then the old image is what
+starts whenever nobody asks for something else, and its slot is not written.
+"""
+
+from dataclasses import dataclass
+
+from umec_images.update.device import Device
+from umec_images.update.errors import NoRoom, SlotDamaged, WriteFailed
+from umec_images.update.esp import open_esp
+from umec_images.update.firmware import Variables, ask_no_more, ask_once
+from umec_images.update.image import Image
+from umec_images.update.phases import Outcome, begin, confirmable, settle
+from umec_images.update.slots import check_root, label_root, unlabel, write_root
+from umec_images.update.state import Phase, Record
+from umec_images.update.survey import BOOT, OTHER, Survey, note, survey
+
+__all__ = ["Plan", "carry_out", "confirm", "plan", "settled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An update that is allowed and fits; nothing has been written for it."""
+
+    seen: Survey
+    image: Image
+    phase: Phase
+    """WRITING, or STAGED where the image is in its slot already."""
+
+
+def plan(device: Device, image: Image, running: bytes | None, *, again: bool = False) -> Plan:
+    """Check whether an image may be put on a disk, and whether it fits; write nothing.
+
+    `running` is the root hash of what runs; None for a disk whose node is switched off.
+
+    Raises what `begin` and `survey` raise, SlotDamaged where the confirmed image is not whole, NoRoom.
+    """
+    seen = survey(device)
+    wanted = Record(image=image.kernel.name, version=image.kernel.version, manifest=image.manifest)
+    running = seen.confirmed.root_hash if running is None else running
+    phase = begin(seen.record, seen.confirmed, running, wanted, again=again)
+    check_root(seen.layout.roots[seen.slot].area, seen.confirmed)
+    if phase is Phase.STAGED and not _whole(seen, image):
+        phase = Phase.WRITING
+    if image.root_size > seen.target.size:
+        raise NoRoom(f"the root file system has {image.root_size} bytes, and the slot {seen.target.size}")
+    room = seen.esp.room(OTHER)
+    if len(image.kernel_image) > room:
+        raise NoRoom(f"the kernel image has {len(image.kernel_image)} bytes, and the EFI partition room for {room}")
+    return Plan(seen, image, phase)
+
+
+def carry_out(planned: Plan, variables: Variables | None) -> Record:
+    """Write the image, and ask the firmware to try it at the next start.
+
+    Without `variables` it is staged alone. Raises WriteFailed, VariablesUnusable; running it again goes on.
+    """
+    seen, image = planned.seen, planned.image
+    record = Record(image=image.kernel.name, version=image.kernel.version, manifest=image.manifest)
+    if planned.phase is Phase.WRITING:
+        note(seen, Phase.WRITING, record)
+        if variables is not None:
+            ask_no_more(variables)
+        _write(seen, image)
+    noted = note(seen, Phase.STAGED, record)
+    if variables is None:
+        return noted
+    ask_once(variables, seen.layout.esp, OTHER)
+    return note(seen, Phase.TRIAL)
+
+
+def settled(device: Device, running: bytes) -> tuple[Survey, Outcome]:
+    """Note what an update has come to, when a node has started. `running` is the root hash of what runs.
+
+    Raises what `survey` raises, NothingOnTrial.
+    """
+    seen = survey(device)
+    phase, outcome = settle(seen.record, seen.confirmed, seen.other, running)
+    if phase is not seen.record.phase:
+        note(seen, phase)
+    return survey(device), outcome
+
+
+def confirm(device: Device, running: bytes) -> Survey:
+    """Make the image that is on trial the one that starts. Do it when the node is trusted, and not before.
+
+    Raises NothingOnTrial, SlotDamaged, and what `survey` raises.
+    """
+    seen = survey(device)
+    if confirmable(seen.record, seen.confirmed, seen.other, running) and seen.other is not None:
+        check_root(seen.target, seen.other)
+        seen.esp.swap(BOOT, OTHER)
+        device.flush()
+    note(seen, Phase.NONE)
+    return survey(device)
+
+
+def _write(seen: Survey, image: Image) -> None:
+    device, target = seen.device, seen.target
+    if OTHER in seen.esp.files:
+        seen.esp.remove(OTHER)
+    unlabel(target, [each for each in (seen.confirmed, seen.other, image.kernel) if each is not None])
+    device.flush()
+    write_root(target, image.root, image.kernel)
+    esp = open_esp(seen.esp.area)
+    clusters = esp.store(image.kernel_image)
+    device.flush()
+    if esp.fetch(clusters)[: len(image.kernel_image)] != image.kernel_image:
+        raise WriteFailed("the EFI partition does not hold what was written", advice="the disk may be at its end")
+    label_root(target, image.root, image.kernel, image.root_sha256)
+    esp.add(OTHER, BOOT, clusters, len(image.kernel_image))
+    device.flush()
+
+
+def _whole(seen: Survey, image: Image) -> bool:
+    if seen.other is None or seen.other.sha256 != image.kernel.sha256:
+        return False
+    try:
+        check_root(seen.target, seen.other)
+    except SlotDamaged:
+        return False
+    return True
