@@ -10,8 +10,8 @@ from umec_platform.cli.boot import boot
 from umec_platform.cli.building import build, keys
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines
-from umec_platform.cli.updating import update, update_confirm, update_settle, update_status
 from umec_platform.cli.transferring import fetch, push
+from umec_platform.cli.updating import update, update_confirm, update_settle, update_status
 
 __all__ = ["app"]
 
