@@ -229,6 +229,11 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
         "ima-aggregate-mismatch": FindingKind(
             _CONTRADICTION, "the list of what ran began on another boot than the quoted one", _LIST
         ),
+        "ima-nothing-measured": FindingKind(
+            _CONTRADICTION,
+            "the list of what ran has boot_aggregate alone: the kernel has no policy that says what to measure",
+            "have the kernel measure: ima_policy=tcb on its command line",
+        ),
         "ima-kexec": FindingKind(
             _CONTRADICTION,
             "another kernel was started by kexec, past firmware and boot loader",

@@ -35,10 +35,11 @@ OWNER = uuid.UUID("77fa9abd-0359-4d32-bd60-28f4e78f784b")
 CODE = "ab" * 32
 VALUES = {"0": "00" * 32, "2": "22" * 32, "3": "33" * 32, "6": "66" * 32}
 TABLE_ENTRY = 0x80 + 24 + 112 + 32
+MEASURING = b"ima_policy=tcb ima_hash=sha256"
 SECTIONS = {
     ".sdmagic": b"#### LoaderInfo: systemd-stub 252.39 ####\0",
     ".osrel": b"ID=umec",
-    ".cmdline": b"ro panic=1",
+    ".cmdline": b"ro panic=1 " + MEASURING,
     ".initrd": b"initrd",
     ".linux": b"LOADED_IMAGE::LoadOptions\0 Linux initrd\0",
 }
@@ -301,13 +302,43 @@ def test_files_of_the_initrd_count_where_they_are_measured(folder, keys, tmp_pat
         return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
 
     archive = member(b"init", b"1") + member(b"bin", b"4") + member(b"TRAILER!!!", b"")
-    plain = files(b"ro", b"no archive at all")
+    plain = files(b"ro " + MEASURING, b"no archive at all")
     assert set(plain) == {"/init", "/run"}
-    both = files(b"root=/dev/mapper/root", archive)
+    both = files(b"root=/dev/mapper/root " + MEASURING, archive)
     assert set(both) == {"/init", "/run", "/bin"}
     assert both["/init"][0] == plain["/init"][0] != both["/init"][1]
     (folder / "firmware.json").unlink()
     assert predict_started(folder, root)["files"] == plain
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("ro", "ima_policy=tcb"),
+        ("ro ima_hash=sha256", "ima_policy=tcb"),
+        ("ro ima_policy= ima_hash=sha256", "ima_policy=tcb"),
+        ("ro ima_policy=appraise_tcb ima_hash=sha256", "ima_policy=tcb"),
+        ('ro x="ima_policy=tcb ima_hash=sha256', "ima_policy=tcb"),
+        ('ro x="1 ima_policy=tcb 2" ima_hash=sha256', "ima_policy=tcb"),
+        ("ro ima_hash=sha256 -- ima_policy=tcb", "ima_policy=tcb"),
+        ("ro ima_policy=tcb", "ima_hash=sha256"),
+        ("ro ima_policy=tcb ima-hash=sha1 ima_hash=sha256", "ima_hash=sha256"),
+        ("ro ima_policy=tcb ima_hash=sha256 initcall_blacklist=init_ima", "leaves out"),
+    ],
+)
+def test_a_kernel_that_measures_nothing_gets_no_list_of_what_may_run(folder, keys, tmp_path, line, why):
+    (tmp_path / "run").write_bytes(b"x")
+
+    def started(command_line):
+        uki = make_pe(SECTIONS | {".cmdline": command_line.encode()})
+        (folder / "uki.efi").write_bytes(signed(uki, signature(keys)))
+        return predict_started(folder, tmp_path)
+
+    with pytest.raises(ImageFolderInvalid, match=why) as caught:
+        started(line)
+    assert caught.value.code == "image-folder-invalid"
+    for good in (MEASURING.decode(), 'ima-policy="tcb|fail_securely" "ima_hash=sha256" x="a b"'):
+        assert "/run" in started(f"ro {good}")["files"]
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

@@ -143,8 +143,8 @@ def long_way(data, quoted):
 
 
 def one_pass(data, quoted, seen=None):
-    """The same by `judge_runtime`, from a checkpoint on, so that no aggregate is due."""
-    start = ImaCheckpoint(5, 1, START, POLICY.sha256, restart_count=2)
+    """The same by `judge_runtime`, from a checkpoint on, so that no aggregate is due, nor anything that ran."""
+    start = ImaCheckpoint(5, 2, START, POLICY.sha256, restart_count=2)
     try:
         judged = judge_runtime(data, quote_of(quoted), start, POLICY, more=True, seen=seen)
     except ImaRefused as error:

@@ -374,6 +374,19 @@ def test_a_kernel_that_measures_nothing(tpm, values, node, refused):
             judge_runtime(data, quote, None, policy_of())
 
 
+def test_a_kernel_without_a_policy_measures_nothing_that_ran(node, values):
+    """What runs later does not mend it: what started before was not measured."""
+    node.ran = RuntimeList.of(values, [])
+    assert node.found() == ["ima-nothing-measured"]
+    checkpoint = node.judge().checkpoint
+    assert node.found(data=b"", checkpoint=checkpoint) == ["ima-nothing-measured"]
+    started = measured("/usr/bin/tool-0", hashlib.sha256(b"content 0").digest())
+    node.more(started)
+    assert node.found(data=node.ran.entries[0], more=True) == []
+    assert node.found(data=started, checkpoint=checkpoint) == ["ima-nothing-measured"]
+    assert node.found() == []
+
+
 def test_nothing_proves_a_list_without_its_register(tpm, values, node, refused):
     with refused("ima-replay-mismatch"):
         judge_runtime(node.ran.data, tpm.quote_of(values), None, policy_of())

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_images.nodeimage import load_recipe, parse_recipe, with_site
+from umec_images.nodeimage import builder, load_recipe, parse_recipe, with_site
 from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.recipe import MAX_RECIPE, Recipe
+from umec_images.nodeimage.verity import Verity
 
 RECIPES = Path(__file__).parents[2] / "images" / "recipes"
 GOOD = """
@@ -51,6 +52,9 @@ def refused(text: str, place: str) -> None:
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["init=/bin/sh"]'), "command-line.0"),
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["rdinit=/bin/sh"]'), "command-line.0"),
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["--"]'), "command-line.0"),
+        (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["ima_policy="]'), "command-line.0"),
+        (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["ima-hash=sha1"]'), "command-line.0"),
+        (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["initcall-blacklist=init_ima"]'), "command-line.0"),
         (GOOD + 'modules = ["../x"]', "kernel.modules.0"),
         (GOOD + "[disk]\nesp = 32", "disk.esp"),
         (GOOD + "[disk]\nroot = 0", "disk.root"),
@@ -93,8 +97,14 @@ def test_a_file_names_itself_in_its_refusal(tmp_path):
 def test_the_shipped_ones_are_good(path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert {"ima_policy=tcb", "ima_hash=sha256"} <= set(recipe.command_line)
     assert recipe.site is None
+
+
+def test_every_command_line_has_the_kernel_measure_what_it_starts():
+    """Also that of a recipe which says nothing of it."""
+    recipe = parse_recipe(GOOD.replace("version = 3", 'version = 3\ncommand-line = ["quiet"]').encode())
+    words = builder._command_line(recipe, Verity(bytes(32), bytes(32), 1)).split()
+    assert {"quiet", "ima_policy=tcb", "ima_hash=sha256"} <= set(words)
 
 
 def test_a_site_that_is_given_goes_before_that_of_the_recipe():

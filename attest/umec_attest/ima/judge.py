@@ -6,6 +6,7 @@
 4  the replay reaches the quoted PCR 10, in every bank that was quoted; what was added after the quote waits
 5  boot_aggregate is the first entry, over the quoted PCRs, and there is no other one but by kexec
 6  each entry is what the policy allows, or a finding
+7  something ran: boot_aggregate alone is the list of a kernel without a policy, and so is good for none
 """
 
 from collections import Counter
@@ -77,6 +78,8 @@ def judge_runtime(
         for strange in walked.strange
         if strange.number + before > 0
     ]
+    if walked.pcr == quoted and before + walked.entries == 1 and not earlier:  # 7
+        findings.append(Finding("ima-nothing-measured", "boot_aggregate alone: the kernel measured nothing that ran"))
     told = tuple(_told((*earlier, *(finding for finding in findings if finding is not None))))
     kept = ImaCheckpoint(
         reset_count=quote.clock_info.reset_count,

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict.builds import FirmwareBuild, builds_for
+from umec_attest.predict.command_line import check_measuring
 from umec_attest.predict.initrd import initrd_files, is_measured
 from umec_attest.predict.measure import PredictedPcrs
 from umec_attest.predict.model import NodeImage, predict_image
@@ -48,12 +49,15 @@ def predict(image_dir: Path, boards: Iterable[FirmwareBuild] = ()) -> PredictedP
 def predict_started(image_dir: Path, root: Path) -> dict[str, Any]:
     """Return the runtime policy (JSON) of this folder: every file of its root file system, which lies below `root`.
 
-    Where the kernel measures what its initrd starts, too, those files are of it. Errors: `ImageFolderInvalid`.
+    Where the kernel measures what its initrd starts, too, those files are of it. Errors: `ImageFolderInvalid`, also
+    where its command line has the kernel measure nothing.
     """
     runtime = predict_runtime(root)
     if (image_dir / _FIRMWARE).exists():
         sections = read_uki(_read(image_dir / "uki.efi")).sections
-        if is_measured(sections[".cmdline"].decode("ascii")):
+        command_line = sections[".cmdline"].decode("ascii")
+        check_measuring(command_line)
+        if is_measured(command_line):
             for path, digest in initrd_files(sections[".initrd"]).items():
                 runtime["files"].setdefault(path, []).append(digest)
     return runtime

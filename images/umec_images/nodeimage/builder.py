@@ -25,7 +25,7 @@ from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid, TargetTake
 from umec_images.nodeimage.fetch import Sources
 from umec_images.nodeimage.keys import SecureBootKeys
 from umec_images.nodeimage.lock import Lock, LockedPackage, check_python, locked_packages, render_lock
-from umec_images.nodeimage.recipe import Recipe
+from umec_images.nodeimage.recipe import MEASURED, Recipe
 from umec_images.nodeimage.sbom import bill_of_materials
 from umec_images.nodeimage.tools import require_file, run
 from umec_images.nodeimage.uki import assemble
@@ -185,7 +185,7 @@ def _squash(root: Path, image: Path, recipe: Recipe, moment: int) -> Verity:
 def _command_line(recipe: Recipe, verity: Verity) -> str:
     words = ["root=/dev/mapper/root", "ro", f"umec.version={recipe.version}", f"roothash={verity.root_hash.hex()}"]
     words += [f"umec.verity={verity.blocks}:{verity.salt.hex()}", *recipe.command_line]
-    return " ".join(words)
+    return " ".join([*words, *MEASURED])
 
 
 def _firmware(keys: SecureBootKeys, out: Path) -> None:

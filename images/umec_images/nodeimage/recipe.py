@@ -6,7 +6,7 @@ suite = "bookworm"                     of Debian
 packages = ["runc"]                    with all that they depend on
 exclude = ["adduser"]                  left out, with what only they need
 distributions = ["cryptography"]       Python's, of requirements.lock, with what they require
-command-line = ["ima_policy=tcb"]      after what the build says itself
+command-line = ["console=ttyS0"]       after what the build says itself
 
 [kernel]
 package = "linux-image-cloud-amd64"
@@ -36,19 +36,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from umec_images.nodeimage.errors import RecipeInvalid
 
-__all__ = ["Disk", "File", "Kernel", "Recipe", "Site", "load_recipe", "parse_recipe", "with_site"]
+__all__ = ["MEASURED", "Disk", "File", "Kernel", "Recipe", "Site", "load_recipe", "parse_recipe", "with_site"]
 
 MAX_RECIPE: Final = 64 * 1024
 """Bytes; a recipe has some dozens of lines."""
-RESERVED: Final = frozenset({"--", "init", "initrd", "rdinit", "ro", "root", "roothash", "rw", "umec.verity"})
-"""Words of the command line that a recipe may not say."""
+RESERVED: Final = frozenset(
+    {"init", "initcall_blacklist", "initrd", "rdinit", "ro", "root", "roothash", "rw", "umec.verity", "umec.version"}
+)
+"""Words of the command line that a recipe may not say, nor any that begin with `ima`."""
+MEASURED: Final = ("ima_policy=tcb", "ima_hash=sha256")
+"""Words of every command line: the kernel measures all that it starts, by SHA-256."""
 MAX_FILE: Final = 16 * 1024 * 1024
 """Bytes of a file that lies beside a recipe."""
 
 
 def _not_of_the_build(word: str) -> str:
-    if word.partition("=")[0] in RESERVED:
-        raise ValueError("what is started, and from where, is for the build to say")
+    name = word.partition("=")[0].replace("-", "_")  # the kernel takes both for the same
+    if word == "--" or name in RESERVED or name.startswith("ima"):
+        raise ValueError("what is started, from where, and what is measured of it, is for the build to say")
     return word
 
 
