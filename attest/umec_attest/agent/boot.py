@@ -1,6 +1,7 @@
 """`python -m umec_attest.agent.boot`: what a node image starts: enrolment if there was none yet, and then the agent.
 
-The image says to which site the node belongs and which CA it has; both are measured with it. The ticket comes from
+The image says to which site the node belongs and which CA it has; both are measured with it. The state lies where
+whoever holds the disk writes: one that names another site is not run with, the node enrolls anew. The ticket comes from
 outside: it is only shown to the verifier, and nothing is believed because of it.
 """
 
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from umec_attest.agent.enrol import enrol, plan_enrolment
-from umec_attest.agent.errors import AgentStateInvalid
+from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite
 from umec_attest.agent.fields import FieldInvalid, read_object
 from umec_attest.agent.running import Options, run_until_told
-from umec_attest.agent.state import URL, state_exists
+from umec_attest.agent.state import URL, NodeState, load_state, state_exists
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteUnavailable
 
-__all__ = ["Site", "main", "parse_site"]
+__all__ = ["Site", "check_state", "main", "read_site"]
 
 TCTI: Final = "device:/dev/tpmrm0"
 AGAIN: Final = 5.0
@@ -31,26 +32,33 @@ AGAIN: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the image says: the platform's URL, the file of its CA, and the image that the node is enrolled for."""
+    """What the image says: the platform's URL and its CA in PEM."""
 
     url: str
-    ca: Path
-    image: str
+    ca: str
 
 
-def parse_site(data: bytes) -> Site:
-    """Read `node.json`. Raises AgentStateInvalid."""
+def read_site(path: Path) -> Site:
+    """Read `node.json` of the image, and the CA that it names. Raises AgentStateInvalid."""
     try:
-        fields = read_object(data)
-        site = Site(
-            url=fields.text("url", longest=512, pattern=URL),
-            ca=Path(fields.text("ca", shortest=1, longest=255)),
-            image=fields.text("image", shortest=1, longest=63),
-        )
+        fields = read_object(path.read_bytes())
+        url = fields.text("url", longest=512, pattern=URL)
+        ca = Path(fields.text("ca", shortest=1, longest=255))
+        fields.text("image", shortest=1, longest=63)
         fields.end()
+        return Site(url, ca.read_text(encoding="ascii", errors="replace"))
     except FieldInvalid as error:
         raise AgentStateInvalid(f"the image does not say to which site this node belongs: {error.place}") from error
-    return site
+    except OSError as error:
+        raise AgentStateInvalid(f"the image does not say to which site this node belongs: {error.strerror}") from error
+
+
+def check_state(state: NodeState, site: Site, tcti: str) -> None:
+    """Compare what the state of a node says with what its image says. Raises StateOfAnotherSite."""
+    said = {"url": (state.url, site.url), "ca": (state.ca, site.ca), "tcti": (state.tcti, tcti)}
+    other = [name for name, (found, expected) in said.items() if found != expected]
+    if other:
+        raise StateOfAnotherSite(f"the state of this node is not of its image's site: {', '.join(other)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,25 +68,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--boot-log", type=Path, required=True)
     parser.add_argument("--ticket", type=Path, required=True, help="a file that may be missing")
+    parser.add_argument("--tcti", default=TCTI)
     given = parser.parse_args(arguments)
     try:
-        if not state_exists(given.state):
-            _enrol(parse_site(given.site.read_bytes()), given.state, given.ticket)
-        run_until_told(Options(given.state, boot_log=given.boot_log), _say)
+        site = read_site(given.site)
+        if not _enrolled(site, given.state, given.tcti):
+            _enrol(site, given.state, given.ticket, given.tcti)
+        run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), _say)
     except UmecError as error:
         _say({"event": "refused", "code": error.code, "detail": error.detail})
         return 1
     return 0
 
 
-def _enrol(site: Site, state: Path, ticket: Path) -> None:
+def _enrolled(site: Site, state: Path, tcti: str) -> bool:
+    """Tell whether the node was enrolled with its own site. Raises AgentStateInvalid."""
+    if not state_exists(state):
+        return False
+    try:
+        check_state(load_state(state), site, tcti)
+    except StateOfAnotherSite as error:
+        _say({"event": "enrolling-anew", "code": error.code, "detail": error.detail})
+        return False
+    return True
+
+
+def _enrol(site: Site, state: Path, ticket: Path, tcti: str) -> None:
     """Enrol; what may work later (a network, a site that starts) is tried again. Raises UmecError."""
     text = ticket.read_text(encoding="ascii", errors="replace") if ticket.exists() else None
-    ca = site.ca.read_text(encoding="ascii", errors="replace")
-    plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=ca, tcti=TCTI)
+    plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=site.ca, tcti=tcti)
     while True:
         try:
-            done = asyncio.run(enrol(plan, state))
+            done = asyncio.run(enrol(plan, state, replace=True))
         except RemoteUnavailable as error:
             _say({"event": "waiting", "code": error.code, "detail": error.detail})
             time.sleep(AGAIN)

@@ -4,6 +4,7 @@ AgentError
 ├── TpmUnavailable      tpm-unavailable       the TPM does not answer, or restarted in the middle: try again
 ├── TpmRefused          tpm-refused           the TPM answered, and said no
 ├── AgentStateInvalid   agent-state-invalid   the state directory is missing, incomplete or readable by others
+├── StateOfAnotherSite  state-of-another-site the state names another platform, CA or TPM than the node's image
 ├── TicketInvalid       ticket-invalid        a ticket cannot be read
 ├── PlatformUntrusted   platform-untrusted    the platform CA is not the one that the ticket pins
 ├── AnswerInvalid       answer-invalid        a service of the platform answers otherwise than its contract says
@@ -30,6 +31,7 @@ __all__ = [
     "LogShrunk",
     "NotAttested",
     "PlatformUntrusted",
+    "StateOfAnotherSite",
     "TicketInvalid",
     "TpmRefused",
     "TpmUnavailable",
@@ -58,6 +60,12 @@ class AgentStateInvalid(AgentError, Invalid):
     """The state directory is missing, incomplete or readable by others."""
 
     code = "agent-state-invalid"
+
+
+class StateOfAnotherSite(AgentError, Refused):
+    """The state names another platform, CA or TPM than the node's image."""
+
+    code = "state-of-another-site"
 
 
 class TicketInvalid(AgentError, Invalid):

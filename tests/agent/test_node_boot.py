@@ -1,0 +1,129 @@
+"""What a node image starts: the program itself, with a TPM, against a platform that is there or not."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from umec_attest.agent.boot import Site, check_state, read_site
+from umec_attest.agent.enrol import enrol
+from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite
+from umec_attest.agent.state import load_state, save_state
+
+EVIL = {"url": "https://evil.example:8443", "ca": "another CA", "tcti": "swtpm:host=evil.example,port=2321"}
+
+
+class Image:
+    """What the image of a node says, in a folder: files that a root file system would hold."""
+
+    def __init__(self, scene: Any, folder: Path) -> None:
+        self.scene, self.folder, self.ticket = scene, folder, folder / "ticket"
+        self.site = folder / "site.json"
+        (folder / "ca.pem").write_text(scene.standin.server_ca.pem)
+        issuer = x509.load_der_x509_certificate(scene.device.authority.chain[0])
+        scene.standin.trust_tpms_of(issuer)  # an agent in an image has no certificates beside those in the TPM
+
+    def write(self) -> None:
+        said = {"url": self.scene.standin.url, "ca": str(self.folder / "ca.pem"), "image": "any"}
+        self.site.write_text(json.dumps(said))
+
+    def hand_in_ticket(self) -> None:
+        said = {"asset": "kerb-7", "ca_sha256": self.scene.standin.server_ca.sha256, "url": self.scene.standin.url}
+        text = json.dumps(said | {"secret": "s"}).encode()
+        self.ticket.write_text(base64.urlsafe_b64encode(text).decode().rstrip("="))
+
+    @contextlib.asynccontextmanager
+    async def booted(self) -> AsyncIterator[AsyncIterator[Mapping[str, Any]]]:
+        """Start the program; yields what it says."""
+        self.write()
+        words = ["--site", self.site, "--state", self.scene.state, "--boot-log", self.scene.log]
+        words += ["--ticket", self.ticket, "--tcti", self.scene.device.tcti]
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "umec_attest.agent.boot", *map(str, words)), stdout=asyncio.subprocess.PIPE
+        )
+        assert program.stdout is not None
+        try:
+            yield _said(program.stdout)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                program.send_signal(signal.SIGTERM)
+            await program.stdout.read()
+            await program.wait()
+
+
+async def _said(output: asyncio.StreamReader) -> AsyncIterator[Mapping[str, Any]]:
+    async for line in output:
+        yield json.loads(line.decode().removeprefix("umec-node: "))
+
+
+async def until(said: AsyncIterator[Mapping[str, Any]], *events: str) -> list[Mapping[str, Any]]:
+    """Return what was said up to the first of these events."""
+    found: list[Mapping[str, Any]] = []
+    async with asyncio.timeout(60):
+        async for line in said:
+            found.append(line)
+            if line["event"] in events:
+                return found
+    raise AssertionError(f"it ended without {events}: {found}")
+
+
+@pytest.fixture
+def image(scene: Any, tmp_path: Path) -> Image:
+    return Image(scene, tmp_path)
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_state_that_names_another_site_is_told(scene: Any, name: str) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            await enrol(scene.plan(), scene.state)
+
+    asyncio.run(playing())
+    state = load_state(scene.state)
+    site = Site(scene.standin.url, scene.standin.server_ca.pem)
+    check_state(state, site, scene.device.tcti)
+    with pytest.raises(StateOfAnotherSite, match=name) as refused:
+        check_state(dataclasses.replace(state, **{name: EVIL[name]}), site, scene.device.tcti)
+    assert refused.value.code == "state-of-another-site"
+
+
+def test_whoever_writes_the_state_moves_no_node_to_another_site(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            await enrol(scene.plan(), scene.state)
+            save_state(scene.state, dataclasses.replace(load_state(scene.state), **EVIL))
+            image.hand_in_ticket()
+            async with image.booted() as said:
+                lines = await until(said, "round", "refused")
+            assert [line["event"] for line in lines] == ["enrolling-anew", "enrolled", "round"]
+            assert lines[0]["code"] == "state-of-another-site"
+            check_state(load_state(scene.state), read_site(image.site), scene.device.tcti)
+            async with image.booted() as said:
+                assert [line["event"] for line in await until(said, "round", "refused")] == ["round"]
+
+    asyncio.run(playing())
+
+
+@pytest.mark.parametrize("fault", ["no file", "no JSON", "no CA"])
+def test_an_image_that_names_no_site(image: Image, fault: str) -> None:
+    image.scene.standin.port = 8443
+    image.write()
+    assert read_site(image.site) == Site(image.scene.standin.url, image.scene.standin.server_ca.pem)
+    if fault == "no file":
+        image.site.unlink()
+    elif fault == "no JSON":
+        image.site.write_text("{")
+    else:
+        (image.folder / "ca.pem").unlink()
+    with pytest.raises(AgentStateInvalid) as refused:
+        read_site(image.site)
+    assert refused.value.code == "agent-state-invalid"
