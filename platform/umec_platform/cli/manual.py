@@ -203,6 +203,14 @@ MANUAL: Final[dict[str, Page]] = {
         f"umec nodeimage fetch 10.0.0.1:5443/city/street-node@{DIGEST} --out street-node --references sets",
         "the --out folder: what was built, without disk.img; the --references folder: the sets, which nobody checked",
     ),
+    "nodeimage update": Page(
+        f"umec nodeimage update /dev/vda street-node --manifest {DIGEST} --running /proc/cmdline "
+        "--variables /sys/firmware/efi/efivars",
+        "the disk as `umec nodeimage build` lays one out: EFI partition, root-a and root-b; one sector says what starts",
+    ),
+    "nodeimage update-status": Page("umec nodeimage update-status /dev/vda"),
+    "nodeimage update-settle": Page("umec nodeimage update-settle /dev/vda"),
+    "nodeimage update-confirm": Page("umec nodeimage update-confirm /dev/vda"),
     "policy check": Page("umec policy check /etc/umec/policies/admission", "schema.cedarschema and *.cedar"),
     "policy test": Page("umec policy test --default appraisal", "*.test.json beside the policies"),
     "policy sign": Page(

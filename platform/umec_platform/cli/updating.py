@@ -91,8 +91,9 @@ def _hex(digest: str) -> str:
 
 def _root(command_line: Path | None) -> bytes | None:
     from umec_images.update import command_line_root
+    from umec_platform.cli.files import read_file
 
-    return None if command_line is None else command_line_root(command_line.read_text(encoding="utf-8"))
+    return None if command_line is None else command_line_root(read_file(command_line).decode(errors="replace"))
 
 
 def _variables(path: Path | None) -> "Variables | None":
