@@ -38,10 +38,15 @@ if [ -e /etc/umec/node.json ]; then
   chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
   chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
 fi
+# With a file for its number: without one, any process that gives itself the program's name counts as started already.
+as_agent() {
+  rm -f /run/agent.pid
+  start-stop-daemon -S -m -p /run/agent.pid -c umec-agent -x "$@"
+}
 while true; do
   if [ -e /etc/umec/node.json ]; then
     say "agent: starting"
-    start-stop-daemon -S -c umec-agent -x /usr/bin/python3 -- -I -m umec_attest.agent.boot \
+    as_agent /usr/bin/python3 -- -I -m umec_attest.agent.boot \
       --site /etc/umec/node.json --state /var/lib/umec-agent --boot-log /run/umec-agent/bootlog \
       --ticket /run/umec-agent/ticket > /dev/console 2>&1
     say "the agent ended with status $?"

@@ -1,0 +1,44 @@
+"""The programs in a node image that are shell, run by the shell that runs them there: BusyBox's."""
+
+import contextlib
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+GUEST = files("umec_images.nodeimage").joinpath("guest")
+
+
+def function(program: str, name: str) -> str:
+    """The text of a function in one of the programs."""
+    found = re.search(rf"^{name}\(\) \{{\n.*?^\}}\n", GUEST.joinpath(program).read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def shell(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["busybox", "sh", "-c", text], capture_output=True, text=True, check=False, timeout=60)
+
+
+@contextlib.contextmanager
+def process_named(name: str) -> Iterator[None]:
+    """Another program that says that it is this one."""
+    with subprocess.Popen([name, "infinity"], executable="/usr/bin/sleep", stdin=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_process_with_the_name_of_the_agent_s_program_keeps_it_from_nothing(tmp_path: Path) -> None:
+    start = function("init.sh", "as_agent")
+    for place, here in (("/run/agent.pid", str(tmp_path / "pid")), ("-c umec-agent ", "")):
+        assert place in start
+        start = start.replace(place, here)
+    program = "/usr/bin/printf"
+    for _ in range(2):
+        with process_named(program):
+            done = shell(f"{start}\nas_agent {program} -- started")
+        assert (done.returncode, done.stdout) == (0, "started"), done.stderr
+        (tmp_path / "pid").write_text("1\n")  # whatever was there before is no reason
