@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_images.nodeimage import builder, load_recipe, parse_recipe, with_site
+from umec_images.nodeimage.content import place_system
 from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.recipe import MAX_RECIPE, Recipe
 from umec_images.nodeimage.verity import Verity
@@ -22,6 +23,20 @@ package = "linux-image-cloud-amd64"
 """
 SITE = '[site]\nurl = "https://10.0.0.1:8443"\nca = "ca.pem"\nimage = "street-node"\n'
 FILE = '[[files]]\nsource = "a"\ntarget = "/etc/a"\n'
+TAKEN = (
+    *(
+        "/usr/lib/umec/init",
+        "/lib/umec/init",
+        "/usr/bin/busybox",
+        "/init",
+        "/etc",
+        "/usr/share/",
+        "/etc/umec/node.json",
+    ),
+    *("/etc/umec/site-ca.pem", "/etc/passwd", "/etc/ld.so.preload", "/etc/python3.11/sitecustomize.py"),
+    *("/etc/modprobe.d/x.conf", "/usr/lib/python3/dist-packages/umec_attest/agent/boot.py", "/etc/ssl/openssl.cnf"),
+)
+"""Where a recipe's files have no place."""
 
 
 def refused(text: str, place: str) -> None:
@@ -53,6 +68,8 @@ def refused(text: str, place: str) -> None:
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["rdinit=/bin/sh"]'), "command-line.0"),
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["--"]'), "command-line.0"),
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["ima_policy="]'), "command-line.0"),
+        (GOOD.replace("version = 3", "version = 3\ncommand-line = ['\"rdinit=/bin/sh\"']"), "command-line.0"),
+        (GOOD.replace("version = 3", """version = 3\ncommand-line = ["x='y'"]"""), "command-line.0"),
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["ima-hash=sha1"]'), "command-line.0"),
         (GOOD.replace("version = 3", 'version = 3\ncommand-line = ["initcall-blacklist=init_ima"]'), "command-line.0"),
         (GOOD + 'modules = ["../x"]', "kernel.modules.0"),
@@ -64,6 +81,11 @@ def refused(text: str, place: str) -> None:
         (GOOD + FILE.replace("/etc/a", "etc/a"), "files.0.target"),
         (GOOD + FILE.replace("/etc/a", "/etc/../../a"), "files.0.target"),
         (GOOD + FILE.replace("/etc/a", "/etc//a"), "files.0.target"),
+        *((GOOD + FILE.replace("/etc/a", target), "files.0.target") for target in TAKEN),
+        (GOOD + FILE.replace('"a"', '"/etc/shadow"'), "files.0.source"),
+        (GOOD + FILE.replace('"a"', '"b/../../a"'), "files.0.source"),
+        (GOOD + SITE.replace("ca.pem", "/etc/shadow"), "site: .*beside"),
+        (GOOD + SITE.replace("ca.pem", "../ca.pem"), "site: .*refused"),
         (GOOD + FILE.replace('"a"', '""'), "files.0.source"),
         (GOOD + "[[files", "TOML"),
         ("name = '\ud800'".encode("utf-8", "surrogatepass").decode("latin-1"), "TOML|version"),
@@ -121,6 +143,39 @@ def test_half_a_site_is_refused():
         with_site(recipe, "https://192.0.2.1:1", None)
     assert caught.value.code == "recipe-invalid"
     assert with_site(recipe, "https://192.0.2.1:1", Path("ca.pem")).site is not None
+
+
+def test_a_file_that_leads_out_of_the_folder_of_the_recipe_is_refused(tmp_path):
+    folder, root = tmp_path / "recipe", tmp_path / "root"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    for name in ("a", "ca.pem"):
+        recipe = parse_recipe((GOOD + SITE + FILE).encode())
+        for each in ("a", "ca.pem"):
+            (folder / each).write_text("x")
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "secret")
+        with pytest.raises(RecipeInvalid, match=f"{name} leads out") as caught:
+            place_system(root, recipe, folder)
+        assert caught.value.code == "recipe-invalid"
+        (folder / name).unlink()
+        (folder / name).symlink_to("b")
+        (folder / "b").write_text("x")
+        place_system(root, recipe, folder)
+        (folder / name).unlink()
+    assert (root / "etc/a").read_bytes() == (root / "etc/umec/site-ca.pem").read_bytes() == b"x"
+    given = with_site(recipe, None, tmp_path / "secret")
+    (folder / "a").write_text("x")
+    place_system(root, given, folder)
+    assert (root / "etc/umec/site-ca.pem").read_bytes() == b"secret"
+
+
+def test_what_the_build_places_itself_is_no_place_for_a_file_of_a_recipe(tmp_path):
+    place_system(tmp_path, parse_recipe(GOOD.encode()), tmp_path)
+    placed = [path for path in tmp_path.rglob("*") if path.is_symlink() or path.is_file()]
+    for path in placed:
+        refused(GOOD + FILE.replace("/etc/a", f"/{path.relative_to(tmp_path)}"), "files.0.target")
+    assert {"init", "passwd", "resolv.conf"} <= {path.name for path in placed}
 
 
 @given(st.binary(max_size=400) | st.text(max_size=400).map(str.encode))

@@ -63,11 +63,11 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
     place_file(root, "/usr/lib/umec/dhcp", guest_program("dhcp.sh"), executable=True)
     place_file(root, "/usr/lib/umec/data", guest_program("data.sh"), executable=True)
     if recipe.site is not None:
-        place_file(root, "/etc/umec/site-ca.pem", _read(folder / recipe.site.ca))
+        place_file(root, "/etc/umec/site-ca.pem", _read(folder, recipe.site.ca))
         node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem", "image": recipe.site.image}
         place_file(root, "/etc/umec/node.json", (json.dumps(node, indent=2) + "\n").encode())
     for each in recipe.files:
-        place_file(root, each.target, _read(folder / each.source), executable=each.executable)
+        place_file(root, each.target, _read(folder, each.source), executable=each.executable)
 
 
 def place_applets(root: Path) -> None:
@@ -103,8 +103,12 @@ def _group() -> bytes:
     return "".join(f"{name}:x:{number}:{members}\n" for name, (number, members) in GROUPS.items()).encode()
 
 
-def _read(path: Path) -> bytes:
+def _read(folder: Path, name: str) -> bytes:
+    """Return a file of the recipe's folder; an absolute path is one that an option of the build gave."""
+    path = folder / name
     try:
+        if not Path(name).is_absolute() and not path.resolve().is_relative_to(folder.resolve()):
+            raise RecipeInvalid(f"{path} leads out of the folder of the recipe")
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
     except OSError as error:

@@ -46,6 +46,13 @@ RESERVED: Final = frozenset(
 """Words of the command line that a recipe may not say, nor any that begin with `ima`."""
 MEASURED: Final = ("ima_policy=tcb", "ima_hash=sha256")
 """Words of every command line: the kernel measures all that it starts, by SHA-256."""
+PLACES: Final = ("/etc/", "/opt/", "/srv/", "/usr/share/")
+"""Where a recipe's files may lie: nothing is started from there, but what the recipe brings itself."""
+OWN: Final = (
+    *("/etc/group", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/nsswitch.conf", "/etc/os-release", "/etc/passwd"),
+    *("/etc/resolv.conf", "/etc/umec/", "/etc/ld.so", "/etc/modprobe.d/", "/etc/python", "/etc/ssl/"),
+)
+"""What begins so is for the build to place, or says what programs of others load."""
 MAX_FILE: Final = 16 * 1024 * 1024
 """Bytes of a file that lies beside a recipe."""
 
@@ -63,11 +70,30 @@ def _without_dots(path: str) -> str:
     return path
 
 
+def _free(path: str) -> str:
+    if not path.startswith(PLACES) or path.startswith(OWN):
+        raise ValueError(f"files of a recipe lie below {', '.join(PLACES)}, and not where the build puts its own")
+    return path
+
+
+def _beside(path: str) -> str:
+    if path.startswith("/"):
+        raise ValueError("it has to lie beside the recipe")
+    return _without_dots(path)
+
+
+def _with_its_ca(site: "Site | None") -> "Site | None":
+    if site is not None:
+        _beside(site.ca)
+    return site
+
+
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 _Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]{1,100}$")]
 _Distribution = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")]
 _Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_Word = Annotated[str, Field(pattern=r"^[!-~]{1,256}$"), AfterValidator(_not_of_the_build)]
+_Word = Annotated[str, Field(pattern=r"^[!#-&(-~]{1,256}$"), AfterValidator(_not_of_the_build)]
+"""Without quotes: the kernel takes them away, and what is inside them for a word."""
 _Absolute = Annotated[str, Field(pattern=r"^(?:/[A-Za-z0-9._+@-]+)+$", max_length=255), AfterValidator(_without_dots)]
 _Mebibytes = Annotated[int, Field(ge=1, le=1024 * 1024)]
 
@@ -100,15 +126,15 @@ class Site(_Part):
 
     url: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.:\[\]-]{1,255}$")]
     ca: str = Field(min_length=1)
-    """PEM file beside the recipe."""
+    """PEM file beside the recipe; or any, where an option of the build gives it."""
     image: _Name
 
 
 class File(_Part):
     """A file of the recipe's folder that becomes one of the image."""
 
-    source: str = Field(min_length=1)
-    target: _Absolute
+    source: Annotated[str, Field(min_length=1), AfterValidator(_beside)]
+    target: Annotated[_Absolute, AfterValidator(_free)]
     executable: bool = False
 
 
@@ -124,7 +150,7 @@ class Recipe(_Part):
     command_line: list[_Word] = []
     kernel: Kernel
     disk: Disk = Disk()
-    site: Site | None = None
+    site: Annotated[Site | None, AfterValidator(_with_its_ca)] = None
     files: list[File] = []
 
 
