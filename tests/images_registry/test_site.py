@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
 from umec_core.client import Credential, save_credential
 from umec_core.clock import system_clock
@@ -21,6 +23,9 @@ from umec_core.tokens import StaticKeys, TokenVerifier
 from umec_identity.service import IdentityService, operator_seed
 from umec_identity.settings import IdentitySettings
 from umec_images.gateway import ImagesService, ImagesSettings
+from umec_images.nodeimage.artifact import REFERENCE_SET
+from umec_images.nodeimage.artifact.contents import FILES
+from umec_platform.cli.main import build
 from umec_platform.composition.servercert import server_certificate
 
 
@@ -88,6 +93,13 @@ class Site:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
         assert done.stdout.strip(), done.stderr
         return done.returncode, json.loads(done.stdout)
+
+    def here(self, *arguments, credential=None):
+        """Run a command in this process and return (exit status, its JSON, what it says of its progress)."""
+        words = [*map(str, arguments), "--json"]
+        done = CliRunner().invoke(build(), words, env={"UMEC_CREDENTIAL": str(credential or self.operator)})
+        assert done.stdout.strip(), (done.stderr, done.exception)
+        return done.exit_code, json.loads(done.stdout), done.stderr.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +182,67 @@ def test_an_image_goes_from_its_files_to_production(site, tmp_path):
     assert refused["checks"][-1]["policies"] == ["forbid-below-minimum"]
     status, tree = site.umec("image", "tree", exact)
     assert (status, len(tree["referrers"])) == (0, 3)
+
+
+def node_image(folder):
+    """A folder as `umec nodeimage build` makes it, with a root file system that takes a moment to send."""
+    content = {path: path.encode() for path in FILES if path != "manifest.json"} | {"root.img": bytes(10_000_000)}
+    (folder / "efivars").mkdir(parents=True)
+    for path, each in content.items():
+        (folder / path).write_bytes(each)
+    files = {path: {"sha256": hashlib.sha256(each).hexdigest(), "size": len(each)} for path, each in content.items()}
+    (folder / "manifest.json").write_text(json.dumps({"name": "street-node", "version": 7, "files": files}))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_node_image_goes_from_its_folder_to_production(site, tmp_path):
+    ours, built, out = builder(site, "gamma-builder", "gamma"), node_image(tmp_path / "built"), tmp_path / "out"
+    image = f"{site.registry.removeprefix('https://')}/gamma/street-node"
+    status, pushed, progress = site.here("nodeimage", "push", built, f"{image}:7", credential=ours)
+    assert (status, pushed["sent"]) == (0, pushed["size"]), pushed
+    assert progress == [f"root.img: {part} of 10 MB" for part in range(1, 11)]
+    status, again, progress = site.here("nodeimage", "push", built, f"{image}:7", credential=ours)
+    assert (status, again, progress) == (0, {**pushed, "sent": 0}, [])
+    exact = f"{image}@{pushed['digest']}"
+
+    def fetch(name, *more):
+        status, said, _ = site.here("nodeimage", "fetch", name, "--out", out, *more, credential=ours)
+        assert (status == 1) == ("code" in said)
+        assert out.exists() == (status == 0)
+        return said.get("code")
+
+    assert fetch(f"{image}:7") == "reference-invalid"
+    assert fetch(exact) == "image-unsigned"
+    assert site.here("image", "sign", f"{image}:7", credential=ours)[0] == 0
+    status, verified, _ = site.here("image", "verify", exact, "--identity", "gamma-builder")
+    assert (status, verified["version"]) == (0, "7.0.0")
+    draft, reference = tmp_path / "draft.json", tmp_path / "street-node.dsse"
+    draft.write_text(json.dumps({"image_sha256": "ab" * 32, "pcrs": {"sha256": {"4": ["cd" * 32]}}}))
+    signing = ("--name", "street-node", "--version", 7, "--key", tmp_path / "signer.key", "--out", reference)
+    assert site.here("nodeimage", "sign", draft, *signing)[0] == 0
+    attaching = ("image", "attach", exact, reference, "--artifact-type", REFERENCE_SET)
+    assert site.here(*attaching, credential=ours)[0] == 0
+    assert fetch(exact) == "promotion-missing"
+    assert site.here("image", "promote", exact, "--stage", "staging")[0] == 0
+    assert fetch(exact) == "promotion-stage"
+    assert fetch(exact, "--stage", "staging") is None
+    out.rename(tmp_path / "staged")
+    assert site.here("image", "promote", exact, "--stage", "production")[0] == 0
+    status, tree, _ = site.here("image", "tree", exact)
+    kinds = sorted(each["artifactType"] for each in tree["referrers"])
+    envelope = "application/vnd.dsse.envelope.v1+json"
+    assert kinds == ["application/vnd.dev.sigstore.bundle.v0.3+json", envelope, envelope, REFERENCE_SET]
+    assert site.here("image", "deny", exact, "--reason", "recalled")[0] == 0
+    assert fetch(exact) == fetch(exact, "--stage", "staging") == "image-denied"
+    assert site.here("image", "allow", exact)[0] == 0
+    sets = tmp_path / "sets"
+    status, said, _ = site.here("nodeimage", "fetch", exact, "--out", out, "--references", sets, credential=ours)
+    assert status == 0, said
+    for path in FILES:
+        assert (out / path).read_bytes() == (built / path).read_bytes()
+    assert said["manifest"] == f"sha256:{hashlib.sha256((built / 'manifest.json').read_bytes()).hexdigest()}"
+    assert [path.read_bytes() for path in sets.iterdir()] == [reference.read_bytes()]
+    assert said["references"] == [str(path) for path in sets.iterdir()]
+    status, refused, _ = site.here("nodeimage", "fetch", exact, "--out", out, credential=ours)
+    assert (status, refused["code"]) == (1, "image-folder-taken")

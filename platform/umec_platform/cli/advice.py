@@ -96,6 +96,8 @@ ADVICE: Final[dict[str, str]] = {
     "admission-denied": "see who promoted it, for which stage; umec policy show --default admission",
     "manifest-unknown": "umec image push it first; the name is HOST:PORT/TENANT/NAME with :TAG or @DIGEST",
     "blob-digest": "the registry's store is damaged: push the image again, and look for the reason",
+    "node-image-artifact-invalid": "name what `umec nodeimage push` pushed: images of applications are none of nodes",
+    "node-image-files-differ": "build the image anew, or push the whole folder again: umec nodeimage push",
     "tag-immutable": "push under a new tag: one that exists never moves",
     "tenant-foreign": "use the repository of your own tenant: HOST:PORT/TENANT/NAME",
     "signing-failed": "see whether the registry's signing authority answers, and whether the clocks agree",

@@ -83,9 +83,16 @@ def fetch(
         return found, [] if references is None else _keep(references, sets)
 
     found, kept = run(credential, image, PULL, download)
-    result = {"folder": str(out), "name": found.name, "version": found.version, "digest": digest}
-    lines = [f"{found.name} version {found.version}: {out}", *(f"attached: {path}" for path in kept)]
-    emit(result | {"references": [str(path) for path in kept]}, as_json=as_json, human="\n".join(lines))
+    result = {
+        "folder": str(out),
+        "name": found.name,
+        "version": found.version,
+        "digest": digest,
+        "manifest": found.layers["manifest.json"].digest,
+        "references": [str(path) for path in kept],
+    }
+    lines = [f"{found.name} version {found.version}: {out}", f"manifest.json is {result['manifest']}"]
+    emit(result, as_json=as_json, human="\n".join([*lines, *(f"attached: {path}" for path in kept)]))
 
 
 def _keep(folder: Path, sets: list[bytes]) -> list[Path]:
