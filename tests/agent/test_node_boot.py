@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from umec_attest.agent.boot import Site, check_state, read_site
+from umec_attest.agent.boot import Site, check_state, persist, read_site
 from umec_attest.agent.enrol import enrol
 from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite
 from umec_attest.agent.state import load_state, save_state
+from umec_core.errors import UmecError
+from umec_core.remote import RemoteRefused, RemoteUnavailable
 
 EVIL = {"url": "https://evil.example:8443", "ca": "another CA", "tcti": "swtpm:host=evil.example,port=2321"}
 
@@ -127,3 +129,32 @@ def test_an_image_that_names_no_site(image: Image, fault: str) -> None:
     with pytest.raises(AgentStateInvalid) as refused:
         read_site(image.site)
     assert refused.value.code == "agent-state-invalid"
+
+
+def waits(*refusals: UmecError) -> list[float]:
+    """For how long it waits where the work is refused so often, and done then."""
+    left, slept = list(refusals), []
+
+    def work() -> None:
+        if left:
+            raise left.pop(0)
+
+    persist(work, slept.append)
+    return slept
+
+
+def test_who_is_refused_asks_less_and_less_often() -> None:
+    refused = RemoteRefused("ticket-used", "it was used", status=409)
+    found = waits(*[refused] * 12)
+    assert [5 <= found[0] <= 10, 10 <= found[1] <= 20, 40 <= found[3] <= 80] == [True] * 3
+    assert all(450 <= seconds <= 900 for seconds in found[7:])
+    assert waits() == []
+
+
+def test_who_is_asked_to_wait_waits() -> None:
+    [found] = waits(RemoteRefused("verifier-busy", "busy", status=503, retry_after=200.0))
+    assert found >= 200
+
+
+def test_a_network_that_is_late_is_tried_often() -> None:
+    assert all(seconds <= 30 for seconds in waits(*[RemoteUnavailable("no route")] * 12))

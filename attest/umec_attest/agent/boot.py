@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,16 +18,19 @@ from typing import Final
 from umec_attest.agent.enrol import enrol, plan_enrolment
 from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite
 from umec_attest.agent.fields import FieldInvalid, read_object
+from umec_attest.agent.pace import Pace
 from umec_attest.agent.running import Options, run_until_told
 from umec_attest.agent.state import URL, NodeState, load_state, state_exists
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteUnavailable
 
-__all__ = ["Site", "check_state", "main", "read_site"]
+__all__ = ["Site", "check_state", "main", "persist", "read_site"]
 
 TCTI: Final = "device:/dev/tpmrm0"
-AGAIN: Final = 5.0
-"""Seconds between tries to enrol: the network may be later than the node."""
+REACHING: Final = Pace(first=5.0, longest=30.0)
+"""Between tries to reach the site: the network may be later than the node."""
+REFUSED: Final = Pace(first=10.0, longest=900.0)
+"""After a refusal: each try to enrol makes keys in the TPM, and work for the verifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def check_state(state: NodeState, site: Site, tcti: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Enrol until it is done, then run the agent until SIGTERM; returns the exit status."""
+    """Enrol until it is done, then run the agent until SIGTERM, and return the exit status 0."""
     parser = argparse.ArgumentParser(prog="umec-node-boot", description=__doc__)
     parser.add_argument("--site", type=Path, required=True, help="what the image says (JSON)")
     parser.add_argument("--state", type=Path, required=True)
@@ -70,15 +73,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ticket", type=Path, required=True, help="a file that may be missing")
     parser.add_argument("--tcti", default=TCTI)
     given = parser.parse_args(arguments)
-    try:
-        site = read_site(given.site)
-        if not _enrolled(site, given.state, given.tcti):
-            _enrol(site, given.state, given.ticket, given.tcti)
-        run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), _say)
-    except UmecError as error:
-        _say({"event": "refused", "code": error.code, "detail": error.detail})
-        return 1
+    persist(lambda: _run(given), time.sleep)
     return 0
+
+
+def persist(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    """Work until that ends without a refusal; after each it waits longer, and as long as a service asks for."""
+    failures = 0
+    while True:
+        try:
+            return work()
+        except UmecError as error:
+            failures += 1
+            event, pace = ("waiting", REACHING) if isinstance(error, RemoteUnavailable) else ("refused", REFUSED)
+            seconds = pace.after(failures, asked=error.retry_after)
+            told = {"code": error.code, "detail": error.detail, "retry_seconds": round(seconds, 1)}
+        _say({"event": event} | told)
+        sleep(seconds)
+
+
+def _run(given: argparse.Namespace) -> None:
+    """Enrol if that was not done yet, and run the agent. Raises UmecError."""
+    site = read_site(given.site)
+    if not _enrolled(site, given.state, given.tcti):
+        _enrol(site, given.state, given.ticket, given.tcti)
+    run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), _say)
 
 
 def _enrolled(site: Site, state: Path, tcti: str) -> bool:
@@ -94,18 +113,11 @@ def _enrolled(site: Site, state: Path, tcti: str) -> bool:
 
 
 def _enrol(site: Site, state: Path, ticket: Path, tcti: str) -> None:
-    """Enrol; what may work later (a network, a site that starts) is tried again. Raises UmecError."""
+    """Enrol, also where the state is one of another site. Raises UmecError."""
     text = ticket.read_text(encoding="ascii", errors="replace") if ticket.exists() else None
     plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=site.ca, tcti=tcti)
-    while True:
-        try:
-            done = asyncio.run(enrol(plan, state, replace=True))
-        except RemoteUnavailable as error:
-            _say({"event": "waiting", "code": error.code, "detail": error.detail})
-            time.sleep(AGAIN)
-            continue
-        _say({"event": "enrolled", "node": done.node, "standing": done.standing, "approved": done.approved})
-        return
+    done = asyncio.run(enrol(plan, state, replace=True))
+    _say({"event": "enrolled", "node": done.node, "standing": done.standing, "approved": done.approved})
 
 
 def _say(line: Mapping[str, object]) -> None:
