@@ -21,12 +21,13 @@ from typing import Any, Final
 from umec_images.nodeimage import content, disk, fat, initrd, kernel, python, tree
 from umec_images.nodeimage.authenticode import Signer, sign_image
 from umec_images.nodeimage.catalog import needed
-from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid, TargetTaken
+from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid
 from umec_images.nodeimage.fetch import Sources
 from umec_images.nodeimage.keys import SecureBootKeys
 from umec_images.nodeimage.lock import Lock, LockedPackage, check_python, locked_packages, render_lock
 from umec_images.nodeimage.recipe import MEASURED, Recipe
 from umec_images.nodeimage.sbom import bill_of_materials
+from umec_images.nodeimage.target import MANIFEST, check_target, put_in_place
 from umec_images.nodeimage.tools import require_file, run
 from umec_images.nodeimage.uki import assemble
 from umec_images.nodeimage.variables import measured_variables, variable_store
@@ -85,9 +86,11 @@ def moment(environment: Mapping[str, str]) -> int:
 
 
 def build_image(plan: Plan, target: Path, say: Say) -> Built:
-    """Build an image into a folder, which appears when everything is in it. `say` hears how far it is."""
-    if target.exists() and not (target / "manifest.json").is_file():
-        raise TargetTaken(f"{target} is there, and is no image", advice="give a folder that is not there yet")
+    """Build an image into a folder, which appears when everything is in it. `say` hears how far it is.
+
+    An older image there is replaced; anything else is not: TargetTaken.
+    """
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     before = os.umask(0o022)  # modes of folders go into the image
     try:
@@ -102,9 +105,7 @@ def _build_apart(plan: Plan, target: Path, say: Say) -> Built:
         out = Path(scratch) / "image"
         out.mkdir(mode=0o755)
         built = _build(plan, Path(scratch) / "root", out, say)
-        if target.exists():
-            shutil.rmtree(target)
-        out.rename(target)
+        put_in_place(out, target, Path(scratch) / "older")
     return built
 
 
@@ -144,7 +145,7 @@ def _build(plan: Plan, root: Path, out: Path, say: Say) -> Built:
     sizes |= {f"packages/{each.name}": path.stat().st_size for each, path in zip(lock.debian, debs, strict=True)}
     _papers(plan, lock, verity, sizes, out)
     manifest = _manifest(plan, found.release, verity, command_line, out)
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return Built(out, manifest, sizes)
 
 
