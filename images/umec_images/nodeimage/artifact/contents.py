@@ -5,7 +5,7 @@ read, each once and with its own media type. `disk.img` stays behind: it is `uki
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -101,7 +101,8 @@ def parse_papers(raw: bytes) -> Papers:
         found = _Papers.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        raise PapersInvalid(f"{PAPERS}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        place = ".".join(str(part)[:40] for part in first["loc"])
+        raise PapersInvalid(f"{PAPERS}: {place!r}: {first['msg']}") from error
     files = {path: (f"sha256:{each.sha256}", each.size) for path, each in found.files.items()}
     return Papers(found.name, found.version, files)
 
@@ -113,7 +114,7 @@ def render_artifact(papers: Papers, raw: bytes) -> bytes:
     """
     differing = (papers.files.keys() - {_DISK}) ^ (FILES.keys() - {PAPERS})
     if differing:
-        raise FilesDiffer(f"{PAPERS} and a node image differ in {', '.join(sorted(differing))}")
+        raise FilesDiffer(f"{PAPERS} and a node image differ in {_some(differing)}")
     files = {**papers.files, PAPERS: (digest_of(raw), len(raw))}
     layers = [
         Descriptor(kind, *files[path], annotations={TITLE: title_of(path)}).to_json() for path, kind in FILES.items()
@@ -141,9 +142,9 @@ def parse_artifact(raw: bytes, *, media_type: str) -> tuple[Mapping[str, Descrip
     found = Counter((each.annotations.get(TITLE, ""), each.media_type) for each in manifest.layers)
     expected = Counter((title_of(path), kind) for path, kind in FILES.items())
     if found != expected:
-        wrong = [f"{title[:40]!r} as {kind[:100]}" for title, kind in sorted((found - expected).elements())[:5]]
-        missing = [title for title, _ in sorted((expected - found).elements())]
-        raise ArtifactInvalid(f"not of a node image: {wrong}; missing: {missing}")
+        wrong = _some(f"{title[:40]} as {kind[:100]}" for title, kind in found - expected)
+        missing = _some(title for title, _ in expected - found)
+        raise ArtifactInvalid(f"not of a node image: {wrong or 'nothing'}; missing: {missing or 'nothing'}")
     return {path: layers[title_of(path)] for path in FILES}, manifest.annotations.get(VERSION)
 
 
@@ -155,12 +156,15 @@ def agreed(layers: Mapping[str, Descriptor], version: str | None, papers: Papers
     named = {(path, *each) for path, each in papers.files.items() if path != _DISK}
     carried = {(path, each.digest, each.size) for path, each in layers.items() if path != PAPERS}
     if named != carried:
-        raise FilesDiffer(
-            f"{PAPERS} and the image differ in {', '.join(sorted({each[0] for each in named ^ carried}))}"
-        )
+        raise FilesDiffer(f"{PAPERS} and the image differ in {_some({path for path, _, _ in named ^ carried})}")
     if version != _semantic(papers.version):
         raise ArtifactInvalid(f"the registry has it as version {version}, and its {PAPERS} as {papers.version}")
     return NodeImage(papers.name, papers.version, layers)
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the first of names that others chose, as a message can bear them."""
+    return ", ".join(repr(name[:150]) for name in sorted(names)[:5])
 
 
 def _semantic(version: int) -> str:
