@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given
@@ -36,7 +39,7 @@ from umec_images.nodeimage.lock import (
     render_lock,
 )
 from umec_images.nodeimage.python import ENTRIES, PLACE, foreign, imported, place_own
-from umec_images.nodeimage.tools import PACKAGES, piped, require_file, run
+from umec_images.nodeimage.tools import ENVIRONMENT, PACKAGES, piped, require_file, run
 from umec_images.nodeimage.tree import place_file, place_link, prepare, remove_unwanted, unpack
 
 DIGEST = "ab" * 32
@@ -235,6 +238,35 @@ def test_lists_that_nobody_signed_are_refused(mirror, monkeypatch):
     assert sources.offers()
     monkeypatch.undo()
     with pytest.raises(ToolFailed, match="not signed") as caught:
+        sources.offers()
+    assert caught.value.code == "tool-failed"
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Has apt find further settings of this machine."""
+
+    def configure(text: str) -> None:
+        (tmp_path / "apt.conf").write_text(text)
+        monkeypatch.setitem(ENVIRONMENT, "APT_CONFIG", str(tmp_path / "apt.conf"))
+
+    return configure
+
+
+def test_lists_that_do_not_come_are_not_replaced_by_old_ones(mirror, configured, tmp_path):
+    """A mirror that somebody keeps away would otherwise keep packages with known holes in images."""
+    configured('Acquire::Retries "0";')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "mirror")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        sources = Sources(Path("cache"), "bookworm", f"http://127.0.0.1:{server.server_port}")
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            assert "x" in sources.offers()
+        finally:
+            server.shutdown()
+            serving.join()
+    with pytest.raises(ToolFailed, match="apt-get failed") as caught:
         sources.offers()
     assert caught.value.code == "tool-failed"
 

@@ -98,6 +98,7 @@ class Sources:
             "Dir::Cache": str(self._apt),
             "APT::Sandbox::User": "root",
             "APT::Architecture": "amd64",
+            "APT::Update::Error-Mode": "any",  # else old lists stand in for those that did not come, and nobody hears of it
             "APT::Update::Post-Invoke": "",
             "Acquire::Languages": "none",
         }
