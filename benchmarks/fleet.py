@@ -1,12 +1,13 @@
 """A fleet of simulated nodes against a real verifier over HTTPS: missed deadlines, false alarms, and how long it takes.
 
     python benchmarks/fleet.py [--json] [--nodes 10000] [--seconds 600] [--period 30] [--join 30] [--kill-at 300]
-                               [--postgresql]
+                               [--postgresql] [--verifiers 1]
 
-The verifier is a process on one core, the nodes are another process on the other. Nodes are keys in that process that
-sign what a TPM would sign; they are written down as an enrolment leaves them, and everything after that is theirs to
-do: a connection that is kept over the rounds, challenge, evidence. `--kill-at S` kills the verifier (SIGKILL) S seconds
-after the start, in the middle of rounds, and starts it again five seconds later.
+The verifier is a process on one core, the nodes are another process on the other; several verifiers share one port, one
+database and all cores. Nodes are keys in that process that sign what a TPM would sign; they are written down as an
+enrolment leaves them, and everything after that is theirs to do: a connection that is kept over the rounds, challenge,
+evidence. `--kill-at S` kills the verifiers (SIGKILL) S seconds after the start, in the middle of rounds, and starts
+them again five seconds later.
 
 Exit status 1 if a node lapsed or fell, a verdict that a node was told is not in the database, the audit log does not
 verify, or a round was missed.
@@ -53,7 +54,7 @@ class Run:
     def __init__(self, given: Namespace, folder: Path, database: str | None) -> None:
         self._given = given
         self._database = database
-        self.verifier = Verifier(folder, database)
+        self.verifier = Verifier(folder, database, given.verifiers)
         self.site: FleetVerifier = verifier(folder, self.verifier.port, database)
         self.boot = Boot.of(make_image(folder / "image"))
         self.nodes = [
@@ -120,7 +121,7 @@ class Run:
             Row("answers 503", tally.busy, ""),
             Row("connections lost or refused", tally.broken, ""),
             Row("processor time of the verifier for a round", 1000 * self.verifier.spent / rounds, "ms"),
-            Row("share of its core that the verifier took", 100 * self.verifier.spent / seconds, "%"),
+            Row("share of a core that the verifier took", 100 * self.verifier.spent / seconds, "%"),
             Row("peak memory of the verifier", self.verifier.peak, "MB"),
             Row("memory of the verifier by node, after the run", 1024 * self.growth / self._given.nodes, "KB"),
         ]
@@ -178,6 +179,7 @@ def main() -> None:
         "--join", type=float, help="seconds over which nodes come the first time; a period if not given"
     )
     parser.add_argument("--kill-at", type=float, help="seconds after the start")
+    parser.add_argument("--verifiers", type=int, default=1, help="processes that share the work")
     parser.add_argument("--postgresql", action="store_true", help="PostgreSQL, on the verifier's core, not SQLite")
     given = parser.parse_args()
     configure_logging(json=True, level=ERRORS)

@@ -1,9 +1,10 @@
 """The verifier of a simulated fleet as a process of its own: the service, its background work, and its TLS listener.
 
-    python benchmarks/fleetserver.py FOLDER PORT [--database URL]
+    python benchmarks/fleetserver.py FOLDER PORT [--database URL] [--any-core]
 
-FOLDER is one that `benchmarks/fleet.py` made. It has one core, and logs errors only. Ended by SIGTERM in good order;
-after SIGKILL it is started again on the same folder, as a service manager would.
+FOLDER is one that `benchmarks/fleet.py` made. It has one core, and logs errors only. Several may serve one folder at
+one port: the kernel spreads the connections. Ended by SIGTERM in good order; after SIGKILL it is started again on the
+same folder, as a service manager would.
 """
 
 import argparse
@@ -50,9 +51,9 @@ def verifier(folder: Path, port: int, database: str | None) -> FleetVerifier:
 
 
 class Verifier:
-    """The verifier's process."""
+    """The verifier's process, or several on one database that share its port."""
 
-    def __init__(self, folder: Path, database: str | None) -> None:
+    def __init__(self, folder: Path, database: str | None, processes: int = 1) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self.folder = folder
@@ -60,29 +61,31 @@ class Verifier:
         self.peak = 0.0
         self._line = [sys.executable, str(Path(__file__)), str(folder), str(self.port)]
         self._line += [] if database is None else ["--database", database]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._line += [] if processes == 1 else ["--any-core"]
+        self._wanted = processes
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Start it; `answers` tells when it is there."""
-        self._process = subprocess.Popen(self._line, stdin=subprocess.DEVNULL)
+        self._processes = [subprocess.Popen(self._line, stdin=subprocess.DEVNULL) for _ in range(self._wanted)]
 
     def end(self, how: signal.Signals) -> None:
         """End it by a signal, and remember what it took."""
-        if self._process is None:
-            return
-        self.spent += cpu_seconds(self._process.pid)
-        self.peak = max(self.peak, resident_mb(self._process.pid, peak=True))
-        self._process.send_signal(how)
-        self._process.wait()
-        self._process = None
+        self.spent = self.cpu()
+        self.peak = max(self.peak, sum(resident_mb(process.pid, peak=True) for process in self._processes))
+        for process in self._processes:
+            process.send_signal(how)
+        for process in self._processes:
+            process.wait()
+        self._processes = []
 
     def cpu(self) -> float:
-        """Return the processor's time that the process took until now."""
-        return self.spent + (0.0 if self._process is None else cpu_seconds(self._process.pid))
+        """Return the processor's time that it took until now."""
+        return self.spent + sum(cpu_seconds(process.pid) for process in self._processes)
 
     def resident(self) -> float:
-        """Return the memory of the process in MB."""
-        return 0.0 if self._process is None else resident_mb(self._process.pid)
+        """Return its memory in MB."""
+        return sum(resident_mb(process.pid) for process in self._processes)
 
     async def answers(self, trust: ssl.SSLContext) -> None:
         """Return when it answers; raises RuntimeError when it does not."""
@@ -105,7 +108,7 @@ async def run(folder: Path, port: int, database: str | None) -> None:
     work = asyncio.create_task(service.run())
     try:
         files = certificate(folder)
-        bound = socket.create_server(("127.0.0.1", port), backlog=4096)
+        bound = socket.create_server(("127.0.0.1", port), backlog=4096, reuse_port=True)
         listener = Listener(site.application(service), certificate=files.certificate, key=files.key)
         await serve([listener], stop, sockets=[bound])
     finally:
@@ -120,8 +123,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("port", type=int)
     parser.add_argument("--database")
+    parser.add_argument("--any-core", action="store_true", help="stay on no core")
     given = parser.parse_args()
-    pin(SERVER)
+    if not given.any_core:
+        pin(SERVER)
     configure_logging(json=True, level=ERRORS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(given.folder, given.port, given.database))
