@@ -35,7 +35,7 @@ class Image:
         scene.standin.trust_tpms_of(issuer)  # an agent in an image has no certificates beside those in the TPM
 
     def write(self) -> None:
-        said = {"url": self.scene.standin.url, "ca": str(self.folder / "ca.pem"), "image": "any"}
+        said = {"url": self.scene.standin.url, "ca": str(self.folder / "ca.pem")}
         self.site.write_text(json.dumps(said))
 
     def hand_in_ticket(self) -> None:
@@ -158,3 +158,29 @@ def test_who_is_asked_to_wait_waits() -> None:
 
 def test_a_network_that_is_late_is_tried_often() -> None:
     assert all(seconds <= 30 for seconds in waits(*[RemoteUnavailable("no route")] * 12))
+
+
+def test_a_node_without_a_ticket_says_where_it_looks_for_one(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            async with image.booted() as said:
+                [line] = await until(said, "refused", "enrolled")
+            assert line["code"] == "ticket-missing"
+            assert "data partition" in line["detail"]
+            assert scene.standin.asked == []
+            image.hand_in_ticket()
+            async with image.booted() as said:
+                assert [line["event"] for line in await until(said, "refused", "enrolled")] == ["enrolled"]
+
+    asyncio.run(playing())
+
+
+def test_of_a_ticket_no_more_is_read_than_one_has(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            image.hand_in_ticket()
+            image.ticket.write_text(image.ticket.read_text() + " " * 100_000 + "x")
+            async with image.booted() as said:
+                assert [line["event"] for line in await until(said, "refused", "enrolled")] == ["enrolled"]
+
+    asyncio.run(playing())

@@ -21,7 +21,7 @@ packages = ["runc"]
 [kernel]
 package = "linux-image-cloud-amd64"
 """
-SITE = '[site]\nurl = "https://10.0.0.1:8443"\nca = "ca.pem"\nimage = "street-node"\n'
+SITE = '[site]\nurl = "https://10.0.0.1:8443"\nca = "ca.pem"\n'
 FILE = '[[files]]\nsource = "a"\ntarget = "/etc/a"\n'
 TAKEN = (
     *(
@@ -133,7 +133,7 @@ def test_a_site_that_is_given_goes_before_that_of_the_recipe():
     recipe = parse_recipe((GOOD + SITE).encode())
     other = with_site(recipe, "https://192.0.2.1:1", Path("/x/ca.pem"))
     assert other.site is not None
-    assert (other.site.url, other.site.ca, other.site.image) == ("https://192.0.2.1:1", "/x/ca.pem", "street-node")
+    assert (other.site.url, other.site.ca) == ("https://192.0.2.1:1", "/x/ca.pem")
     assert with_site(recipe, None, None) == recipe
 
 

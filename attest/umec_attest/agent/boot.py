@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from umec_attest.agent.enrol import enrol, plan_enrolment
-from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite
+from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite, TicketMissing
 from umec_attest.agent.fields import FieldInvalid, read_object
 from umec_attest.agent.pace import Pace
 from umec_attest.agent.running import Options, run_until_told
 from umec_attest.agent.state import URL, NodeState, load_state, state_exists
+from umec_attest.agent.ticket import MAX_TICKET
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteUnavailable
 
@@ -47,7 +48,6 @@ def read_site(path: Path) -> Site:
         fields = read_object(path.read_bytes())
         url = fields.text("url", longest=512, pattern=URL)
         ca = Path(fields.text("ca", shortest=1, longest=255))
-        fields.text("image", shortest=1, longest=63)
         fields.end()
         return Site(url, ca.read_text(encoding="ascii", errors="replace"))
     except FieldInvalid as error:
@@ -114,10 +114,21 @@ def _enrolled(site: Site, state: Path, tcti: str) -> bool:
 
 def _enrol(site: Site, state: Path, ticket: Path, tcti: str) -> None:
     """Enrol, also where the state is one of another site. Raises UmecError."""
-    text = ticket.read_text(encoding="ascii", errors="replace") if ticket.exists() else None
-    plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=site.ca, tcti=tcti)
+    plan = plan_enrolment(ticket=_read_ticket(ticket), node=None, url=site.url, ca=site.ca, tcti=tcti)
     done = asyncio.run(enrol(plan, state, replace=True))
     _say({"event": "enrolled", "node": done.node, "standing": done.standing, "approved": done.approved})
+
+
+def _read_ticket(path: Path) -> str:
+    """Return what was handed in as a ticket, as far as a ticket is long. Raises TicketMissing."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TICKET + 1).decode("ascii", "replace")
+    except OSError as error:
+        raise TicketMissing(
+            "this node is not enrolled and was handed no ticket: write one to the start of its data partition",
+            advice="umec node ticket makes one",
+        ) from error
 
 
 def _say(line: Mapping[str, object]) -> None:

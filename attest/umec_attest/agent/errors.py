@@ -6,6 +6,7 @@ AgentError
 ├── AgentStateInvalid   agent-state-invalid   the state directory is missing, incomplete or readable by others
 ├── StateOfAnotherSite  state-of-another-site the state names another platform, CA or TPM than the node's image
 ├── TicketInvalid       ticket-invalid        a ticket cannot be read
+├── TicketMissing       ticket-missing        a node that is to enrol has no ticket
 ├── PlatformUntrusted   platform-untrusted    the platform CA is not the one that the ticket pins
 ├── AnswerInvalid       answer-invalid        a service of the platform answers otherwise than its contract says
 ├── AgentBusy           agent-busy            an agent runs already on this state directory
@@ -33,6 +34,7 @@ __all__ = [
     "PlatformUntrusted",
     "StateOfAnotherSite",
     "TicketInvalid",
+    "TicketMissing",
     "TpmRefused",
     "TpmUnavailable",
 ]
@@ -72,6 +74,12 @@ class TicketInvalid(AgentError, Invalid):
     """A ticket cannot be read."""
 
     code = "ticket-invalid"
+
+
+class TicketMissing(AgentError, Invalid):
+    """A node that is to enrol has no ticket."""
+
+    code = "ticket-missing"
 
 
 class PlatformUntrusted(AgentError, Refused):

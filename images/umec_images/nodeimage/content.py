@@ -64,7 +64,7 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
     place_file(root, "/usr/lib/umec/data", guest_program("data.sh"), executable=True)
     if recipe.site is not None:
         place_file(root, "/etc/umec/site-ca.pem", _read(folder, recipe.site.ca))
-        node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem", "image": recipe.site.image}
+        node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem"}
         place_file(root, "/etc/umec/node.json", (json.dumps(node, indent=2) + "\n").encode())
     for each in recipe.files:
         place_file(root, each.target, _read(folder, each.source), executable=each.executable)

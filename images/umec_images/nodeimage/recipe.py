@@ -21,7 +21,6 @@ data = 64
 [site]                                 where the node belongs; the options of `umec nodeimage build` win
 url = "https://site.example:8443"
 ca = "ca.pem"                          beside the recipe
-image = "street-node"
 
 [[files]]
 source = "unbound.conf"                beside the recipe
@@ -127,7 +126,6 @@ class Site(_Part):
     url: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.:\[\]-]{1,255}$")]
     ca: str = Field(min_length=1)
     """PEM file beside the recipe; or any, where an option of the build gives it."""
-    image: _Name
 
 
 class File(_Part):
@@ -185,7 +183,7 @@ def with_site(recipe: Recipe, url: str | None, ca: Path | None) -> Recipe:
     given |= {} if url is None else {"url": url}
     given |= {} if ca is None else {"ca": str(ca)}
     try:
-        site = Site.model_validate({"image": recipe.name, **given})
+        site = Site.model_validate(given)
     except ValidationError as error:
         raise RecipeInvalid(f"the site: {_faults(error)}") from error
     return recipe.model_copy(update={"site": site})

@@ -63,6 +63,7 @@ ADVICE: Final[dict[str, str]] = {
     "rotation-out-of-step": "umec node attest, then umec node rotate",
     "agent-busy": "an agent runs with this state folder already: systemctl status umec-agent",
     "state-of-another-site": "hand the node a ticket of the site that its image names: it enrolls anew",
+    "ticket-missing": "umec node ticket makes one; write it to the start of the node's data partition",
     "tpm-unavailable": "see whether /dev/tpmrm0 is there and whether you are in its group (tss); or give --tcti",
     # --- standing
     "node-unknown": "umec node list shows what is enrolled",

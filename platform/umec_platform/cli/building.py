@@ -27,7 +27,7 @@ def build(
     ] = None,
     locked: Annotated[Path | None, typer.Option(help="packages.lock of an older build: these packages only.")] = None,
     mirror: Annotated[
-        str | None, typer.Option(envvar="UMEC_MIRROR", help="Debian mirror instead of apt's own.")
+        str | None, typer.Option(envvar="UMEC_MIRROR", help="Debian mirror, the only source then.")
     ] = None,
     cache: Annotated[Path, typer.Option(envvar="UMEC_CACHE", help="Where fetched packages are kept.")] = CACHE,
     site_url: Annotated[str | None, typer.Option(help="The site's management URL, instead of the recipe's.")] = None,
@@ -36,7 +36,7 @@ def build(
 ) -> None:
     """Build a node image from a recipe and Debian's packages; the same inputs give the same bytes.
 
-    With --site-url and --site-ca the image is for that site, and its nodes are enrolled for the recipe's name.
+    With --site-url and --site-ca the image is for that site, and its nodes enroll there.
     """
     from umec_images.nodeimage import (
         Plan,

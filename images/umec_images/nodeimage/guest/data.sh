@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The partition `data`: what a node keeps over its boots. Nothing there is believed, nothing there can be started: whoever
-# holds the disk wrote it. Where there is no file system yet, it gets one.
+# holds the disk wrote it. Where there is no file system yet, it gets one. The first KiB, which ext4 does not use, may hold
+# a ticket that was written there instead of a file: it goes to the file $2 in memory, and stays where it is.
 say() { echo "umec-node: $*" > /dev/console; }
 
 device=
@@ -9,8 +10,16 @@ for entry in /sys/class/block/*/uevent; do
 done
 [ -n "$device" ] || { say "data: there is no such partition"; exit 1; }
 
+ticket=$(head -c 1024 "$device" | tr -d '\000')
+case $ticket in
+  eyJ*) printf %s "$ticket" > "$2" ;;
+  *) ticket= ;;
+esac
 magic=$(dd if="$device" bs=2 skip=540 count=1 2> /dev/null | xxd -p)
-[ "$magic" = 53ef ] || mkfs.ext4 -q -F "$device" || { say "data: no file system can be made"; exit 1; }
+if [ "$magic" != 53ef ]; then
+  mkfs.ext4 -q -F "$device" || { say "data: no file system can be made"; exit 1; }
+  [ -z "$ticket" ] || printf %s "$ticket" | dd of="$device" conv=notrunc 2> /dev/null
+fi
 mkdir -p "$1"
 mount -t ext4 -o nosuid,nodev,noexec,noatime "$device" "$1" || { say "data: it does not mount"; exit 1; }
 chmod 0700 "$1"

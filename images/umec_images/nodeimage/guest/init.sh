@@ -25,16 +25,15 @@ for number in 0 1 2 3 4 5 6 7 8 9 11 12 13 14 15; do
   say "pcr $number $(cat /sys/class/tpm/tpm0/pcr-sha256/$number)"
 done
 if [ -e /etc/umec/node.json ]; then
-  /usr/lib/umec/data /var/lib/umec-agent
-  # Only root may read what the firmware measured. The agent never is root: it gets a copy, and the list by its group.
-  hand_over() { cat "$1" > "$2" && chown umec-agent "$2" && chmod 0400 "$2"; }
   umask 077
-  for folder in /run/umec-agent /var/lib/umec-agent; do
-    mkdir -p $folder && chown umec-agent:umec-agent $folder
-  done
-  hand_over /sys/kernel/security/tpm0/binary_bios_measurements /run/umec-agent/bootlog
+  mkdir -p /run/umec-agent /var/lib/umec-agent
+  /usr/lib/umec/data /var/lib/umec-agent /run/umec-agent/ticket
   ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
-  [ ! -e $ticket ] || hand_over $ticket /run/umec-agent/ticket
+  [ ! -e $ticket ] || cat $ticket > /run/umec-agent/ticket
+  # Only root may read what the firmware measured. The agent never is root: it gets a copy, and the list by its group.
+  cat /sys/kernel/security/tpm0/binary_bios_measurements > /run/umec-agent/bootlog
+  chmod 0400 /run/umec-agent/*
+  chown umec-agent:umec-agent /run/umec-agent /run/umec-agent/* /var/lib/umec-agent
   chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
   chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
 fi
