@@ -122,3 +122,8 @@ def test_no_more_than_a_kibibyte_is_taken_for_a_ticket(disk: Disk) -> None:
     disk.open()
     assert disk.ticket.stat().st_size == 1024
     assert disk.number()
+
+
+def test_a_ticket_of_the_host_is_handed_on_as_far_as_one_is_long() -> None:
+    [line] = [line for line in GUEST.joinpath("init.sh").read_text().splitlines() if "$ticket >" in line]
+    assert "head -c 8193 $ticket" in line

@@ -29,7 +29,7 @@ if [ -e /etc/umec/node.json ]; then
   mkdir -p /run/umec-agent /var/lib/umec-agent
   /usr/lib/umec/data /var/lib/umec-agent /run/umec-agent/ticket
   ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
-  [ ! -e $ticket ] || cat $ticket > /run/umec-agent/ticket
+  [ ! -e $ticket ] || head -c 8193 $ticket > /run/umec-agent/ticket
   # Only root may read what the firmware measured. The agent never is root: it gets a copy, and the list by its group.
   cat /sys/kernel/security/tpm0/binary_bios_measurements > /run/umec-agent/bootlog
   chmod 0400 /run/umec-agent/*
