@@ -5,18 +5,20 @@ import base64
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 
-from umec_attest.agent.boot import Site, check_state, persist, read_site
+from umec_attest.agent.boot import Site, check_clock, check_state, persist, read_site
 from umec_attest.agent.enrol import enrol
-from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite
+from umec_attest.agent.errors import AgentStateInvalid, ClockBehind, StateOfAnotherSite
 from umec_attest.agent.state import load_state, save_state
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteRefused, RemoteUnavailable
@@ -29,7 +31,7 @@ class Image:
 
     def __init__(self, scene: Any, folder: Path) -> None:
         self.scene, self.folder, self.ticket = scene, folder, folder / "ticket"
-        self.site = folder / "site.json"
+        self.site, self.made = folder / "site.json", 1_735_689_600.0
         (folder / "ca.pem").write_text(scene.standin.server_ca.pem)
         issuer = x509.load_der_x509_certificate(scene.device.authority.chain[0])
         scene.standin.trust_tpms_of(issuer)  # an agent in an image has no certificates beside those in the TPM
@@ -37,6 +39,7 @@ class Image:
     def write(self) -> None:
         said = {"url": self.scene.standin.url, "ca": str(self.folder / "ca.pem")}
         self.site.write_text(json.dumps(said))
+        os.utime(self.site, (self.made, self.made))
 
     def hand_in_ticket(self) -> None:
         said = {"asset": "kerb-7", "ca_sha256": self.scene.standin.server_ca.sha256, "url": self.scene.standin.url}
@@ -182,5 +185,26 @@ def test_of_a_ticket_no_more_is_read_than_one_has(image: Image, scene: Any) -> N
             image.ticket.write_text(image.ticket.read_text() + " " * 100_000 + "x")
             async with image.booted() as said:
                 assert [line["event"] for line in await until(said, "refused", "enrolled")] == ["enrolled"]
+
+    asyncio.run(playing())
+
+
+def test_a_clock_from_before_the_image_is_refused(image: Image) -> None:
+    image.write()
+    made = datetime.fromtimestamp(image.made, UTC)
+    check_clock(made, image.site)
+    with pytest.raises(ClockBehind, match=r"2024-12-31 23:59, .* 2025-01-01") as refused:
+        check_clock(made - timedelta(seconds=1), image.site)
+    assert refused.value.code == "clock-behind"
+
+
+def test_a_node_whose_clock_is_behind_asks_nobody(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            image.hand_in_ticket()
+            image.made = 4_102_444_800.0
+            async with image.booted() as said:
+                [line] = await until(said, "refused", "enrolled")
+            assert (line["code"], scene.standin.asked) == ("clock-behind", [])
 
     asyncio.run(playing())

@@ -12,20 +12,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from umec_attest.agent.enrol import enrol, plan_enrolment
-from umec_attest.agent.errors import AgentStateInvalid, StateOfAnotherSite, TicketMissing
+from umec_attest.agent.errors import AgentStateInvalid, ClockBehind, StateOfAnotherSite, TicketMissing
 from umec_attest.agent.fields import FieldInvalid, read_object
 from umec_attest.agent.pace import Pace
 from umec_attest.agent.running import Options, run_until_told
 from umec_attest.agent.state import URL, NodeState, load_state, state_exists
 from umec_attest.agent.ticket import MAX_TICKET
+from umec_core.clock import system_clock
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteUnavailable
 
-__all__ = ["Site", "check_state", "main", "persist", "read_site"]
+__all__ = ["Site", "check_clock", "check_state", "main", "persist", "read_site"]
 
 TCTI: Final = "device:/dev/tpmrm0"
 REACHING: Final = Pace(first=5.0, longest=30.0)
@@ -54,6 +56,18 @@ def read_site(path: Path) -> Site:
         raise AgentStateInvalid(f"the image does not say to which site this node belongs: {error.place}") from error
     except OSError as error:
         raise AgentStateInvalid(f"the image does not say to which site this node belongs: {error.strerror}") from error
+
+
+def check_clock(now: datetime, site: Path) -> None:
+    """Compare the clock with the date of the image, which its files have. Raises ClockBehind.
+
+    A clock that was set back would make certificates good again that have expired.
+    """
+    made = datetime.fromtimestamp(site.stat().st_mtime, UTC)
+    if now < made:
+        raise ClockBehind(
+            f"the clock says {now:%Y-%m-%d %H:%M}, and this image was made {made:%Y-%m-%d}: set the clock"
+        )
 
 
 def check_state(state: NodeState, site: Site, tcti: str) -> None:
@@ -95,6 +109,7 @@ def persist(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
 def _run(given: argparse.Namespace) -> None:
     """Enrol if that was not done yet, and run the agent. Raises UmecError."""
     site = read_site(given.site)
+    check_clock(system_clock(), given.site)
     if not _enrolled(site, given.state, given.tcti):
         _enrol(site, given.state, given.ticket, given.tcti)
     run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), _say)

@@ -5,6 +5,7 @@ AgentError
 ├── TpmRefused          tpm-refused           the TPM answered, and said no
 ├── AgentStateInvalid   agent-state-invalid   the state directory is missing, incomplete or readable by others
 ├── StateOfAnotherSite  state-of-another-site the state names another platform, CA or TPM than the node's image
+├── ClockBehind         clock-behind          the clock shows a time before the node's image was made
 ├── TicketInvalid       ticket-invalid        a ticket cannot be read
 ├── TicketMissing       ticket-missing        a node that is to enrol has no ticket
 ├── PlatformUntrusted   platform-untrusted    the platform CA is not the one that the ticket pins
@@ -25,6 +26,7 @@ __all__ = [
     "AgentError",
     "AgentStateInvalid",
     "AnswerInvalid",
+    "ClockBehind",
     "LogDistrusted",
     "LogInconsistent",
     "LogKeyChanged",
@@ -68,6 +70,12 @@ class StateOfAnotherSite(AgentError, Refused):
     """The state names another platform, CA or TPM than the node's image."""
 
     code = "state-of-another-site"
+
+
+class ClockBehind(AgentError, Refused):
+    """The clock shows a time before the node's image was made."""
+
+    code = "clock-behind"
 
 
 class TicketInvalid(AgentError, Invalid):

@@ -62,6 +62,7 @@ ADVICE: Final[dict[str, str]] = {
     "rotation-not-standing": "umec node attest: a node rotates while it stands",
     "rotation-out-of-step": "umec node attest, then umec node rotate",
     "agent-busy": "an agent runs with this state folder already: systemctl status umec-agent",
+    "clock-behind": "set the clock in the node's firmware, and see whether its battery is empty",
     "state-of-another-site": "hand the node a ticket of the site that its image names: it enrolls anew",
     "ticket-missing": "umec node ticket makes one; write it to the start of the node's data partition",
     "tpm-unavailable": "see whether /dev/tpmrm0 is there and whether you are in its group (tss); or give --tcti",
