@@ -54,18 +54,16 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.partition, self.ticket = folder, folder / "dev" / "vda4", folder / "ticket"
-        for name in ("sys/vda4", "sys/vda3", "dev", "bin"):
+        for name in ("sys/vda4", "sys/vda3", "dev"):
             (folder / name).mkdir(parents=True)
         (folder / "sys/vda3/uevent").write_text("DEVNAME=vda3\nPARTNAME=root-b\n")
         (folder / "sys/vda4/uevent").write_text("DEVNAME=vda4\nPARTNAME=data\n")
         self.partition.write_bytes(bytes(8 * MEBIBYTE))
-        (folder / "bin/mount").write_text(f'#!/bin/sh\necho "$*" > {folder}/mounted\n')
-        (folder / "bin/mount").chmod(0o755)
         program = GUEST.joinpath("data.sh").read_text()
         for place, here in (("/sys/class/block", "sys"), ("/dev/", "dev/")):
             assert place in program
             program = program.replace(place, f"{folder}/{here}")
-        (folder / "data.sh").write_text(program)
+        (folder / "data.sh").write_text(f'mount() {{ echo "$*" > {folder}/mounted; }}\n{program}')
 
     def write(self, data: bytes) -> None:
         with self.partition.open("r+b") as file:
@@ -73,8 +71,8 @@ class Disk:
 
     def open(self) -> None:
         words = ["busybox", "sh", str(self.folder / "data.sh"), str(self.folder / "mounted-here"), str(self.ticket)]
-        path = f"{self.folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        done = subprocess.run(words, env={"PATH": path}, capture_output=True, text=True, check=False, timeout=60)
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        done = subprocess.run(words, env=path, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
 
     def number(self) -> str:
@@ -108,6 +106,12 @@ def test_a_ticket_written_onto_the_partition_of_an_old_node_leaves_its_files(dis
     disk.open()
     assert disk.ticket.read_bytes() == b"eyJ" + b"a" * 900
     assert disk.number() == number
+
+
+def test_data_is_mounted_so_that_little_can_come_of_it(disk: Disk) -> None:
+    disk.open()
+    options = (disk.folder / "mounted").read_text().split()[3].split(",")
+    assert {"nosuid", "nodev", "noexec", "errors=remount-ro"} <= set(options)
 
 
 def test_what_is_no_ticket_is_not_handed_on(disk: Disk) -> None:

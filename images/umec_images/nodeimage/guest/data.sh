@@ -1,7 +1,8 @@
 #!/bin/busybox sh
-# The partition `data`: what a node keeps over its boots. Nothing there is believed, nothing there can be started: whoever
-# holds the disk wrote it. Where there is no file system yet, it gets one. The first KiB, which ext4 does not use, may hold
-# a ticket that was written there instead of a file: it goes to the file $2 in memory, and stays where it is.
+# The partition `data`: what a node keeps over its boots. Whoever holds the disk wrote it: nothing there is believed, and the
+# kernel starts no program from there (an interpreter that is told to read a file there would). Where there is no file system
+# yet, it gets one. The first KiB, which ext4 does not use, may hold a ticket that was written there instead of a file: it
+# goes to the file $2 in memory, and stays where it is.
 say() { echo "umec-node: $*" > /dev/console; }
 
 device=
@@ -21,5 +22,5 @@ if [ "$magic" != 53ef ]; then
   [ -z "$ticket" ] || printf %s "$ticket" | dd of="$device" conv=notrunc 2> /dev/null
 fi
 mkdir -p "$1"
-mount -t ext4 -o nosuid,nodev,noexec,noatime "$device" "$1" || { say "data: it does not mount"; exit 1; }
+mount -t ext4 -o nosuid,nodev,noexec,noatime,errors=remount-ro "$device" "$1" || { say "data: it does not mount"; exit 1; }
 chmod 0700 "$1"
