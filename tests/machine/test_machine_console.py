@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,16 @@ LINES = ["BdsDxe: loading Boot0001", "EFI stub: Measured initrd", "[    0.000000
 
 def test_what_a_firmware_paints_is_no_text() -> None:
     assert Console().feed(FIRMWARE) == LINES
+
+
+@pytest.mark.parametrize(
+    "painted", ["\x9b2J", "\u202eb", "\u2066b", "\x1b[31mb", "\x1b\x1b]0;b\x07", "\x85b", "\u2028b", "\x7f\x00b"]
+)
+def test_a_guest_paints_nothing_on_the_terminal_of_its_operator(painted: str) -> None:
+    [line] = Console().feed(f"a\t{painted}\u00e4\n".encode())
+    assert line.startswith("a\t")
+    assert line.endswith("\u00e4")
+    assert line.replace("\t", "").isprintable()
 
 
 @given(cuts=st.lists(st.integers(0, len(FIRMWARE)), max_size=12))
@@ -44,5 +55,5 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 def test_any_bytes_are_lines_without_controls(chunks: list[bytes]) -> None:
     console = Console()
     lines = [line for chunk in chunks for line in console.feed(chunk)] + console.close()
-    assert all(character >= " " or character == "\t" for line in lines for character in line)
+    assert all(character.isprintable() or character == "\t" for line in lines for character in line)
     assert all(len(line) <= MAX_LINE for line in lines)

@@ -11,7 +11,6 @@ MAX_LINE: Final = 4096
 _ESCAPE: Final = re.compile(rb"\x1b(?:\[[0-9;?=]*[A-Za-z]|[^\[])")
 """Sequences that move a cursor or paint: CSI, and those of one byte."""
 _UNFINISHED: Final = re.compile(rb"\x1b(?:\[[0-9;?=]{0,32})?\Z")
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Console:
@@ -21,7 +20,7 @@ class Console:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the lines that end in `data`, without colours, carriage returns and other controls."""
+        """Return the lines that end in `data`, without what would paint on a terminal or turn its text round."""
         pending = self._rest + data
         cut = _UNFINISHED.search(pending)
         tail = pending[cut.start() :] if cut else b""
@@ -36,4 +35,5 @@ class Console:
 
 
 def _text(line: bytes) -> str:
-    return _CONTROL.sub("", line[:MAX_LINE].decode(errors="replace"))
+    text = line[:MAX_LINE].decode(errors="replace")
+    return "".join(character for character in text if character.isprintable() or character == "\t")
