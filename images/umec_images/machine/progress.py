@@ -55,7 +55,6 @@ _STAGES: Final = (
     (re.compile(r"BdsDxe: loading Boot"), Stage.FIRMWARE),
     (re.compile(r"BdsDxe: starting Boot"), Stage.STUB),
     (re.compile(r"EFI stub: |\] Linux version "), Stage.KERNEL),
-    (re.compile(rf"{NODE}initrd"), Stage.KERNEL),
     (re.compile(rf"{NODE}root"), Stage.ROOT),
     (re.compile(rf"{NODE}agent"), Stage.AGENT),
 )

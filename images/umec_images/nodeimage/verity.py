@@ -28,11 +28,6 @@ class Verity:
     """Of data; the superblock follows them."""
 
     @property
-    def hash_start(self) -> int:
-        """The block where the tree begins."""
-        return self.blocks + 1
-
-    @property
     def label(self) -> bytes:
         """16 bytes in the superblock by which a slot that holds this image is found; nothing relies on them."""
         return self.root_hash[:16]
