@@ -102,9 +102,10 @@ def test_a_ticket_written_onto_the_partition_of_an_old_node_leaves_its_files(dis
     disk.open()
     assert not disk.ticket.exists()
     number = disk.number()
-    disk.write(b"eyJ" + b"a" * 900)
-    disk.open()
-    assert disk.ticket.read_bytes() == b"eyJ" + b"a" * 900
+    for ticket in (b"eyJ" + b"a" * 900, b"eyJ" + b"b" * 300):  # the second leaves a piece of the first behind itself
+        disk.write(ticket + b"\n")
+        disk.open()
+        assert disk.ticket.read_bytes() == ticket
     assert disk.number() == number
 
 

@@ -11,7 +11,7 @@ for entry in /sys/class/block/*/uevent; do
 done
 [ -n "$device" ] || { say "data: there is no such partition"; exit 1; }
 
-ticket=$(head -c 1024 "$device" | tr -d '\000')
+ticket=$(head -c 1024 "$device" | tr -d '\000' | head -n 1)
 case $ticket in
   eyJ*) printf %s "$ticket" > "$2" ;;
   *) ticket= ;;
