@@ -204,9 +204,8 @@ MANUAL: Final[dict[str, Page]] = {
         "the --out folder: what was built, without disk.img; the --references folder: the sets, which nobody checked",
     ),
     "nodeimage update": Page(
-        f"umec nodeimage update /dev/vda street-node --manifest {DIGEST} --running /proc/cmdline "
-        "--variables /sys/firmware/efi/efivars",
-        "the disk as `umec nodeimage build` lays one out: EFI partition, root-a and root-b; one sector says what starts",
+        f"umec nodeimage update /dev/vda street-node --manifest {DIGEST} --variables /sys/firmware/efi/efivars",
+        "the disk as `umec nodeimage build` lays one out: EFI partition, root-a and root-b; FOLDER as fetched",
     ),
     "nodeimage update-status": Page("umec nodeimage update-status /dev/vda"),
     "nodeimage update-settle": Page("umec nodeimage update-settle /dev/vda"),

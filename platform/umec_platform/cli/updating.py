@@ -1,5 +1,6 @@
 """`umec nodeimage update` and what belongs to it: the next image onto a node's disk, tried once, then confirmed."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,8 @@ def update(
         typer.Option(help="The firmware's variables: /sys/firmware/efi/efivars, or vars.fd of a machine that is off."),
     ] = None,
     running: Annotated[
-        Path | None, typer.Option(help="/proc/cmdline, on the node itself; without it the node is off.")
+        Path | None,
+        typer.Option(help="The command line of what runs, if it runs of this disk (a block device: /proc/cmdline)."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Try an image again that failed on this node.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it, and write nothing.")] = False,
@@ -45,7 +47,7 @@ def update(
 
     image = verify_image(folder, _hex(manifest))
     with open_disk(disk, writing=not dry_run) as device:
-        planned = plan(device, image, _root(running), again=again)
+        planned = plan(device, image, _runs(disk, running), again=again)
         shown = _plan(planned)
         if not dry_run:
             shown["phase"] = carry_out(planned, _variables(variables)).phase.value
@@ -69,7 +71,7 @@ def update_settle(disk: Disk, running: Running = COMMAND_LINE, as_json: Json = F
 
     root = _root(running)
     with open_disk(disk, writing=True) as device:
-        seen, outcome = settled(device, root or b"")
+        seen, outcome = settled(device, root)
         shown = {"outcome": outcome.value, **_survey(seen)}
     emit(shown, as_json=as_json, human="\n".join([shown["outcome"], *_lines(shown)]))
 
@@ -81,7 +83,7 @@ def update_confirm(disk: Disk, running: Running = COMMAND_LINE, as_json: Json = 
 
     root = _root(running)
     with open_disk(disk, writing=True) as device:
-        shown = _survey(confirm(device, root or b""))
+        shown = _survey(confirm(device, root))
     emit(shown, as_json=as_json, human="\n".join(_lines(shown)))
 
 
@@ -89,11 +91,23 @@ def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:").lower()
 
 
-def _root(command_line: Path | None) -> bytes | None:
+def _runs(disk: Path, command_line: Path | None) -> bytes | None:
+    """Return the root hash of what runs of a disk, or None for the disk of a machine that is off."""
+    from umec_images.update.errors import DiskUnfit
+
+    if command_line is not None:
+        return _root(command_line)
+    if disk.is_block_device():
+        with contextlib.suppress(DiskUnfit):  # this machine runs of something else
+            return _root(COMMAND_LINE)
+    return None
+
+
+def _root(command_line: Path) -> bytes:
     from umec_images.update import command_line_root
     from umec_platform.cli.files import read_file
 
-    return None if command_line is None else command_line_root(read_file(command_line).decode(errors="replace"))
+    return command_line_root(read_file(command_line).decode(errors="replace"))
 
 
 def _variables(path: Path | None) -> "Variables | None":
