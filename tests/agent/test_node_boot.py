@@ -118,7 +118,7 @@ def test_whoever_writes_the_state_moves_no_node_to_another_site(image: Image, sc
     asyncio.run(playing())
 
 
-@pytest.mark.parametrize("fault", ["no file", "no JSON", "no CA"])
+@pytest.mark.parametrize("fault", ["no file", "no JSON", "no CA", "a member that nobody reads"])
 def test_an_image_that_names_no_site(image: Image, fault: str) -> None:
     image.scene.standin.port = 8443
     image.write()
@@ -127,6 +127,8 @@ def test_an_image_that_names_no_site(image: Image, fault: str) -> None:
         image.site.unlink()
     elif fault == "no JSON":
         image.site.write_text("{")
+    elif fault == "a member that nobody reads":
+        image.site.write_text(json.dumps(json.loads(image.site.read_text()) | {"image": "any"}))
     else:
         (image.folder / "ca.pem").unlink()
     with pytest.raises(AgentStateInvalid) as refused:
