@@ -253,7 +253,8 @@ def configured(tmp_path, monkeypatch):
     return configure
 
 
-def test_lists_that_do_not_come_are_not_replaced_by_old_ones(mirror, configured, tmp_path):
+@pytest.mark.usefixtures("mirror")
+def test_lists_that_do_not_come_are_not_replaced_by_old_ones(configured, tmp_path):
     """A mirror that somebody keeps away would otherwise keep packages with known holes in images."""
     configured('Acquire::Retries "0";')
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "mirror")
@@ -269,6 +270,38 @@ def test_lists_that_do_not_come_are_not_replaced_by_old_ones(mirror, configured,
     with pytest.raises(ToolFailed, match="apt-get failed") as caught:
         sources.offers()
     assert caught.value.code == "tool-failed"
+
+
+def test_sources_and_settings_of_this_machine_do_not_count(mirror, configured, tmp_path, monkeypatch):
+    sources, _ = mirror
+    other = tmp_path / "other/dists/bookworm"
+    (other / "main/binary-amd64").mkdir(parents=True)
+    (other / "main/binary-amd64/Packages").write_text(paragraph("y"))
+    (other / "Release").write_text("Suite: bookworm\nComponents: main\nArchitectures: amd64\n")
+    (tmp_path / "parts").mkdir()
+    for name in ("sources.list", "parts/more.list"):
+        (tmp_path / name).write_text(f"deb [trusted=yes] file://{tmp_path}/other bookworm main\n")
+    configured(
+        f'Dir::Etc {{ SourceList "{tmp_path}/sources.list"; SourceParts "{tmp_path}/parts"; }};'
+        ' Acquire::AllowInsecureRepositories "true";'
+    )
+    monkeypatch.setattr(fetch, "ARCHIVES", ((f"file://{tmp_path}/mirror", ""),))
+    assert run(["apt-config", "dump", "Acquire::AllowInsecureRepositories"]).split()[1] == '"true";'
+    for each in (sources, Sources(Path("cache"), "bookworm", None)):
+        (offer,) = each.offers().values()
+        (path,) = each.fetch([LockedPackage(name=offer.name, version=offer.version, sha256=offer.sha256)])
+        assert (offer.name, path.is_file()) == ("x", True)
+    monkeypatch.setattr(fetch, "TRUST", "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg")
+    with pytest.raises(ToolFailed, match="not signed") as caught:
+        sources.offers()
+    assert caught.value.code == "tool-failed"
+
+
+def test_packages_come_from_debian_with_its_security_updates(tmp_path):
+    Sources(tmp_path, "trixie", None)._options()
+    lines = (tmp_path / "apt/sources.list").read_text().splitlines()
+    assert [line.split()[-2] for line in lines] == ["trixie", "trixie-updates", "trixie-security"]
+    assert all(fetch.TRUST in line and " https://deb.debian.org/debian" in line for line in lines)
 
 
 def tree_of(tmp_path):

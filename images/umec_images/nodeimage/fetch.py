@@ -16,14 +16,30 @@ from umec_images.nodeimage.tools import run
 __all__ = ["Sources"]
 
 TRUST: Final = "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg"
-"""Whose signature the lists of a mirror need; apt's own sources say it themselves."""
+"""Whose signature lists need."""
+ARCHIVES: Final = (
+    ("https://deb.debian.org/debian", ""),
+    ("https://deb.debian.org/debian", "-updates"),
+    ("https://deb.debian.org/debian-security", "-security"),
+)
+"""Where packages come from without a mirror, and what follows the name of the suite there."""
 _COMPONENT: Final = "main"
+_STRICT: Final = {
+    "Acquire::AllowInsecureRepositories": "false",
+    "Acquire::AllowWeakRepositories": "false",
+    "Acquire::AllowDowngradeToInsecureRepositories": "false",
+    "Acquire::Check-Valid-Until": "true",
+    "APT::Get::AllowUnauthenticated": "false",
+}
+"""Whatever the settings of this machine say, from which apt takes its proxies."""
 
 
 class Sources:
-    """The package sources of this machine, or one mirror, as apt sees them on a machine that has no packages yet.
+    """Debian's archives of one suite, or one mirror, as apt sees them on a machine that has no packages yet.
 
-    `cache` is a folder that may be kept for ever; its packages have their SHA-256 as their name.
+    The sources of this machine do not count: who builds elsewhere gets the same packages. With a mirror, its suite is
+    the only source, so it has to hold the security updates as well. `cache` is a folder that may be kept for ever; its
+    packages have their SHA-256 as their name.
     """
 
     def __init__(self, cache: Path, suite: str, mirror: str | None) -> None:
@@ -98,15 +114,18 @@ class Sources:
             "Dir::Cache": str(self._apt),
             "APT::Sandbox::User": "root",
             "APT::Architecture": "amd64",
-            "APT::Update::Error-Mode": "any",  # else old lists stand in for those that did not come, and nobody hears of it
+            "APT::Update::Error-Mode": "any",  # else old lists stand in for those that did not come
             "APT::Update::Post-Invoke": "",
             "Acquire::Languages": "none",
+            "Dir::Etc::SourceList": str(self._source_list()),
+            "Dir::Etc::SourceParts": "/dev/null",
+            **_STRICT,
         }
-        if self._mirror is not None:
-            options |= {"Dir::Etc::SourceList": str(self._source_list()), "Dir::Etc::SourceParts": "/dev/null"}
         return [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
 
     def _source_list(self) -> Path:
         path = self._apt / "sources.list"
-        path.write_text(f"deb [{TRUST}] {self._mirror} {self._suite} {_COMPONENT}\n", encoding="utf-8")
+        archives = ARCHIVES if self._mirror is None else ((self._mirror, ""),)
+        lines = (f"deb [{TRUST}] {url} {self._suite}{kind} {_COMPONENT}\n" for url, kind in archives)
+        path.write_text("".join(lines), encoding="utf-8")
         return path
