@@ -232,7 +232,7 @@ class _Local:
         try:
             return [row for key in keys for row in prepared.rows(self._here, key)]
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # also while another one recovers the log
                 raise StoreBusy("another process holds the database", advice="try again in a few seconds") from error
             raise OperationalError(prepared.sql, None, error) from error
 

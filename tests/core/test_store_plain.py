@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, String, bindparam, column, literal_column, select, table, text, type_coerce
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core import store as store_module
@@ -302,3 +303,33 @@ def test_rows_of_a_file_that_another_process_holds_whole_are_refused_at_once(tmp
     holder.close()
     assert local.rows(NOTES, ["a"]) == []
     local.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_BUSY, StoreBusy),
+        (sqlite3.SQLITE_BUSY_RECOVERY, StoreBusy),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, StoreBusy),
+        (sqlite3.SQLITE_LOCKED, OperationalError),
+        (sqlite3.SQLITE_ERROR, OperationalError),
+    ],
+)
+def test_every_way_of_being_busy_is_busy(tmp_path: Path, code: int, expected: type[Exception]) -> None:
+    class Refusing:
+        """A connection to a database that refuses every statement."""
+
+        def execute(self, *_words: object) -> None:
+            error = sqlite3.OperationalError("refused")
+            error.sqlite_errorcode = code
+            raise error
+
+    local = store_module._Local(make_url(f"sqlite:///{tmp_path / 'here.db'}"))
+    here = local._here
+    local._here = Refusing()  # type: ignore[assignment]
+    try:
+        with pytest.raises(expected):
+            local.rows(NOTES, ["a"])
+    finally:
+        local._here = here
+        local.close()
