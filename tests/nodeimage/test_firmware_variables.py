@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from umec_attest.predict.uefi import signatures
+from umec_core.keys import KeyFileExposed
 from umec_images.nodeimage.errors import KeysInvalid
 from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
 from umec_images.nodeimage.variables import measured_variables, variable_store
@@ -99,6 +100,7 @@ def test_keys_are_never_overwritten(tmp_path):
 def copied(key_folder, tmp_path, **changes: bytes):
     for path in key_folder.iterdir():
         (tmp_path / path.name).write_bytes(changes.get(path.name.replace(".", "_"), path.read_bytes()))
+        (tmp_path / path.name).chmod(0o600)
     return tmp_path
 
 
@@ -159,3 +161,14 @@ def test_a_key_that_is_not_rsa_is_refused(key_folder, tmp_path):
     with pytest.raises(KeysInvalid, match="not the RSA key") as caught:
         load_signer(folder)
     assert caught.value.code == "image-keys-invalid"
+
+
+def test_a_signing_key_that_others_may_read_is_refused(key_folder, tmp_path):
+    folder = copied(key_folder, tmp_path)
+    for mode in (0o644, 0o640, 0o660):
+        (folder / "db.key").chmod(mode)
+        with pytest.raises(KeyFileExposed) as caught:
+            load_signer(folder)
+        assert caught.value.code == "key-file-exposed"
+    (folder / "db.key").chmod(0o600)
+    assert load_signer(folder).certificate == load_certificates(folder).database

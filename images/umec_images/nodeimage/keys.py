@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from umec_core.keys import read_private
 from umec_images.nodeimage.errors import KeysInvalid
 
 __all__ = ["NAMES", "FileSigner", "SecureBootKeys", "load_certificates", "load_signer", "make_keys"]
@@ -74,10 +75,13 @@ def load_certificates(folder: Path) -> SecureBootKeys:
 
 
 def load_signer(folder: Path) -> FileSigner:
-    """Read the key that signs images, and check that it belongs to its certificate. Raises KeysInvalid."""
+    """Read the key that signs images, and check that it belongs to its certificate.
+
+    Raises KeysInvalid; KeyFileExposed where others than the owner may read it.
+    """
     certificate = _load_certificate(folder / "db.crt")
     try:
-        key = load_pem_private_key((folder / "db.key").read_bytes(), None)
+        key = load_pem_private_key(read_private(folder / "db.key"), None)
     except OSError as error:
         raise KeysInvalid(f"{folder / 'db.key'}: {error.strerror}") from error
     except (TypeError, ValueError) as error:
