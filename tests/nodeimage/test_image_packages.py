@@ -335,6 +335,9 @@ def test_files_come_into_the_merged_tree_without_owner_and_set_uid_bit(tmp_path,
     assert (root / "boot/kernel").read_bytes() == b"kernel"
 
 
+FOLDER = {"name": "./usr/x", "kind": tarfile.DIRTYPE, "mode": 0o755}
+
+
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
@@ -354,6 +357,11 @@ def test_files_come_into_the_merged_tree_without_owner_and_set_uid_bit(tmp_path,
             ],
             "no file",
         ),
+        ([FOLDER, {"name": "./usr/x", "content": b"1"}], "/usr/x is a folder"),
+        ([FOLDER, {"name": "./usr/x", "kind": tarfile.SYMTYPE, "link": "/srv"}], "/usr/x is a folder"),
+        ([{"name": "./usr/x", "content": b"1"}, FOLDER], "/usr/x is to be a folder"),
+        ([{"name": "./usr/x", "content": b"1"}, {"name": "./usr/x/y", "content": b"1"}], "/usr/x is to be a folder"),
+        ([{"name": "./usr/x", "kind": tarfile.SYMTYPE, "link": "/nowhere"}, FOLDER], "/usr/x is to be a folder"),
     ],
 )
 def test_a_package_that_leads_out_of_the_tree_is_refused(tmp_path, make_deb, bad, why):

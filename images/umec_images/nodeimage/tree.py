@@ -60,9 +60,7 @@ def unpack(package: Path, root: Path, *, keep: Iterable[str] = ()) -> None:
 def place_file(root: Path, target: str, content: bytes, *, executable: bool = False) -> None:
     """Write a file of the tree; `target` is absolute in the image. Raises ContentRefused."""
     path = _below(root, _wanted(target))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink() or path.exists():
-        path.unlink()
+    _make_way(path, target)
     path.write_bytes(content)
     path.chmod(0o755 if executable else 0o644)
 
@@ -70,8 +68,7 @@ def place_file(root: Path, target: str, content: bytes, *, executable: bool = Fa
 def place_link(root: Path, target: str, leads_to: str) -> None:
     """Make a symbolic link of the tree. Raises ContentRefused."""
     path = _below(root, _wanted(target))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    _make_way(path, target)
     path.symlink_to(leads_to)
 
 
@@ -90,11 +87,9 @@ def remove_unwanted(root: Path) -> None:
 def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: str) -> None:
     target = _below(root, path)
     if member.isdir():
-        target.mkdir(parents=True, exist_ok=True)
+        _make_folder(target, path)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_symlink() or target.exists():
-        target.unlink()
+    _make_way(target, f"/{path}")
     if member.issym():
         target.symlink_to(member.linkname)
     elif member.islnk():
@@ -109,6 +104,23 @@ def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: st
         target.chmod(0o755 if member.mode & stat.S_IXUSR else 0o644)
     else:
         raise ContentRefused(f"/{path} is neither a file nor a folder nor a link")
+
+
+def _make_folder(place: Path, path: str) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ContentRefused(
+            f"/{path} is to be a folder, and it or one above it is a file or a link already"
+        ) from error
+
+
+def _make_way(place: Path, target: str) -> None:
+    """Remove the file or link that is in a place of the tree, and make the folders above it."""
+    _make_folder(place.parent, target.strip("/").rpartition("/")[0])
+    if place.is_dir() and not place.is_symlink():
+        raise ContentRefused(f"{target} is a folder already")
+    place.unlink(missing_ok=True)
 
 
 def _copy(source: IO[bytes] | None, target: IO[bytes]) -> None:
