@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import sys
 import tarfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -38,7 +39,7 @@ from umec_images.nodeimage.lock import (
     parse_lock,
     render_lock,
 )
-from umec_images.nodeimage.python import ENTRIES, PLACE, foreign, imported, place_own
+from umec_images.nodeimage.python import ENTRIES, PLACE, compile_tree, foreign, imported, place_own
 from umec_images.nodeimage.tools import ENVIRONMENT, PACKAGES, piped, require_file, run
 from umec_images.nodeimage.tree import place_file, place_link, prepare, remove_unwanted, unpack
 
@@ -479,6 +480,18 @@ def test_an_agent_that_could_not_start_makes_no_image(tmp_path):
     place_file(tmp_path, f"{PLACE}/tpm2_pytss.py", b"")
     place_own(tmp_path)
     assert (tmp_path / PLACE.removeprefix("/") / "umec_attest/agent/__main__.py").is_file()
+
+
+def test_a_python_that_could_not_load_what_is_compiled_is_refused(tmp_path):
+    other = tmp_path / "usr/lib/python3.99"
+    other.mkdir(parents=True)
+    with pytest.raises(RecipeInvalid, match=r"has python3\.99, and is built by python3") as caught:
+        compile_tree(tmp_path)
+    assert caught.value.code == "recipe-invalid"
+    own = other.rename(other.with_name(f"python3.{sys.version_info.minor}"))
+    (own / "x.py").write_text("")
+    compile_tree(tmp_path)
+    assert len(list(own.rglob("*.pyc"))) == 1
 
 
 def test_a_tool_that_is_not_here_is_named_with_its_package(monkeypatch, tmp_path):

@@ -94,7 +94,14 @@ def _imports(source: bytes) -> Iterator[str]:
 
 
 def compile_tree(root: Path) -> None:
-    """Compile all Python of a tree, for nothing can be written there later; valid by being there, not by a date."""
+    """Compile all Python of a tree, for nothing can be written there later; valid by being there, not by a date.
+
+    Raises RecipeInvalid if the tree has another Python than this one, whose bytecode and extensions it could not load.
+    """
+    own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    others = sorted({path.name for path in (root / "usr/lib").glob("python3.*")} - {own})
+    if others:
+        raise RecipeInvalid(f"the image has {', '.join(others)}, and is built by {own}: build with the same one")
     options = ["-q", "-s", str(root), "-p", "/", "--invalidation-mode", "unchecked-hash"]
     folders = sorted(str(path) for path in (root / "usr/lib").glob("python3*"))
     run([sys.executable, "-I", "-m", "compileall", *options, *folders])
