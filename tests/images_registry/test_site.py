@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
@@ -195,7 +196,16 @@ def node_image(folder):
     return folder
 
 
+@pytest.fixture
+def silent():
+    """The site logs to this process's standard output, where commands say their results."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("silent")
 def test_a_node_image_goes_from_its_folder_to_production(site, tmp_path):
     ours, built, out = builder(site, "gamma-builder", "gamma"), node_image(tmp_path / "built"), tmp_path / "out"
     image = f"{site.registry.removeprefix('https://')}/gamma/street-node"
