@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from umec_images.machine.partitions import spans
 from umec_images.nodeimage import cpio
+from umec_images.nodeimage.builder import _disk
 from umec_images.nodeimage.cpio import Member, archive
 from umec_images.nodeimage.disk import MEBIBYTE, Partition, write_disk
 from umec_images.nodeimage.errors import ContentRefused, DiskTooSmall
 from umec_images.nodeimage.fat import file_system
+from umec_images.nodeimage.recipe import parse_recipe
 from umec_images.nodeimage.verity import BLOCK, append_tree
 
 KIND = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
@@ -156,6 +158,39 @@ def test_a_folder_of_many_files_is_refused():
     with pytest.raises(ContentRefused, match="too many"):
         fat_of({f"F{number}": b"" for number in range(16)})
     assert len(read_fat(fat_of({f"F{number}": b"" for number in range(15)}))) == 15
+
+
+def test_files_have_sectors_of_the_table_of_their_own():
+    image = fat_of({"A": b"x", "B": b"y" * 70_000, "C/D": b"z"})
+    (reserved,) = struct.unpack_from("<H", image, 14)
+    groups = [image[(reserved + n) * 512 : (reserved + n + 1) * 512] for n in range(6)]
+    ends = [sum(entry >= 0x0FFFFFF8 for (entry,) in struct.iter_unpack("<I", group)) for group in groups]
+    assert ends == [4, 1, 0, 1, 1, 0]  # folders, and what stands for no cluster; A; B in two; D
+
+
+RECIPE = b"""
+name = "n"
+version = 1
+packages = ["a"]
+kernel = { package = "k" }
+disk = { esp = 33, root = 1, data = 1 }
+"""
+
+
+def test_the_efi_partition_has_room_for_the_next_kernel_image(tmp_path):
+    recipe = parse_recipe(RECIPE)
+    (tmp_path / "root.img").write_bytes(bytes(4096))
+    with pytest.raises(DiskTooSmall, match="EFI partition") as caught:
+        _disk(recipe, bytes(16 * MEBIBYTE), tmp_path)
+    assert caught.value.code == "disk-too-small"
+    _disk(recipe, b"x" * 15 * MEBIBYTE, tmp_path)
+    span = spans(tmp_path / "disk.img")["esp"]
+    files = read_fat((tmp_path / "disk.img").read_bytes()[span.start : span.start + span.size])
+    assert {name: len(content) for name, content in files.items()} == {
+        "EFI/BOOT/BOOTX64.EFI": 15 * MEBIBYTE,
+        "EFI/UMEC/STATE0.BIN": 512,
+        "EFI/UMEC/STATE1.BIN": 512,
+    }
 
 
 def tree_root(data: bytes, salt: bytes) -> bytes:

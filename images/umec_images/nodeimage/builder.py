@@ -21,7 +21,7 @@ from typing import Any, Final
 from umec_images.nodeimage import content, disk, fat, initrd, kernel, python, tree
 from umec_images.nodeimage.authenticode import Signer, sign_image
 from umec_images.nodeimage.catalog import needed
-from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid
+from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.fetch import Sources
 from umec_images.nodeimage.keys import SecureBootKeys
 from umec_images.nodeimage.lock import Lock, LockedPackage, check_python, locked_packages, render_lock
@@ -42,6 +42,8 @@ FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 EMPTY_STORE: Final = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 BOOT_FILE: Final = "EFI/BOOT/BOOTX64.EFI"
 """What a firmware starts that has no boot entries (UEFI 2.10 §3.5.1.1)."""
+OTHER_FILE: Final = "EFI/BOOT/OTHER.EFI"
+"""Where an update puts the next one (`umec_images.update.disk`)."""
 UPDATE_FILES: Final = {f"EFI/UMEC/STATE{number}.BIN": bytes(512) for number in range(2)}
 """Where updates keep what they have come to; nothing yet (`umec_images.update.state`)."""
 
@@ -208,12 +210,9 @@ def _disk(recipe: Recipe, uki: bytes, out: Path) -> None:
         disk.Partition("root-b", _ROOT, sizes.root * disk.MEBIBYTE),
         disk.Partition("data", _DATA, sizes.data * disk.MEBIBYTE),
     ]
-    if 2 * len(uki) > sizes.esp * disk.MEBIBYTE:
-        raise DiskTooSmall(
-            f"the kernel image has {len(uki)} bytes, and the EFI partition no room for the one of an update",
-            advice="enlarge esp under [disk] in the recipe",
-        )
-    pieces = [("esp", *piece) for piece in fat.file_system({BOOT_FILE: uki} | UPDATE_FILES, sizes.esp * disk.MEBIBYTE)]
+    files, size = {BOOT_FILE: uki} | UPDATE_FILES, sizes.esp * disk.MEBIBYTE
+    fat.file_system(files | {OTHER_FILE: uki}, size)  # the next kernel image has to fit beside this one
+    pieces = [("esp", *piece) for piece in fat.file_system(files, size)]
     disk.write_disk(out / "disk.img", partitions, recipe.name, pieces, [("root-a", out / "root.img")])
 
 

@@ -1,7 +1,7 @@
 """Updating a node: the next image into the other slot, one trial, and back by itself if it does not come well.
 
     image      the next image, verified by the digest of its manifest
-    survey     what is on a node's disk
+    disk       what is on a node's disk
     phases     the state machine; `state` keeps what it has come to
     updater    the order in which a disk is written
     esp, slots, layout, device   EFI partition, slots for root file systems, partitions, bytes
@@ -13,13 +13,13 @@ docs/decisions/0009-updates-swap-two-names.md.
 """
 
 from umec_images.update.device import Device, open_disk
+from umec_images.update.disk import Survey, survey
 from umec_images.update.firmware import EfiVariables, Variables
 from umec_images.update.image import Image, verify_image
 from umec_images.update.kernel import Kernel, command_line_root, read_kernel
 from umec_images.update.phases import Outcome
 from umec_images.update.state import Phase, Record
 from umec_images.update.store import StoreVariables
-from umec_images.update.survey import Survey, survey
 from umec_images.update.updater import Plan, carry_out, confirm, plan, settled
 
 __all__ = [

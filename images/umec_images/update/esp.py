@@ -36,6 +36,8 @@ _LONG_NAME: Final = 0x0F
 _FREE: Final = 0xE5
 _END: Final = 0x0FFF_FFFF
 _LEAST_END: Final = 0x0FFF_FFF8
+_UNKNOWN: Final = b"\xff" * 8
+"""For the number of free clusters, and where to look for one."""
 _NUMBER: Final = 0x0FFF_FFFF
 """The bits of a table entry that count."""
 
@@ -120,6 +122,7 @@ class Esp:
             struct.pack_into("<I", table, 4 * cluster, following)
         for start in (self.table_start, self.table_start + self.table_size):
             self._write_table(start, table, groups)
+        self._forget_count()
         return tuple(clusters)
 
     def add(self, path: str, beside: str, clusters: tuple[int, ...], size: int) -> None:
@@ -157,6 +160,12 @@ class Esp:
         kept = {0} | {number // GROUP for clusters in self.folders.values() for number in clusters}
         kept |= {number // GROUP for name, file in self.files.items() if name != without for number in file.clusters}
         return [group for group in range((self.count + FIRST_CLUSTER) // GROUP) if group not in kept]
+
+    def _forget_count(self) -> None:
+        """Let the hint how many clusters are free say that nobody knows."""
+        info = self.area.read(SECTOR, SECTOR)
+        if info[:4] == b"RRaA":
+            self.area.write(SECTOR, info[:488] + _UNKNOWN + info[496:])
 
     def _write_table(self, start: int, table: bytearray, groups: list[int]) -> None:
         present = self.area.read(start, self.table_size)

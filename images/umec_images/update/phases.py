@@ -35,34 +35,35 @@ class Outcome(Enum):
     """The trial failed: the image did not start, was not confirmed, or its power was cut."""
 
 
-def begin(record: Record, confirmed: Kernel, running: bytes, wanted: Record, *, again: bool) -> Phase:
+def begin(record: Record, confirmed: Kernel, running: bytes, wanted: Kernel, manifest: str, *, again: bool) -> Phase:
     """Return where an update begins: WRITING, or STAGED where this very image is in the other slot already.
 
-    `running` is the root hash of what runs, `wanted` names what is to be put on.
+    `running` is the root hash of what runs, `manifest` the digest of the wanted image's.
 
     Raises ImageOther, ImageOlder, TrialOpen, and ImageFailed unless `again`.
     """
-    if wanted.image != confirmed.name:
-        raise ImageOther(f"the node has the image {confirmed.name}, and this one is {wanted.image}")
+    if wanted.name != confirmed.name:
+        raise ImageOther(f"the node has the image {confirmed.name}, and this one is {wanted.name}")
     if wanted.version <= confirmed.version:
         raise ImageOlder(
             f"the node has version {confirmed.version}, and this one is {wanted.version}",
             advice="build it anew with a higher version: a node takes no older image",
         )
+    if wanted.root_hash == confirmed.root_hash:
+        raise ImageOther("both versions have the same root file system: nobody could tell which of them runs")
     if running != confirmed.root_hash:
         raise TrialOpen(
             f"what runs is not confirmed: version {confirmed.version} is what the node would fall back to",
             advice="umec nodeimage update-confirm, once the node is trusted; or restart it",
         )
-    same = record.manifest == wanted.manifest
-    if same and record.phase is Phase.FAILED and not again:
+    if record.manifest != manifest:
+        return Phase.WRITING
+    if record.phase is Phase.FAILED and not again:
         raise ImageFailed(
             f"version {wanted.version} was tried on this node, and the node fell back",
             advice="find out why; --again tries it once more",
         )
-    if same and record.phase in {Phase.STAGED, Phase.TRIAL, Phase.FAILED}:
-        return Phase.STAGED
-    return Phase.WRITING
+    return Phase.STAGED if record.phase in {Phase.STAGED, Phase.TRIAL, Phase.FAILED} else Phase.WRITING
 
 
 def settle(record: Record, confirmed: Kernel, other: Kernel | None, running: bytes) -> tuple[Phase, Outcome]:

@@ -4,14 +4,13 @@ A node finds its slot by a label, in the block behind the data (`nodeimage/guest
 in a slot only while all the rest of it is: it goes first, and comes last.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from umec_images.nodeimage.verity import BLOCK, hash_tree
 from umec_images.update.device import Area
-from umec_images.update.errors import DiskUnfit, SlotDamaged, WriteFailed
+from umec_images.update.errors import SlotDamaged
 from umec_images.update.kernel import Kernel
 from umec_images.update.layout import Layout
 
@@ -51,20 +50,11 @@ def write_root(area: Area, root: Path, kernel: Kernel) -> None:
         area.write(offset, data)
 
 
-def label_root(area: Area, root: Path, kernel: Kernel, sha256: str) -> None:
-    """Read back what was written, and label it. Raises WriteFailed: it is not the file with that digest."""
+def label_root(area: Area, root: Path, kernel: Kernel) -> None:
+    """Write the label of a root file system that is in the slot already."""
     with root.open("rb") as file:
         file.seek(kernel.blocks * BLOCK)
-        label = file.read(BLOCK)
-    found, size, place = hashlib.sha256(), root.stat().st_size, 0
-    while place < size:
-        data = area.read(place, min(COPY, size - place))
-        at = kernel.blocks * BLOCK - place
-        found.update(data[:at] + label + data[at + BLOCK :] if 0 <= at < len(data) else data)
-        place += len(data)
-    if found.hexdigest() != sha256:
-        raise WriteFailed("the slot does not hold what was written into it", advice="the disk may be at its end")
-    area.write(kernel.blocks * BLOCK, label)
+        area.write(kernel.blocks * BLOCK, file.read(BLOCK))
 
 
 def _labelled(area: Area, kernel: Kernel) -> bool:
@@ -81,5 +71,3 @@ def _without_label(root: Path, kernel: Kernel) -> Iterator[tuple[int, bytes]]:
             if place != label:
                 yield place, data
             place += len(data)
-    if place <= label:
-        raise DiskUnfit("the root file system ends before its label")

@@ -1,7 +1,7 @@
 """What an update has come to, kept on the EFI partition in two copies: the newest that is whole counts.
 
 A copy is one sector: a JSON object, zeros, and the SHA-256 of both. The older copy is the one that is overwritten.
-Nothing is believed for it: which image is confirmed, the EFI partition itself says (`umec_images.update.survey`), and
+Nothing is believed for it: which image is confirmed, the EFI partition itself says (`umec_images.update.disk`), and
 what a node really started, its TPM says.
 """
 
@@ -38,7 +38,8 @@ class Phase(Enum):
 class Record(BaseModel):
     """An update: `image`, `version` and `manifest` (SHA-256, hex) are those of the image that it is about."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What another version of this writes beside it is ignored: a node that falls back has an older one.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     generation: Annotated[int, Field(ge=0, lt=2**63)] = 0
     phase: Phase = Phase.NONE

@@ -2,11 +2,12 @@
 
 Order of an update; `|` is a barrier, and after a cut anywhere the disk starts what is confirmed:
 
-1. record: writing |                            what is in the other slot counts for nothing
-2. BootNext is taken back; OTHER.EFI and the labels in the slot go |
+1. BootNext is taken back
+2. record: writing |              what is in the other slot counts for nothing
+   OTHER.EFI and the labels in the slot go |
 3. root file system without its label, kernel image without a name |
-4. both are read back and compared
-5. the label; OTHER.EFI (one sector) |
+4. the label |                     and both are read back: the hash tree, and each byte of the kernel image
+5. OTHER.EFI (one sector) |
 6. record: staged |
 7. BootNext
 8. record: trial |
@@ -17,15 +18,16 @@ starts whenever nobody asks for something else, and its slot is not written.
 
 from dataclasses import dataclass
 
-from umec_images.update.device import Device
-from umec_images.update.errors import NoRoom, SlotDamaged, WriteFailed
+from umec_images.update.device import Area, Device
+from umec_images.update.disk import BOOT, OTHER, Survey, note, survey
+from umec_images.update.errors import NoRoom, SlotDamaged, TrialOpen, WriteFailed
 from umec_images.update.esp import open_esp
 from umec_images.update.firmware import Variables, ask_no_more, ask_once
 from umec_images.update.image import Image
+from umec_images.update.kernel import Kernel
 from umec_images.update.phases import Outcome, begin, confirmable, settle
 from umec_images.update.slots import check_root, label_root, unlabel, write_root
 from umec_images.update.state import Phase, Record
-from umec_images.update.survey import BOOT, OTHER, Survey, note, survey
 
 __all__ = ["Plan", "carry_out", "confirm", "plan", "settled"]
 
@@ -48,11 +50,10 @@ def plan(device: Device, image: Image, running: bytes | None, *, again: bool = F
     Raises what `begin` and `survey` raise, SlotDamaged where the confirmed image is not whole, NoRoom.
     """
     seen = survey(device)
-    wanted = Record(image=image.kernel.name, version=image.kernel.version, manifest=image.manifest)
     running = seen.confirmed.root_hash if running is None else running
-    phase = begin(seen.record, seen.confirmed, running, wanted, again=again)
+    phase = begin(seen.record, seen.confirmed, running, image.kernel, image.manifest, again=again)
     check_root(seen.layout.roots[seen.slot].area, seen.confirmed)
-    if phase is Phase.STAGED and not _whole(seen, image):
+    if seen.other != image.kernel or not _holds(seen.target, image.kernel):
         phase = Phase.WRITING
     if image.root_size > seen.target.size:
         raise NoRoom(f"the root file system has {image.root_size} bytes, and the slot {seen.target.size}")
@@ -65,14 +66,18 @@ def plan(device: Device, image: Image, running: bytes | None, *, again: bool = F
 def carry_out(planned: Plan, variables: Variables | None) -> Record:
     """Write the image, and ask the firmware to try it at the next start.
 
-    Without `variables` it is staged alone. Raises WriteFailed, VariablesUnusable; running it again goes on.
+    Without `variables` it is staged alone. Raises TrialOpen, WriteFailed, VariablesUnusable; running it again goes on.
     """
     seen, image = planned.seen, planned.image
     record = Record(image=image.kernel.name, version=image.kernel.version, manifest=image.manifest)
     if planned.phase is Phase.WRITING:
-        note(seen, Phase.WRITING, record)
+        if variables is None and seen.record.phase is Phase.TRIAL:
+            raise TrialOpen(
+                "the firmware has been asked to start what would be written over", advice="take it back: --variables"
+            )
         if variables is not None:
             ask_no_more(variables)
+        note(seen, Phase.WRITING, record)
         _write(seen, image)
     noted = note(seen, Phase.STAGED, record)
     if variables is None:
@@ -117,18 +122,20 @@ def _write(seen: Survey, image: Image) -> None:
     esp = open_esp(seen.esp.area)
     clusters = esp.store(image.kernel_image)
     device.flush()
-    if esp.fetch(clusters)[: len(image.kernel_image)] != image.kernel_image:
-        raise WriteFailed("the EFI partition does not hold what was written", advice="the disk may be at its end")
-    label_root(target, image.root, image.kernel, image.root_sha256)
+    label_root(target, image.root, image.kernel)
+    device.flush()
+    if esp.fetch(clusters)[: len(image.kernel_image)] != image.kernel_image or not _holds(target, image.kernel):
+        raise WriteFailed(
+            "the disk does not hold what was written, or root.img is of another kernel image",
+            advice="build the image anew; if that does not help, the disk is at its end",
+        )
     esp.add(OTHER, BOOT, clusters, len(image.kernel_image))
     device.flush()
 
 
-def _whole(seen: Survey, image: Image) -> bool:
-    if seen.other is None or seen.other.sha256 != image.kernel.sha256:
-        return False
+def _holds(area: Area, kernel: Kernel) -> bool:
     try:
-        check_root(seen.target, seen.other)
+        check_root(area, kernel)
     except SlotDamaged:
         return False
     return True
