@@ -171,8 +171,8 @@ def test_files_have_sectors_of_the_table_of_their_own():
 RECIPE = b"""
 name = "n"
 version = 1
-packages = ["a"]
-kernel = { package = "k" }
+packages = ["python3"]
+kernel = { package = "linux" }
 disk = { esp = 33, root = 1, data = 1 }
 """
 
@@ -181,7 +181,7 @@ def test_the_efi_partition_has_room_for_the_next_kernel_image(tmp_path):
     recipe = parse_recipe(RECIPE)
     (tmp_path / "root.img").write_bytes(bytes(4096))
     with pytest.raises(DiskTooSmall, match="EFI partition") as caught:
-        _disk(recipe, bytes(16 * MEBIBYTE), tmp_path)
+        _disk(recipe, bytes(17 * MEBIBYTE), tmp_path)
     assert caught.value.code == "disk-too-small"
     _disk(recipe, b"x" * 15 * MEBIBYTE, tmp_path)
     span = spans(tmp_path / "disk.img")["esp"]
