@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umec_images.machine.partitions import spans
+from umec_images.machine.esp import read_files
+from umec_images.machine.partitions import read_span, spans
 from umec_images.nodeimage import cpio
 from umec_images.nodeimage.builder import _disk
 from umec_images.nodeimage.cpio import Member, archive
@@ -183,11 +184,10 @@ def test_the_efi_partition_has_room_for_the_next_kernel_image(tmp_path):
     with pytest.raises(DiskTooSmall, match="EFI partition") as caught:
         _disk(recipe, bytes(17 * MEBIBYTE), tmp_path)
     assert caught.value.code == "disk-too-small"
-    _disk(recipe, b"x" * 15 * MEBIBYTE, tmp_path)
-    span = spans(tmp_path / "disk.img")["esp"]
-    files = read_fat((tmp_path / "disk.img").read_bytes()[span.start : span.start + span.size])
+    _disk(recipe, b"x" * 16 * MEBIBYTE, tmp_path)
+    files = read_files(read_span(tmp_path / "disk.img", spans(tmp_path / "disk.img")["esp"]))
     assert {name: len(content) for name, content in files.items()} == {
-        "EFI/BOOT/BOOTX64.EFI": 15 * MEBIBYTE,
+        "EFI/BOOT/BOOTX64.EFI": 16 * MEBIBYTE,
         "EFI/UMEC/STATE0.BIN": 512,
         "EFI/UMEC/STATE1.BIN": 512,
     }
