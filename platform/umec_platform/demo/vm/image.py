@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +21,12 @@ DAYS: Final = 30
 
 
 def fetch() -> Path:
-    """Have all packages of the recipe in the cache, by building it once; return the lock that names them."""
+    """Have all packages of the recipe in the cache, by building it once; return the lock that names them.
+
+    The lock also pins what is installed beside this program: where that is other, so is the place.
+    """
     cache = Path(os.environ.get("UMEC_CACHE") or Path.home() / ".cache" / "umec" / "nodeimage")
-    place = cache / "demo-vm" / hashlib.sha256(RECIPE.read_bytes()).hexdigest()[:16]
+    place = cache / "demo-vm" / hashlib.sha256(RECIPE.read_bytes() + _installed()).hexdigest()[:16]
     lock = place / "image" / "packages.lock"
     if not lock.exists():
         options = ["--out", str(lock.parent), "--cache", str(cache)]
@@ -53,6 +57,11 @@ def publish(run: Run, image: Path) -> None:
         evidence.data = statement.read_bytes()
         evidence.note = f"{taken['image']} version {taken['version']}, PCR {_numbers(predicted['pcrs']['sha256'])}"
     (run.folder / "predicted.json").write_text(json.dumps(predicted))
+
+
+def _installed() -> bytes:
+    """Return the hashes of all files of all distributions here, as their installer wrote them down."""
+    return "".join(sorted(each.read_text("RECORD") or "" for each in distributions())).encode()
 
 
 def _numbers(pcrs: dict[str, str]) -> str:
