@@ -1,6 +1,7 @@
 """What an update reads and changes of a node's disk, and disks that it does not touch."""
 
 import binascii
+import dataclasses
 import struct
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from umec_images.update.errors import DiskBusy, DiskUnfit, NoRoom, SlotDamaged, 
 from umec_images.update.esp import open_esp
 from umec_images.update.kernel import command_line_root
 from umec_images.update.layout import read_layout
-from umec_images.update.slots import check_root
+from umec_images.update.slots import check_root, slot_of
 
 MEBIBYTE = 1024 * 1024
 BLOCK = 4096
@@ -115,8 +116,19 @@ def test_a_damaged_hash_tree_is_damage(node, images, level):
     assert caught.value.code == "update-slot-damaged"
 
 
+def test_a_root_of_which_only_the_label_is_right_is_damage(node):
+    seen = survey(node)
+    area = seen.layout.roots["root-a"].area
+    check_root(area, seen.confirmed)
+    with pytest.raises(SlotDamaged, match="is damaged") as caught:
+        check_root(area, dataclasses.replace(seen.confirmed, root_hash=seen.confirmed.label + bytes(16)))
+    assert caught.value.code == "update-slot-damaged"
+
+
 def test_a_slot_without_the_label_holds_nothing(node):
     seen = survey(node)
+    assert slot_of(seen.layout, seen.confirmed) == "root-a"
+    assert slot_of(seen.layout, dataclasses.replace(seen.confirmed, blocks=256)) is None  # it would be behind the slot
     with pytest.raises(SlotDamaged, match="does not hold") as caught:
         check_root(seen.target, seen.confirmed)
     assert caught.value.code == "update-slot-damaged"
@@ -225,6 +237,7 @@ NAME = 1024 + 56
         (NAME + 3 * 128, "root-b".encode("utf-16-le") + b"\0\0", True, "two partitions"),
         (1024 + 40, b"\xff\xff\xff", True, "beyond the end"),
         (1024 + 32, bytes(8), True, "beyond the end"),
+        (1024 + 40, struct.pack("<Q", 5), True, "beyond the end"),
         (512 + 80, struct.pack("<I", 129), True, "129 entries"),
         (512 + 80, struct.pack("<I", 0), True, "0 entries"),
         (512 + 84, struct.pack("<I", 256), True, "256 bytes"),
@@ -312,6 +325,21 @@ def test_two_files_of_one_name_are_refused(node):
     node.data[at + 32 : at + 64] = node.data[at : at + 32]
     with pytest.raises(DiskUnfit, match="two files"):
         survey(node)
+
+
+def test_two_folders_of_one_name_are_refused(node):
+    esp = survey(node).esp
+    at = esp.area.start + esp.data_start + (esp.folders["EFI"][0] - 2) * 512
+    node.data[at + 4 * 32 : at + 5 * 32] = node.data[at + 2 * 32 : at + 3 * 32]
+    with pytest.raises(DiskUnfit, match="two files EFI/BOOT"):
+        survey(node)
+
+
+def test_sectors_of_another_size_are_refused(node):
+    area = esp_of(node)
+    node.data[area.start + 11 : area.start + 13] = b"\0\x10"
+    with pytest.raises(DiskUnfit, match="that is changed here"):
+        open_esp(area)
 
 
 def test_many_files_are_refused(node):
@@ -497,6 +525,7 @@ def test_nothing_is_read_or_written_beyond_an_end(tmp_path):
             lambda: area.read(511, 2),
             lambda: area.read(-1, 1),
             lambda: area.write(1, bytes(512)),
+            lambda: Area(device, 0, 512).write(1, bytes(512)),
             lambda: device.read(1000, 100),
             lambda: device.write(1000, bytes(100)),
         ):

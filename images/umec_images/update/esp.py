@@ -19,8 +19,6 @@ __all__ = ["Esp", "File", "open_esp"]
 MAX_FILES: Final = 256
 """Files and folders; a node's EFI partition has eight."""
 MAX_DEPTH: Final = 8
-MAX_TABLE: Final = 32 * 1024 * 1024
-"""Bytes of one copy of the table: an EFI partition of 4 GiB."""
 FIRST_CLUSTER: Final = 2
 GROUP: Final = SECTOR // 4
 """Clusters whose entries are in one sector of the table."""
@@ -80,7 +78,7 @@ class Esp:
     def overwrite(self, path: str, sector: bytes) -> None:
         """Write a file of one sector in its place."""
         file = self._file(path)
-        if len(sector) != SECTOR or file.size != SECTOR:
+        if file.size != SECTOR:
             raise DiskUnfit(f"{path} is not one sector")
         self.area.write(self._place(file.clusters[0]), sector)
 
@@ -182,8 +180,6 @@ def open_esp(area: Area) -> Esp:
     if boot[510:512] != b"\x55\xaa" or sector != SECTOR or not sectors or tables != 2:
         raise DiskUnfit("the EFI partition has no FAT32 file system that is changed here")
     data = start + tables * length
-    if not 0 < length <= MAX_TABLE or data >= area.size:
-        raise DiskUnfit("the tables of the EFI partition lie beyond its end")
     count = min((area.size - data) // cluster, length // 4 - FIRST_CLUSTER)
     table = area.read(start, length)
     reader = _Reader(area, cluster, data, count, table)

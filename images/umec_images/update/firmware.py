@@ -70,10 +70,8 @@ class EfiVariables:
         """Set one: the kernel takes it from one write. Raises VariablesUnusable."""
         try:
             descriptor = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                os.write(descriptor, struct.pack("<I", ATTRIBUTES) + value)
-            finally:
-                os.close(descriptor)
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                file.write(struct.pack("<I", ATTRIBUTES) + value)
         except OSError as error:
             raise VariablesUnusable(f"{self._path(name)}: {error.strerror}") from error
 

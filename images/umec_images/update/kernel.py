@@ -85,7 +85,7 @@ def _matched(pattern: re.Pattern[str], value: str) -> re.Match[str]:
 
 def _sections(image: bytes) -> Iterator[tuple[str, bytes]]:
     (start,) = struct.unpack_from("<I", image, 0x3C)
-    if image[:2] != b"MZ" or image[start : start + 4] != b"PE\0\0":
+    if image[start : start + 4] != b"PE\0\0":
         raise ValueError("it is no PE image")
     count, optional_size = struct.unpack_from("<H", image, start + 6)[0], struct.unpack_from("<H", image, start + 20)[0]
     if count > MAX_SECTIONS:

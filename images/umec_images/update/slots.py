@@ -32,8 +32,7 @@ def check_root(area: Area, kernel: Kernel) -> None:
         raise SlotDamaged(f"the slot does not hold the root file system of version {kernel.version}")
     blocks = (area.read(number * BLOCK, BLOCK) for number in range(kernel.blocks))
     tree, root = hash_tree(blocks, kernel.salt)
-    start = (kernel.blocks + 1) * BLOCK
-    if root != kernel.root_hash or start + len(tree) > area.size or area.read(start, len(tree)) != tree:
+    if root != kernel.root_hash or area.read((kernel.blocks + 1) * BLOCK, len(tree)) != tree:
         raise SlotDamaged(f"the root file system of version {kernel.version} is damaged on the disk")
 
 

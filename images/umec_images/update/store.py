@@ -76,8 +76,6 @@ def _variables(store: bytes, start: int, end: int) -> Iterator[bytes]:
     while place + _VARIABLE.size <= end and store[place : place + 2] == struct.pack("<H", _BEGIN):
         _, state, _, _, _, _, name_size, size, _ = _VARIABLE.unpack_from(store, place)
         length = _VARIABLE.size + name_size + size
-        if place + length > end:
-            raise struct.error("a variable lies beyond its end")
         if state == _ADDED:
             yield store[place : place + length]
         place += length + -length % 4
