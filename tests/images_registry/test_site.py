@@ -12,7 +12,6 @@ import threading
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
-from typer.testing import CliRunner
 
 from umec_core.client import Credential, save_credential
 from umec_core.clock import system_clock
@@ -26,7 +25,6 @@ from umec_identity.settings import IdentitySettings
 from umec_images.gateway import ImagesService, ImagesSettings
 from umec_images.nodeimage.artifact import REFERENCE_SET
 from umec_images.nodeimage.artifact.contents import FILES
-from umec_platform.cli.main import build
 from umec_platform.composition.servercert import server_certificate
 
 
@@ -89,18 +87,16 @@ class Site:
 
     def umec(self, *arguments, credential=None):
         """Run a command and return (exit status, its JSON)."""
-        command = [sys.executable, "-m", "umec_platform.cli", *arguments, "--json"]
-        environment = {"UMEC_CREDENTIAL": str(credential or self.operator), "PATH": "/usr/bin:/bin"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
-        assert done.stdout.strip(), done.stderr
-        return done.returncode, json.loads(done.stdout)
+        status, said, _ = self.told(*arguments, credential=credential)
+        return status, said
 
-    def here(self, *arguments, credential=None):
-        """Run a command in this process and return (exit status, its JSON, what it says of its progress)."""
-        words = [*map(str, arguments), "--json"]
-        done = CliRunner().invoke(build(), words, env={"UMEC_CREDENTIAL": str(credential or self.operator)})
-        assert done.stdout.strip(), (done.stderr, done.exception)
-        return done.exit_code, json.loads(done.stdout), done.stderr.splitlines()
+    def told(self, *arguments, credential=None):
+        """Run a command and return (exit status, its JSON, what it says of its progress)."""
+        command = [sys.executable, "-m", "umec_platform.cli", *map(str, arguments), "--json"]
+        environment = {"UMEC_CREDENTIAL": str(credential or self.operator), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+        assert done.stdout.strip(), done.stderr
+        return done.returncode, json.loads(done.stdout), done.stderr.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -209,50 +205,50 @@ def silent():
 def test_a_node_image_goes_from_its_folder_to_production(site, tmp_path):
     ours, built, out = builder(site, "gamma-builder", "gamma"), node_image(tmp_path / "built"), tmp_path / "out"
     image = f"{site.registry.removeprefix('https://')}/gamma/street-node"
-    status, pushed, progress = site.here("nodeimage", "push", built, f"{image}:7", credential=ours)
+    status, pushed, progress = site.told("nodeimage", "push", built, f"{image}:7", credential=ours)
     assert (status, pushed["sent"]) == (0, pushed["size"]), pushed
     assert progress == [f"root.img: {part} of 10 MB" for part in range(1, 11)]
-    status, again, progress = site.here("nodeimage", "push", built, f"{image}:7", credential=ours)
+    status, again, progress = site.told("nodeimage", "push", built, f"{image}:7", credential=ours)
     assert (status, again, progress) == (0, {**pushed, "sent": 0}, [])
     exact = f"{image}@{pushed['digest']}"
 
     def fetch(name, *more):
-        status, said, _ = site.here("nodeimage", "fetch", name, "--out", out, *more, credential=ours)
+        status, said, _ = site.told("nodeimage", "fetch", name, "--out", out, *more, credential=ours)
         assert (status == 1) == ("code" in said)
         assert out.exists() == (status == 0)
         return said.get("code")
 
     assert fetch(f"{image}:7") == "reference-invalid"
     assert fetch(exact) == "image-unsigned"
-    assert site.here("image", "sign", f"{image}:7", credential=ours)[0] == 0
-    status, verified, _ = site.here("image", "verify", exact, "--identity", "gamma-builder")
+    assert site.told("image", "sign", f"{image}:7", credential=ours)[0] == 0
+    status, verified, _ = site.told("image", "verify", exact, "--identity", "gamma-builder")
     assert (status, verified["version"]) == (0, "7.0.0")
     draft, reference = tmp_path / "draft.json", tmp_path / "street-node.dsse"
     draft.write_text(json.dumps({"image_sha256": "ab" * 32, "pcrs": {"sha256": {"4": ["cd" * 32]}}}))
     signing = ("--name", "street-node", "--version", 7, "--key", tmp_path / "signer.key", "--out", reference)
-    assert site.here("nodeimage", "sign", draft, *signing)[0] == 0
+    assert site.told("nodeimage", "sign", draft, *signing)[0] == 0
     attaching = ("image", "attach", exact, reference, "--artifact-type", REFERENCE_SET)
-    assert site.here(*attaching, credential=ours)[0] == 0
+    assert site.told(*attaching, credential=ours)[0] == 0
     assert fetch(exact) == "promotion-missing"
-    assert site.here("image", "promote", exact, "--stage", "staging")[0] == 0
+    assert site.told("image", "promote", exact, "--stage", "staging")[0] == 0
     assert fetch(exact) == "promotion-stage"
     assert fetch(exact, "--stage", "staging") is None
     out.rename(tmp_path / "staged")
-    assert site.here("image", "promote", exact, "--stage", "production")[0] == 0
-    status, tree, _ = site.here("image", "tree", exact)
+    assert site.told("image", "promote", exact, "--stage", "production")[0] == 0
+    status, tree, _ = site.told("image", "tree", exact)
     kinds = sorted(each["artifactType"] for each in tree["referrers"])
     envelope = "application/vnd.dsse.envelope.v1+json"
     assert kinds == ["application/vnd.dev.sigstore.bundle.v0.3+json", envelope, envelope, REFERENCE_SET]
-    assert site.here("image", "deny", exact, "--reason", "recalled")[0] == 0
+    assert site.told("image", "deny", exact, "--reason", "recalled")[0] == 0
     assert fetch(exact) == fetch(exact, "--stage", "staging") == "image-denied"
-    assert site.here("image", "allow", exact)[0] == 0
+    assert site.told("image", "allow", exact)[0] == 0
     sets = tmp_path / "sets"
-    status, said, _ = site.here("nodeimage", "fetch", exact, "--out", out, "--references", sets, credential=ours)
+    status, said, _ = site.told("nodeimage", "fetch", exact, "--out", out, "--references", sets, credential=ours)
     assert status == 0, said
     for path in FILES:
         assert (out / path).read_bytes() == (built / path).read_bytes()
     assert said["manifest"] == f"sha256:{hashlib.sha256((built / 'manifest.json').read_bytes()).hexdigest()}"
     assert [path.read_bytes() for path in sets.iterdir()] == [reference.read_bytes()]
     assert said["references"] == [str(path) for path in sets.iterdir()]
-    status, refused, _ = site.here("nodeimage", "fetch", exact, "--out", out, credential=ours)
+    status, refused, _ = site.told("nodeimage", "fetch", exact, "--out", out, credential=ours)
     assert (status, refused["code"]) == (1, "image-folder-taken")
