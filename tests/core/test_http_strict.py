@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from umec_core.errors import Kind, UmecError
 from umec_core.http import create_app, judges_query, plain_route, require_json
-from umec_core.protocol import Protocol
+from umec_core.protocol import Protocol, _Joined
 from umec_core.server import Listener, serve
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -226,3 +228,20 @@ def test_a_plain_route_is_answered_as_any_other(method: str, path: str, status: 
         assert "x-request-id" in answer.headers
 
     asyncio.run(body())
+
+
+def test_an_answer_knows_that_its_connection_ends() -> None:
+    """Else `100 Continue` would be written to a client that is gone."""
+
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _, writer = await asyncio.open_connection(sock=ours)
+            cycle: Any = SimpleNamespace(response_started=False)
+            joined = _Joined(cast("asyncio.Transport", writer.transport), cycle, asyncio.get_running_loop())
+            assert not joined.is_closing()
+            joined.close()
+            assert joined.is_closing()
+            await writer.wait_closed()
+
+    asyncio.run(scenario())
