@@ -53,6 +53,8 @@ def test_files_by_their_paths():
         (GOOD[: -len(END)], "no archive"),
         (b"070703" + GOOD[6:], "no archive"),
         (GOOD[:6] + b"zzzzzzzz" + GOOD[14:], "header"),
+        (GOOD[:54] + b"-0000711" + GOOD[62:], "header"),  # a size that led back to the same member, for ever
+        (GOOD[:54] + b" 0000005" + GOOD[62:], "header"),
         (member("init", b"first")[:-4], "ends beyond"),
         (member("init", b"first", links=2) + END, "hard links"),
         (member(b"\xff") + END, "UTF-8"),

@@ -5,6 +5,7 @@ line has `root=`, or `rootfstype=` without "tmpfs" (init/do_mounts.c, init_rootf
 """
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Final
@@ -21,6 +22,7 @@ _GZIP: Final = b"\x1f\x8b"
 _MAGIC: Final = (b"070701", b"070702")
 _HEADER: Final = 110
 _FIELDS: Final = 13
+_NUMBERS: Final = re.compile(rb"[0-9A-Fa-f]{104}")
 _END: Final = b"TRAILER!!!"
 _TYPE, _REGULAR = 0o170000, 0o100000
 
@@ -64,10 +66,9 @@ def _members(archive: bytes) -> Iterator[tuple[str, int, memoryview]]:
         header = archive[offset : offset + _HEADER]
         if header[:6] not in _MAGIC:
             raise ImageFolderInvalid("the initrd is no archive that can be read here (cpio newc, plain or gzip)")
-        try:
-            fields = [int(header[6 + 8 * n : 14 + 8 * n], 16) for n in range(_FIELDS)]
-        except ValueError:
-            raise ImageFolderInvalid("the initrd has a member whose header is none") from None
+        if not _NUMBERS.fullmatch(header, 6):  # `int` would take signs and spaces, and a negative size leads back
+            raise ImageFolderInvalid("the initrd has a member whose header is none")
+        fields = [int(header[6 + 8 * n : 14 + 8 * n], 16) for n in range(_FIELDS)]
         mode, links, size, name_size = fields[1], fields[4], fields[6], fields[11]
         name_at = offset + _HEADER
         start = _aligned(name_at + name_size)
