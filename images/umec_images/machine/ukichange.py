@@ -1,26 +1,15 @@
 """Changing a unified kernel image from outside: a section's content in its place, and the signature taken off."""
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from umec_images.machine.errors import TamperingRefused
+from umec_images.nodeimage.pe import CERTIFICATES, Headers, Section, read_headers, read_sections
 
 __all__ = ["append_words", "flip_bytes", "unsigned"]
 
-_SECTION: Final = struct.Struct("<8sIIII16x")
-_CERTIFICATES: Final = 112 + 4 * 8
-"""Offset of the certificate table's entry in the optional header of PE32+."""
 FLIPPED: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Section:
-    header: int
-    size: int
-    raw_size: int
-    raw: int
 
 
 def flip_bytes(image: bytes, name: str) -> bytes:
@@ -51,41 +40,30 @@ def append_words(image: bytes, name: str, words: bytes) -> bytes:
 
 def unsigned(image: bytes) -> bytes:
     """Return the image without its signature. Raises TamperingRefused."""
-    optional, _ = _headers(image)
-    offset, size = struct.unpack_from("<II", image, optional + _CERTIFICATES)
+    entry = _headers(image).optional + CERTIFICATES
+    offset, size = struct.unpack_from("<II", image, entry)
     if offset + size != len(image):
         raise TamperingRefused("the kernel image has no signature at its end")
-    entry = optional + _CERTIFICATES
     return image[:entry] + bytes(8) + image[entry + 8 : offset]
 
 
-def _section(image: bytes, name: str) -> _Section:
-    found = next((section for label, section in _sections(image) if label == name), None)
-    if found is None or found.raw + found.raw_size > len(image):
-        raise TamperingRefused(f"the kernel image has no section {name}")
-    return found
-
-
-def _sections(image: bytes) -> Iterator[tuple[str, _Section]]:
-    optional, count = _headers(image)
-    table = optional + struct.unpack_from("<H", image, optional - 4)[0]
+def _section(image: bytes, name: str) -> Section:
+    headers = _headers(image)
     try:
-        for place in range(count):
-            header = table + place * _SECTION.size
-            label, size, _address, raw_size, raw = _SECTION.unpack_from(image, header)
-            yield label.rstrip(b"\0").decode("latin-1"), _Section(header, min(size, raw_size), raw_size, raw)
+        found = next((each for each in read_sections(image, headers) if each.name == name.encode()), None)
     except struct.error as error:
         raise TamperingRefused("the kernel image ends in its section table") from error
+    if found is None or found.raw + found.raw_size > len(image):
+        raise TamperingRefused(f"the kernel image has no section {name}")
+    return replace(found, size=min(found.size, found.raw_size))
 
 
-def _headers(image: bytes) -> tuple[int, int]:
-    """Return the offset of the optional header, and how many sections there are."""
+def _headers(image: bytes) -> Headers:
     try:
-        (start,) = struct.unpack_from("<I", image, 0x3C)
-        (count,) = struct.unpack_from("<H", image, start + 6)
-        struct.unpack_from("<II", image, start + 24 + _CERTIFICATES)
+        headers = read_headers(image)
+        struct.unpack_from("<II", image, headers.optional + CERTIFICATES)
     except struct.error as error:
         raise TamperingRefused("the kernel image ends in its headers") from error
-    if image[start : start + 4] != b"PE\0\0":
+    if image[headers.start : headers.start + 4] != b"PE\0\0":
         raise TamperingRefused("what the firmware starts is no PE image")
-    return start + 24, count
+    return headers

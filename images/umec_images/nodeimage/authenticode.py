@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from umec_images.authority.der import integer, octets, oid, sequence, set_of, tlv
 from umec_images.nodeimage.errors import UkiInvalid
+from umec_images.nodeimage.pe import CERTIFICATES, PE32_PLUS, read_headers
 
 __all__ = ["Signer", "sign_image"]
 
@@ -28,8 +29,6 @@ _REVISION: Final = 0x0200
 _PKCS: Final = 0x0002
 """WIN_CERT_TYPE_PKCS_SIGNED_DATA."""
 _CERTIFICATE_ALIGNMENT: Final = 8
-_SECURITY_ENTRY: Final = 112 + 4 * 8
-"""Offset of the certificate table's entry in the optional header of PE32+."""
 
 
 class Signer(Protocol):
@@ -56,17 +55,16 @@ def sign_image(image: bytes, signer: Signer) -> bytes:
 
 def _offsets(image: bytes) -> tuple[int, int]:
     try:
-        (start,) = struct.unpack_from("<I", image, 0x3C)
-        optional = start + 24
-        (magic,) = struct.unpack_from("<H", image, optional)
-        present = struct.unpack_from("<II", image, optional + _SECURITY_ENTRY)
+        headers = read_headers(image)
+        (magic,) = struct.unpack_from("<H", image, headers.optional)
+        present = struct.unpack_from("<II", image, headers.optional + CERTIFICATES)
     except struct.error:
         raise UkiInvalid("what is to be signed ends in the middle of its headers") from None
-    if image[start : start + 4] != b"PE\0\0" or magic != 0x20B:
+    if image[headers.start : headers.start + 4] != b"PE\0\0" or magic != PE32_PLUS:
         raise UkiInvalid("what is to be signed is no PE32+ image")
     if present != (0, 0):
         raise UkiInvalid("it is signed already")
-    return optional + 64, optional + _SECURITY_ENTRY
+    return headers.optional + 64, headers.optional + CERTIFICATES
 
 
 def _signed_data(digest: bytes, signer: Signer) -> bytes:

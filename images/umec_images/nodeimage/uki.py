@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from umec_images.nodeimage.errors import UkiInvalid
+from umec_images.nodeimage.pe import CERTIFICATES, PE32_PLUS, SECTION, Headers, read_headers, read_sections
 
 __all__ = ["SECTIONS", "assemble"]
 
@@ -19,18 +20,13 @@ ALIGNMENT: Final = 4096
 
 _DATA_READ: Final = 0x4000_0040
 """IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_READ."""
-_SECTION: Final = struct.Struct("<8sIIIIIIHHI")
-_PE32_PLUS: Final = 0x20B
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
     """Offsets of what changes when sections are added, and what the new ones have to follow."""
 
-    count: int
-    count_offset: int
-    optional: int
-    table: int
+    headers: Headers
     headers_size: int
     file_alignment: int
     memory_end: int
@@ -52,61 +48,59 @@ def assemble(stub: bytes, content: Mapping[str, bytes]) -> bytes:
         header = _read(stub)
     except struct.error:
         raise UkiInvalid("the stub ends in the middle of its headers") from None
-    table_end = header.table + _SECTION.size * (header.count + len(SECTIONS))
+    found = header.headers
+    table_end = found.table + SECTION.size * (found.count + len(SECTIONS))
     if table_end > min(header.headers_size, header.first_raw):
         raise UkiInvalid(f"the headers of the stub have no room for {len(SECTIONS)} sections more")
     image = bytearray(stub[: header.raw_end])  # what is behind the last section (symbols) is measured by no firmware
-    struct.pack_into("<II", image, header.count_offset + 6, 0, 0)  # PointerToSymbolTable, NumberOfSymbols
+    struct.pack_into("<II", image, found.count_offset + 6, 0, 0)  # PointerToSymbolTable, NumberOfSymbols
     address = header.memory_end
-    for place, name in enumerate(SECTIONS, header.count):
+    for place, name in enumerate(SECTIONS, found.count):
         data = content[name]
         image += bytes(-len(image) % header.file_alignment)
         address = _aligned(address, ALIGNMENT)
         raw_size = _aligned(len(data), header.file_alignment)
         entry = (name.encode(), len(data), address, raw_size, len(image), 0, 0, 0, 0, _DATA_READ)
-        _SECTION.pack_into(image, header.table + place * _SECTION.size, *entry)
+        SECTION.pack_into(image, found.table + place * SECTION.size, *entry)
         image += data + bytes(raw_size - len(data))
         address += len(data)
-    struct.pack_into("<H", image, header.count_offset, header.count + len(SECTIONS))
-    struct.pack_into("<I", image, header.optional + 56, _aligned(address, ALIGNMENT))  # SizeOfImage
-    struct.pack_into("<I", image, header.optional + 64, 0)  # CheckSum: no firmware looks at it
+    struct.pack_into("<H", image, found.count_offset, found.count + len(SECTIONS))
+    struct.pack_into("<I", image, found.optional + 56, _aligned(address, ALIGNMENT))  # SizeOfImage
+    struct.pack_into("<I", image, found.optional + 64, 0)  # CheckSum: no firmware looks at it
     return bytes(image)
 
 
 def _read(stub: bytes) -> _Header:
     if stub[:2] != b"MZ":
         raise UkiInvalid("the stub does not begin with MZ")
-    (start,) = struct.unpack_from("<I", stub, 0x3C)
-    if stub[start : start + 4] != b"PE\0\0":
+    headers = read_headers(stub)
+    if stub[headers.start : headers.start + 4] != b"PE\0\0":
         raise UkiInvalid("the stub has no PE signature")
-    (count,) = struct.unpack_from("<H", stub, start + 6)
-    (optional_size,) = struct.unpack_from("<H", stub, start + 20)
-    optional = start + 24
+    optional = headers.optional
     (magic,) = struct.unpack_from("<H", stub, optional)
-    if magic != _PE32_PLUS:
+    if magic != PE32_PLUS:
         raise UkiInvalid("the stub is not PE32+")
     (file_alignment,) = struct.unpack_from("<I", stub, optional + 36)
     (headers_size,) = struct.unpack_from("<I", stub, optional + 60)
     (directories,) = struct.unpack_from("<I", stub, optional + 108)
-    certificates = struct.unpack_from("<II", stub, optional + 112 + 4 * 8) if directories > 4 else (0, 0)
+    certificates = struct.unpack_from("<II", stub, optional + CERTIFICATES) if directories > 4 else (0, 0)
     if certificates != (0, 0):
         raise UkiInvalid("the stub is signed: sections behind its signature would count for nothing")
     if file_alignment not in (1 << bit for bit in range(9, 17)):
         raise UkiInvalid(f"the stub's file alignment is {file_alignment}")
-    table = optional + optional_size
-    sections = [_SECTION.unpack_from(stub, table + place * _SECTION.size) for place in range(count)]
+    sections = list(read_sections(stub, headers))
     if not sections:
         raise UkiInvalid("the stub has no sections")
-    taken = {name.rstrip(b"\0").decode("ascii", "replace") for name, *_ in sections} & set(SECTIONS)
+    taken = {each.name.decode("ascii", "replace") for each in sections} & set(SECTIONS)
     if taken:
         raise UkiInvalid(f"the stub already has {', '.join(sorted(taken))}")
-    memory_end = max(address + max(virtual, raw) for _, virtual, address, raw, *_ in sections)
-    places = [(offset, offset + raw) for _, _, _, raw, offset, *_ in sections if raw]
+    memory_end = max(each.address + max(each.size, each.raw_size) for each in sections)
+    places = [(each.raw, each.raw + each.raw_size) for each in sections if each.raw_size]
     first_raw = min((begin for begin, _ in places), default=headers_size)
     raw_end = max((end for _, end in places), default=headers_size)
     if raw_end > len(stub):
         raise UkiInvalid("a section of the stub ends behind its file")
-    return _Header(count, start + 6, optional, table, headers_size, file_alignment, memory_end, first_raw, raw_end)
+    return _Header(headers, headers_size, file_alignment, memory_end, first_raw, raw_end)
 
 
 def _aligned(value: int, alignment: int) -> int:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from umec_images.nodeimage.pe import read_headers, read_sections
 from umec_images.update.errors import DiskUnfit
 
 __all__ = ["Kernel", "command_line_root", "read_kernel"]
 
 MAX_SECTIONS: Final = 96
 """The most that a PE loader takes."""
-_SECTION: Final = struct.Struct("<8sIIII16x")
 _NAME: Final = re.compile(r"[a-z0-9-]{1,63}")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,9}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -84,18 +84,15 @@ def _matched(pattern: re.Pattern[str], value: str) -> re.Match[str]:
 
 
 def _sections(image: bytes) -> Iterator[tuple[str, bytes]]:
-    (start,) = struct.unpack_from("<I", image, 0x3C)
-    if image[start : start + 4] != b"PE\0\0":
+    headers = read_headers(image)
+    if image[headers.start : headers.start + 4] != b"PE\0\0":
         raise ValueError("it is no PE image")
-    count, optional_size = struct.unpack_from("<H", image, start + 6)[0], struct.unpack_from("<H", image, start + 20)[0]
-    if count > MAX_SECTIONS:
-        raise ValueError(f"it has {count} sections")
+    if headers.count > MAX_SECTIONS:
+        raise ValueError(f"it has {headers.count} sections")
     seen = set[str]()
-    for place in range(count):
-        header = start + 24 + optional_size + place * _SECTION.size
-        label, size, _address, raw_size, raw = _SECTION.unpack_from(image, header)
-        name = label.rstrip(b"\0").decode("ascii")
+    for section in read_sections(image, headers):
+        name = section.name.decode("ascii")
         if name in seen:
             raise ValueError(f"it has two sections {name}")
         seen.add(name)
-        yield name, image[raw : raw + min(size, raw_size)]
+        yield name, image[section.raw : section.raw + min(section.size, section.raw_size)]
