@@ -25,7 +25,7 @@ from umec_images.machine.ukichange import FLIPPED, append_words, flip_bytes, uns
 from umec_images.nodeimage.authenticode import sign_image
 from umec_images.nodeimage.fat import file_system
 from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
-from umec_images.nodeimage.variables import variable_store
+from umec_images.nodeimage.variables import store_room, variable_store
 
 __all__ = ["Attacker", "tamper"]
 
@@ -34,7 +34,6 @@ WORD: Final = b" umec.tampered=1"
 ROOT: Final = ("root-a", "root-b")
 SQUASHFS_TIME: Final = 8
 """Offset of the superblock's time of making: nothing but dm-verity looks at it, and it is in the first block."""
-STORE_HEADER: Final = 28
 SWITCH: Final = "SecureBootEnable".encode("utf-16-le") + b"\0\0"
 
 
@@ -106,13 +105,11 @@ def _downgrade(node: Path, attacker: Attacker) -> None:
 
 
 def _erased(store: bytes) -> bytes:
-    """Return the firmware's store without any variable: its header (EDK II, VariableFormat.h), and erased flash."""
+    """Return the firmware's store without any variable: its header, and erased flash."""
     try:
-        volume_header = int(struct.unpack_from("<H", store, 48)[0])
-        size = int(struct.unpack_from("<I", store, volume_header + 16)[0])
-    except struct.error as error:
+        first, end = store_room(store)
+    except (struct.error, ValueError) as error:
         raise TamperingRefused("vars.fd is no variable store") from error
-    first, end = volume_header + STORE_HEADER, volume_header + size
     return store[:first] + b"\xff" * (end - first) + store[end:]
 
 

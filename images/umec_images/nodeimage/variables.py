@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from umec_images.nodeimage.errors import KeysInvalid
 from umec_images.nodeimage.keys import SecureBootKeys
 
-__all__ = ["measured_variables", "variable_store"]
+__all__ = ["VARIABLE", "VARIABLE_ADDED", "VARIABLE_START", "measured_variables", "store_room", "variable_store"]
 
 _GLOBAL: Final = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 _SECURITY_DATABASE: Final = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
@@ -32,9 +32,9 @@ _STORE_MAGIC: Final = uuid.UUID("aaf32c78-947b-439a-a180-2e144ec37792").bytes_le
 _STORE_HEADER: Final = struct.Struct("<16sIBBHI")
 _FORMATTED: Final = 0x5A
 _HEALTHY: Final = 0xFE
-_VARIABLE: Final = struct.Struct("<HBxIQ16sIII16s")
-_VARIABLE_START: Final = 0x55AA
-_ADDED: Final = 0x3F
+VARIABLE: Final = struct.Struct("<HBxIQ16sIII16s")
+VARIABLE_START: Final = 0x55AA
+VARIABLE_ADDED: Final = 0x3F
 _ENROLLED: Final = struct.pack("<HBBBBBxIhBx", 2020, 1, 1, 0, 0, 0, 0, 0, 0)
 """The EFI_TIME of authenticated variables: any update of a later time is newer."""
 
@@ -79,17 +79,25 @@ def _signature_list(certificate: x509.Certificate) -> bytes:
     return _CERT_X509.bytes_le + struct.pack("<III", 28 + len(signature), 0, len(signature)) + signature
 
 
+def store_room(store: bytes) -> tuple[int, int]:
+    """Return where variables stand: behind the headers, up to an end that a store that was cut does not reach.
+
+    Raises struct.error where there are no whole headers, and ValueError where they are not OVMF's.
+    """
+    (volume_header,) = struct.unpack_from("<H", store, 48)
+    magic, size, form, state, _, _ = _STORE_HEADER.unpack_from(store, volume_header)
+    if store[40:44] != b"_FVH" or (magic, form, state) != (_STORE_MAGIC, _FORMATTED, _HEALTHY):
+        raise ValueError("this is no variable store of OVMF with authenticated variables")
+    return volume_header + _STORE_HEADER.size, volume_header + size
+
+
 def _room(store: bytes) -> tuple[int, int]:
-    """Where variables may stand in an empty store: behind its header, up to its end."""
     try:
-        (volume_header,) = struct.unpack_from("<H", store, 48)
-        magic, size, form, state, _, _ = _STORE_HEADER.unpack_from(store, volume_header)
+        start, end = store_room(store)
     except struct.error:
         raise KeysInvalid("the variable store is too short") from None
-    start = volume_header + _STORE_HEADER.size
-    if store[40:44] != b"_FVH" or magic != _STORE_MAGIC or (form, state) != (_FORMATTED, _HEALTHY):
-        raise KeysInvalid("this is no variable store of OVMF with authenticated variables")
-    end = volume_header + size
+    except ValueError as error:
+        raise KeysInvalid(str(error)) from None
     if end > len(store) or store[start:end].strip(b"\xff"):
         raise KeysInvalid("the variable store is not empty")
     return start, end
@@ -100,7 +108,7 @@ def _encode(variable: _Variable) -> bytes:
     time = _ENROLLED if variable.attributes == _NV_BS_RT_AUTHENTICATED else bytes(16)
     vendor = variable.vendor.bytes_le
     sizes = (len(name), len(variable.data))
-    header = _VARIABLE.pack(_VARIABLE_START, _ADDED, variable.attributes, 0, time, 0, *sizes, vendor)
+    header = VARIABLE.pack(VARIABLE_START, VARIABLE_ADDED, variable.attributes, 0, time, 0, *sizes, vendor)
     return header + name + variable.data
 
 

@@ -5,12 +5,12 @@ EDK II, Include/Guid/VariableFormat.h: a header, and variables one behind the ot
 
 import os
 import struct
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from umec_images.nodeimage.variables import VARIABLE, VARIABLE_ADDED, VARIABLE_START, store_room
 from umec_images.update.errors import VariablesUnusable
 from umec_images.update.firmware import ATTRIBUTES, GLOBAL
 
@@ -18,12 +18,6 @@ __all__ = ["StoreVariables"]
 
 MAX_STORE: Final = 16 * 1024 * 1024
 """Bytes of a firmware's flash; OVMF's has 540 KiB for variables."""
-_AUTHENTICATED: Final = uuid.UUID("aaf32c78-947b-439a-a180-2e144ec37792").bytes_le
-_VOLUME_HEADER: Final = 48
-_STORE: Final = struct.Struct("<16sI8x")
-_VARIABLE: Final = struct.Struct("<HBxIQ16sIII16s")
-_BEGIN: Final = 0x55AA
-_ADDED: Final = 0x3F
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +30,7 @@ class StoreVariables:
         """Set one. Raises VariablesUnusable."""
         encoded = name.encode("utf-16-le") + b"\0\0"
         sizes = (len(encoded), len(value))
-        head = _VARIABLE.pack(_BEGIN, _ADDED, ATTRIBUTES, 0, bytes(16), 0, *sizes, GLOBAL.bytes_le)
+        head = VARIABLE.pack(VARIABLE_START, VARIABLE_ADDED, ATTRIBUTES, 0, bytes(16), 0, *sizes, GLOBAL.bytes_le)
         self._replace(encoded, head + encoded + value)
 
     def remove(self, name: str) -> None:
@@ -45,11 +39,14 @@ class StoreVariables:
 
     def _replace(self, name: bytes, variable: bytes) -> None:
         try:
-            store = self.path.read_bytes()
-            start, end = _room(store)
+            with self.path.open("rb") as file:
+                store = file.read(MAX_STORE + 1)
+            start, end = store_room(store)
             kept = [each for each in _variables(store, start, end) if not _is(each, name)]
-        except (OSError, struct.error) as error:
+        except (OSError, struct.error, ValueError) as error:
             raise VariablesUnusable(f"{self.path} is no variable store of OVMF: {error}") from error
+        if not end <= len(store) <= MAX_STORE:
+            raise VariablesUnusable(f"{self.path} is a variable store that was cut, or has more than {MAX_STORE} bytes")
         added = b"".join(_padded(each) for each in [*kept, variable])
         if len(added) > end - start:
             raise VariablesUnusable(f"{self.path} has no room for another variable")
@@ -61,30 +58,21 @@ class StoreVariables:
         fresh.replace(self.path)
 
 
-def _room(store: bytes) -> tuple[int, int]:
-    """Where variables may stand."""
-    (header,) = struct.unpack_from("<H", store, _VOLUME_HEADER)
-    magic, size = _STORE.unpack_from(store, header)
-    if store[40:44] != b"_FVH" or magic != _AUTHENTICATED or not header + size <= len(store) <= MAX_STORE:
-        raise struct.error("its headers say something else")
-    return header + _STORE.size, header + size
-
-
 def _variables(store: bytes, start: int, end: int) -> Iterator[bytes]:
     """Return the variables that are not deleted."""
     place = start
-    while place + _VARIABLE.size <= end and store[place : place + 2] == struct.pack("<H", _BEGIN):
-        _, state, _, _, _, _, name_size, size, _ = _VARIABLE.unpack_from(store, place)
-        length = _VARIABLE.size + name_size + size
-        if state == _ADDED:
+    while place + VARIABLE.size <= end and store[place : place + 2] == struct.pack("<H", VARIABLE_START):
+        _, state, _, _, _, _, name_size, size, _ = VARIABLE.unpack_from(store, place)
+        length = VARIABLE.size + name_size + size
+        if state == VARIABLE_ADDED:
             yield store[place : place + length]
         place += length + -length % 4
 
 
 def _is(variable: bytes, name: bytes) -> bool:
     return (
-        variable[_VARIABLE.size - 16 : _VARIABLE.size] == GLOBAL.bytes_le
-        and variable[_VARIABLE.size :][: len(name)] == name
+        variable[VARIABLE.size - 16 : VARIABLE.size] == GLOBAL.bytes_le
+        and variable[VARIABLE.size :][: len(name)] == name
     )
 
 
