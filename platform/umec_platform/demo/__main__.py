@@ -1,18 +1,15 @@
 """Inside the sandbox: the run itself."""
 
-import contextlib
 import sys
-import traceback
 from typing import Annotated
 
 import typer
 
 from umec_platform.demo import chain
 from umec_platform.demo.attacks import listed
-from umec_platform.demo.command import Processes
-from umec_platform.demo.run import Run
+from umec_platform.demo.run import carry_out
 from umec_platform.demo.sandbox import prepare
-from umec_platform.demo.timeline import Broken, Timeline
+from umec_platform.demo.timeline import Timeline
 
 
 def run(
@@ -23,21 +20,7 @@ def run(
     """Run every link of the chain and every attack, or what one attack needs, and say how it went."""
     folder = prepare()
     timeline = Timeline(as_json=as_json, kinds={line["attack"]: line["kind"] for line in listed()})
-    logs = folder / "logs"
-    logs.mkdir()
-    with contextlib.ExitStack() as clean_up:
-        processes = Processes(logs)
-        clean_up.callback(processes.stop_all)
-        this = Run(folder, timeline, sabotage, processes, clean_up, only)
-        try:
-            chain.show(this)
-        except Broken as broken:
-            if not timeline.broken:
-                timeline.broken.append(f"{broken.code or 'failed'}: {broken.detail}")
-        except Exception as error:  # noqa: BLE001 - a run that stumbles has not shown the chain
-            (logs / "demo.log").write_text(traceback.format_exc())
-            timeline.broken.append(f"the run itself failed: {type(error).__name__}: {error}")
-    sys.exit(timeline.finish())
+    sys.exit(carry_out(folder, timeline, chain.show, sabotage=sabotage, only=only))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import contextlib
 import ssl
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -9,10 +11,10 @@ from typing import Any, Final
 import httpx
 
 from umec_platform.demo.command import Processes, umec
-from umec_platform.demo.timeline import Timeline
+from umec_platform.demo.timeline import Broken, Timeline
 from umec_platform.demo.topology import SITE_ADDRESS
 
-__all__ = ["MANAGEMENT", "MP1", "REGISTRY", "Run", "code_of"]
+__all__ = ["MANAGEMENT", "MP1", "REGISTRY", "Run", "carry_out", "code_of"]
 
 MANAGEMENT: Final = f"https://{SITE_ADDRESS}:8443"
 MP1: Final = f"https://{SITE_ADDRESS}:8444"
@@ -70,6 +72,31 @@ class Run:
     def http(self) -> httpx.Client:
         """Return an HTTP client that pins the server CA and has no credential."""
         return httpx.Client(verify=ssl.create_default_context(cafile=self.ca), timeout=10.0, trust_env=False)
+
+
+def carry_out(
+    folder: Path,
+    timeline: Timeline,
+    show: Callable[[Run], None],
+    *,
+    sabotage: int | None = None,
+    only: str | None = None,
+) -> int:
+    """Have `show` show a run in a folder that is ready, end all that it started, and return the exit status."""
+    logs = folder / "logs"
+    logs.mkdir()
+    with contextlib.ExitStack() as clean_up:
+        processes = Processes(logs)
+        clean_up.callback(processes.stop_all)
+        try:
+            show(Run(folder, timeline, sabotage, processes, clean_up, only))
+        except Broken as broken:
+            if not timeline.broken:
+                timeline.broken.append(f"{broken.code or 'failed'}: {broken.detail}")
+        except Exception as error:  # noqa: BLE001 - a run that stumbles has not shown the chain
+            (logs / "demo.log").write_text(traceback.format_exc())
+            timeline.broken.append(f"the run itself failed: {type(error).__name__}: {error}")
+    return timeline.finish()
 
 
 def code_of(answer: httpx.Response) -> str | None:
