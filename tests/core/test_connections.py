@@ -1,11 +1,9 @@
 """A connection ends with whoever opened it, at whatever moment that one gives up."""
 
 import asyncio
-import contextlib
-import gc
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -22,29 +20,9 @@ def certificate() -> str:
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
 
 
-def test_who_is_cancelled_in_a_handshake_leaves_no_connection() -> None:
+def test_who_is_cancelled_in_a_handshake_leaves_no_connection(cancelled_in_a_handshake: Any) -> None:
     async def body() -> None:
-        greeted, left = asyncio.Event(), asyncio.Event()
-
-        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            greeted.set()
-            with contextlib.suppress(ConnectionError):
-                await reader.read()
-            writer.close()
-            left.set()
-
-        async with await asyncio.start_server(mute, "127.0.0.1", 0) as server, http_client(certificate()) as http:
-            asked = asyncio.create_task(http.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
-            await greeted.wait()
-            gc.disable()  # it is not for the garbage collection to end it
-            try:
-                asked.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await asked
-                async with asyncio.timeout(20):
-                    await left.wait()
-            finally:
-                gc.enable()
+        async with http_client(certificate()) as http:
+            await cancelled_in_a_handshake(http.get)
 
     asyncio.run(body())
