@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from umec_attest.testing.authority import key_usage
+
 __all__ = ["KEY", "NOW", "ROOT", "ek_certificate", "signed"]
 
 KEY = derive_private_key(0x0DDBA11, SECP256R1())
@@ -15,17 +17,6 @@ KEY = derive_private_key(0x0DDBA11, SECP256R1())
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 TPM = {"2.23.133.2.1": "id:00001014", "2.23.133.2.2": "swtpm", "2.23.133.2.3": "id:20191023"}
-USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
 
 
 def _built(subject: str, usages: set[str], *extensions: tuple[x509.ExtensionType, bool]) -> x509.Certificate:
@@ -37,7 +28,7 @@ def _built(subject: str, usages: set[str], *extensions: tuple[x509.ExtensionType
         .serial_number(1)
         .not_valid_before(NOW - timedelta(days=1))
         .not_valid_after(NOW + timedelta(days=3650))
-        .add_extension(x509.KeyUsage(**{usage: usage in usages for usage in USAGES}), critical=True)
+        .add_extension(key_usage(**dict.fromkeys(usages, True)), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(KEY.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(KEY.public_key()), critical=False)
     )
