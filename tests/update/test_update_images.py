@@ -4,10 +4,13 @@ import hashlib
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from umec_images.nodeimage.artifact.errors import PapersInvalid
-from umec_images.update import verify_image
+from umec_images.nodeimage.errors import RootOther
+from umec_images.update import check_root_file, verify_image
 from umec_images.update.errors import ImageOther, ManifestOther
+from umec_platform.cli.main import build
 
 
 @pytest.fixture
@@ -110,3 +113,18 @@ def test_a_file_that_no_memory_holds_is_refused(made):
     with pytest.raises(ImageOther, match="has more than") as caught:
         verify_image(made.folder, made.digest)
     assert caught.value.code == "update-image-other"
+
+
+def test_what_may_run_is_said_of_the_root_that_the_kernel_image_opens(made, image_maker, tmp_path):
+    root, damaged = made.folder / "root.img", tmp_path / "damaged.img"
+    content = bytearray(root.read_bytes())
+    content[5] ^= 1
+    damaged.write_bytes(content)
+    runner, words = CliRunner(), ["nodeimage", "predict", str(made.folder), "--json", "--root"]
+    for other in (image_maker("other", 3).folder / "root.img", damaged, tmp_path, tmp_path / "absent"):
+        with pytest.raises(RootOther, match="not the root") as caught:
+            check_root_file(made.folder, other)
+        assert caught.value.code == "node-image-root-other"
+        assert json.loads(runner.invoke(build(), [*words, str(other)]).stdout)["code"] == "node-image-root-other"
+    check_root_file(made.folder, root)
+    assert json.loads(runner.invoke(build(), [*words, str(root)]).stdout)["code"] == "image-folder-invalid"  # next

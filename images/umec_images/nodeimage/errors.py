@@ -13,6 +13,7 @@
     ├── ModuleMissing        kernel-module-missing
     ├── UkiInvalid           uki-invalid             the stub is none, or has no room
     ├── DiskTooSmall         disk-too-small          a part of the image does not fit where it belongs
+    ├── RootOther            node-image-root-other   a root file system that the kernel image does not open
     ├── TargetTaken          image-folder-taken      the folder of the image is there, and is something else
     └── KeysInvalid          image-keys-invalid      Secure Boot keys: missing, or not those of their certificates
 
@@ -32,6 +33,7 @@ __all__ = [
     "PackageNotLocked",
     "PackageUnknown",
     "RecipeInvalid",
+    "RootOther",
     "TargetTaken",
     "ToolFailed",
     "ToolMissing",
@@ -43,6 +45,12 @@ class RecipeInvalid(Invalid):
     """The recipe has faults."""
 
     code = "recipe-invalid"
+
+
+class RootOther(Refused):
+    """The root file system is not the one whose hash is in the signed command line of the image."""
+
+    code = "node-image-root-other"
 
 
 class ToolMissing(NotFound):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["BLOCK", "Verity", "append_tree", "hash_tree"]
+__all__ = ["BLOCK", "Verity", "append_tree", "hash_tree", "root_hash_of"]
 
 BLOCK: Final = 4096
 """Bytes of a block of data and of one of hashes."""
@@ -48,6 +48,12 @@ def append_tree(image: Path, salt: bytes) -> Verity:
         file.write(_superblock(made))
         file.write(tree)
     return made
+
+
+def root_hash_of(image: Path, salt: bytes, blocks: int) -> bytes:
+    """Return the root hash over so many blocks of an image; what is behind them, its tree for one, does not count."""
+    with image.open("rb") as file:
+        return hash_tree(_blocks(file, blocks), salt)[1]
 
 
 def hash_tree(blocks: Iterable[bytes], salt: bytes) -> tuple[bytes, bytes]:

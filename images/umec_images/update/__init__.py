@@ -15,7 +15,7 @@ docs/decisions/0009-updates-swap-two-names.md.
 from umec_images.update.device import Device, open_disk
 from umec_images.update.disk import Survey, survey
 from umec_images.update.firmware import EfiVariables, Variables
-from umec_images.update.image import Image, verify_image
+from umec_images.update.image import Image, check_root_file, verify_image
 from umec_images.update.kernel import Kernel, command_line_root, read_kernel
 from umec_images.update.phases import Outcome
 from umec_images.update.state import Phase, Record
@@ -35,6 +35,7 @@ __all__ = [
     "Survey",
     "Variables",
     "carry_out",
+    "check_root_file",
     "command_line_root",
     "confirm",
     "open_disk",

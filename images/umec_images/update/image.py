@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from umec_images.nodeimage.artifact.contents import PAPERS, Papers, parse_papers
-from umec_images.nodeimage.verity import BLOCK
+from umec_images.nodeimage.errors import RootOther
+from umec_images.nodeimage.verity import BLOCK, root_hash_of
 from umec_images.update.errors import DiskUnfit, ImageOther, ManifestOther
 from umec_images.update.kernel import Kernel, read_kernel
 
-__all__ = ["Image", "verify_image"]
+__all__ = ["Image", "check_root_file", "verify_image"]
 
 KERNEL: Final = "uki.efi"
 ROOT: Final = "root.img"
@@ -61,6 +62,15 @@ def verify_image(folder: Path, digest: str) -> Image:
     if size <= kernel.blocks * BLOCK or size % BLOCK:
         raise ImageOther(f"{root} has {size} bytes, and the kernel image opens {kernel.blocks} blocks of it")
     return Image(digest, kernel, image, root, root_sha256, size)
+
+
+def check_root_file(folder: Path, root: Path) -> None:
+    """Check that a file is the root file system which the kernel image of a built folder opens. Raises RootOther."""
+    kernel = read_kernel(_read(folder / KERNEL, MAX_KERNEL))
+    if not root.is_file() or root_hash_of(root, kernel.salt, kernel.blocks) != kernel.root_hash:
+        raise RootOther(
+            f"{root} is not the root file system that {folder / KERNEL} opens", advice=f"--root {folder / ROOT}"
+        )
 
 
 def _same(path: Path, found: str, papers: Papers) -> None:

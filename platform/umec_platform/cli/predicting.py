@@ -51,6 +51,8 @@ def predict(
     from umec_attest.reference import render_draft
     from umec_platform.cli.files import read_file
 
+    if root is not None:
+        _check_root(folder, root)
     boards = [build for path in firmware or [] for build in parse_builds(read_file(path))]
     predicted = predict_folder(folder, boards)
     runtime = None
@@ -79,6 +81,14 @@ def _sign(
     if name is None or version is None:
         raise ReferenceInvalid("a reference set needs --name and --version")
     return sign_draft(wanted, name, version, days, key, out)
+
+
+def _check_root(folder: Path, root: Path) -> None:
+    """Refuse another root file system than that of the image; only built images say which one theirs is."""
+    if (folder / "manifest.json").exists():
+        from umec_images.update import check_root_file
+
+        check_root_file(folder, root)
 
 
 @contextmanager
