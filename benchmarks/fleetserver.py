@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 import uvloop
-from measuring import SERVER, cpu_seconds, pin, resident_mb
+from measuring import SERVER, cpu_seconds, pin, resident_mb, unpin
 
 from umec_attest.testing.fleet.verifier import FleetVerifier
 from umec_core.clock import system_clock
@@ -123,9 +123,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("port", type=int)
     parser.add_argument("--database")
-    parser.add_argument("--any-core", action="store_true", help="stay on no core")
+    parser.add_argument("--any-core", action="store_true", help="use all cores")
     given = parser.parse_args()
-    if not given.any_core:
+    if given.any_core:
+        unpin()
+    else:
         pin(SERVER)
     configure_logging(json=True, level=ERRORS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -22,6 +22,7 @@ __all__ = [
     "pin",
     "publish",
     "resident_mb",
+    "unpin",
 ]
 
 SERVER = 0
@@ -95,9 +96,15 @@ def machine() -> dict[str, str]:
 
 
 def pin(core: int) -> None:
-    """Stay on one core, where there are several."""
-    cores = sorted(os.sched_getaffinity(0))
+    """Stay on one core, where there are several, whichever one this process was started on."""
+    cores = unpin()
     os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+def unpin() -> list[int]:
+    """Take all cores again, and return them: who was started by a pinned process has that one's core alone."""
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    return sorted(os.sched_getaffinity(0))
 
 
 def cpu_seconds(pid: int) -> float:
