@@ -2,7 +2,8 @@
 
 One JSON object a line, both ways: {"op": "status"}, {"op": "rotate"}, {"op": "token", "resource", "scope"},
 {"op": "call", "method", "url", "resource", "scope", "content"?, "headers"?}. Content is base64. An answer has `ok`, and
-`code`, `detail`, `advice` where it is false.
+`code`, `detail`, `advice` where it is false. After a good answer to {"op": "door", "host", "port"} the socket is a
+connection to that server (`doors`).
 """
 
 import asyncio
@@ -15,11 +16,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from umec_attest.agent.doors import Door
 from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
 from umec_attest.agent.loop import Agent
-from umec_attest.agent.requests import Call, Request, Rotate, Status, Token, read_request
+from umec_attest.agent.requests import Call, OpenDoor, Request, Rotate, Status, Token, read_request
 from umec_attest.agent.transport import Answer
-from umec_core.errors import UmecError
+from umec_core.errors import Invalid, UmecError
 from umec_core.remote import RemoteRefused
 
 __all__ = ["answer", "ask", "carry_out", "only_agent", "serve_control"]
@@ -49,8 +51,12 @@ async def serve_control(agent: Agent, directory: Path) -> AsyncIterator[None]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ValueError, asyncio.LimitOverrunError):
             line = await reader.readline()
-            writer.write(json.dumps(await answer(agent, line)).encode() + b"\n")
-            await writer.drain()
+            door, said = await _open_door(agent, line)
+            with contextlib.nullcontext() if door is None else contextlib.closing(door):
+                writer.write(json.dumps(said or await answer(agent, line)).encode() + b"\n")
+                await writer.drain()
+                if door is not None:
+                    await door.join((reader, writer))
         writer.close()
 
     with _near(directory) as near:
@@ -95,8 +101,7 @@ async def answer(agent: Agent, line: bytes) -> dict[str, Any]:
     try:
         return {"ok": True, **await carry_out(agent, read_request(line))}
     except UmecError as error:
-        refused: dict[str, Any] = {"ok": False, "code": error.code, "detail": error.detail}
-        return refused if error.advice is None else {**refused, "advice": error.advice}
+        return _refused(error)
 
 
 async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
@@ -107,6 +112,8 @@ async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
         case Token():
             text, expires = await agent.token(request.resource, request.scope)
             return {"token": text, "expires_at": expires.isoformat()}
+        case OpenDoor():
+            raise Invalid("a door opens at the socket of a running agent only")
         case Rotate():
             await agent.rotate()
             result = await agent.attest()
@@ -123,6 +130,22 @@ async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
                 headers=request.headers,
             )
             return _response(response)
+
+
+async def _open_door(agent: Agent, line: bytes) -> tuple[Door | None, dict[str, Any] | None]:
+    """Open a door if the line asks for one: the door and the answer, or what refused it; else nothing."""
+    try:
+        request = read_request(line)
+        if not isinstance(request, OpenDoor):
+            return None, None
+        return await agent.door(request.host, request.port), {"ok": True}
+    except UmecError as error:
+        return None, _refused(error)
+
+
+def _refused(error: UmecError) -> dict[str, Any]:
+    refused: dict[str, Any] = {"ok": False, "code": error.code, "detail": error.detail}
+    return refused if error.advice is None else {**refused, "advice": error.advice}
 
 
 def _response(response: Answer) -> dict[str, Any]:

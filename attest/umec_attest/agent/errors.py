@@ -16,6 +16,7 @@ AgentError
 │   ├── LogShrunk       log-shrunk            it is shorter than it was
 │   └── LogInconsistent log-inconsistent      it does not begin with what we saw
 ├── LogDistrusted       log-distrusted        the log was refused before, and no operator has reset that
+├── DoorsBusy           doors-busy            other programs of the node have as many doors open as there may be
 └── NotAttested         node-not-attested     there is no certificate, because the last round gave none
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "AgentStateInvalid",
     "AnswerInvalid",
     "ClockBehind",
+    "DoorsBusy",
     "LogDistrusted",
     "LogInconsistent",
     "LogKeyChanged",
@@ -106,6 +108,12 @@ class AgentBusy(AgentError, Conflict):
     """An agent runs already on this state directory."""
 
     code = "agent-busy"
+
+
+class DoorsBusy(AgentError, Unavailable):
+    """As many doors to the site are open as there may be."""
+
+    code = "doors-busy"
 
 
 class NotAttested(AgentError, Forbidden):

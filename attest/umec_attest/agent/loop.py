@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from umec_attest.agent.again import ASK_AGAIN, LIST_CONTINUES, MOST_PARTS
+from umec_attest.agent.doors import Door, Doors
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
 from umec_attest.agent.former_keys import KEYS_UNKNOWN, exchange_keys, former_states
@@ -82,6 +83,7 @@ class Agent:
         self._turn = asyncio.Lock()
         self._renewing = asyncio.Lock()
         self._session: Session | None = None
+        self._doors = Doors()
         self._result: AttestationResult | None = None
         self._round_seconds = FIRST_ROUND_SECONDS
         self._rounds = 0
@@ -188,6 +190,21 @@ class Agent:
         """Send one request in the node's name; its answer may be a refusal."""
         with self._lent() as session:
             return await session.call(method, url, resource=resource, scope=scope, content=content, headers=headers)
+
+    async def door(self, host: str, port: int) -> Door:
+        """Open a connection to a server of the site that shows the node's certificate, for another program.
+
+        Raises NotAttested, DoorsBusy, RemoteUnavailable.
+        """
+        self._doors.check()
+        with self._lent() as session:
+            far = await session.platform.connect(host, port)
+            left = session.credential.expires - self._clock()
+        door = self._doors.open(far, left.total_seconds())
+        if self._session is None:  # a verdict came in between
+            door.close()
+            raise NotAttested("the node's credentials went meanwhile", advice="umec node show tells why")
+        return door
 
     def status(self) -> Mapping[str, Any]:
         """Return the last status line, with what was obtained since."""
@@ -317,6 +334,8 @@ class Agent:
     async def _replace_session(self, session: Session | None) -> None:
         """Put another session in the place of the present one, which ends with the last call that is under way."""
         former, self._session = self._session, session
+        if session is None:
+            self._doors.close()
         if former is not None:
             await former.retire()
 

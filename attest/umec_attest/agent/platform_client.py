@@ -3,6 +3,7 @@
 Errors: RemoteRefused (with the code that the service sent), RemoteUnavailable, AnswerInvalid.
 """
 
+import asyncio
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -87,6 +88,10 @@ class PlatformClient:
         headers = {"Content-Type": "application/x-www-form-urlencoded", **proof}
         content = urlencode(form).encode()
         return read_answer(NodeToken, await self.send("POST", "/oauth2/token", content=content, headers=headers))
+
+    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection to a server of the site, which shows the certificate."""
+        return await self._http.connect(host, port)
 
     async def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
         content, kind = json_body(body)

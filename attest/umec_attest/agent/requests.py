@@ -10,7 +10,7 @@ from typing import Any, Final
 from umec_attest.agent.fields import FieldInvalid, Fields, read_object
 from umec_core.errors import Invalid
 
-__all__ = ["MAX_CONTENT", "Call", "Request", "Rotate", "Status", "Token", "checked", "read_request"]
+__all__ = ["MAX_CONTENT", "Call", "OpenDoor", "Request", "Rotate", "Status", "Token", "checked", "read_request"]
 
 MAX_CONTENT: Final = 1024 * 1024
 """Bytes of a body that is sent; what comes back is bounded where it is read (`transport`)."""
@@ -22,6 +22,7 @@ _METHOD: Final = re.compile(r"[A-Z]{3,16}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _URL: Final = re.compile(r"https://[^\s]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9.:-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,18 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenDoor:
+    """Ask for a connection to a server of the site that shows the node's certificate (`doors`)."""
+
+    host: str
+    port: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the request."""
+        return {"op": "door", "host": self.host, "port": self.port}
+
+
+@dataclass(frozen=True, slots=True)
 class Rotate:
     """Ask for new keys of the node, and a round with them."""
 
@@ -78,7 +91,7 @@ class Rotate:
         return {"op": "rotate"}
 
 
-Request = Status | Token | Call | Rotate
+Request = Status | Token | Call | OpenDoor | Rotate
 
 
 def read_request(line: bytes) -> Request:
@@ -109,6 +122,10 @@ def _token(fields: Fields) -> Request:
     return Token(fields.text("resource", shortest=1, longest=MAX_NAME), fields.text("scope", longest=MAX_NAME))
 
 
+def _door(fields: Fields) -> Request:
+    return OpenDoor(fields.text("host", longest=255, pattern=_HOST), fields.integer("port", least=1, most=65535))
+
+
 def _call(fields: Fields) -> Request:
     headers = fields.optional("headers", lambda name: fields.texts(name, longest=MAX_HEADERS)) or {}
     if not all(_HEADER.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers.items()):
@@ -123,4 +140,4 @@ def _call(fields: Fields) -> Request:
     )
 
 
-_READERS: Final = {"status": _status, "token": _token, "call": _call, "rotate": _rotate}
+_READERS: Final = {"status": _status, "token": _token, "call": _call, "door": _door, "rotate": _rotate}

@@ -90,6 +90,14 @@ class Transport:
             raise refusal(answer.status, answer.content, answer.headers.get("retry-after"))
         return answer
 
+    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection after its handshake, for somebody else's requests. Raises RemoteUnavailable."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await asyncio.open_connection(host, port, ssl=tls_context(self._ca, self._credential))
+        except _UNAVAILABLE as error:
+            raise RemoteUnavailable(f"{host}:{port}: {str(error) or type(error).__name__}") from error
+
     async def _exchange(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
         given = [(name.encode(), value.encode()) for name, value in headers.items()]
         patience = {"connect": CONNECT_SECONDS}
