@@ -54,3 +54,5 @@ def _unsaid(reference: ReferenceSet) -> Iterator[str]:
             yield f"{quirk} is excused for {name}"
     if reference.runtime is not None:
         yield "what may run after the boot"
+    if reference.grace is not None:
+        yield "which older versions count beside it"

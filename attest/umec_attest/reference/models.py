@@ -14,7 +14,7 @@ from pydantic import Field
 
 from umec_attest.bootlog.quirks import EXCUSABLE
 from umec_attest.errors import ReferenceInvalid
-from umec_attest.reference.values import AllowedValues, Wire, WireValues, parse_values, render_values
+from umec_attest.reference.values import AllowedValues, Wire, WireValues, match_values, parse_values, render_values
 from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["MODEL_NAME", "FirmwareModel", "WireModels", "match_model", "parse_models", "render_models"]
@@ -50,11 +50,7 @@ class FirmwareModel:
 
     def matches(self, quoted: Mapping[HashAlgorithm, Mapping[int, bytes]]) -> bool:
         """Tell whether all its PCRs were quoted, each with one of its values."""
-        return all(
-            quoted.get(algorithm, {}).get(pcr) in allowed
-            for algorithm, bank in self.pcrs.items()
-            for pcr, allowed in bank.items()
-        )
+        return match_values(self.pcrs, quoted)
 
 
 def match_model(models: Mapping[str, FirmwareModel], quoted: Mapping[HashAlgorithm, Mapping[int, bytes]]) -> str | None:

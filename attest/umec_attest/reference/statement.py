@@ -2,7 +2,7 @@
 
 1  a pinned signer signed it
 2  it is a reference set: every field known, every value of its bank's size, SHA-2 banks, no resettable PCR, no PCR
-   with two meanings
+   with two meanings, no grace that is too long
 3  it expects something
 4  it was issued already, and has not expired
 5  it is not older than one that was in use
@@ -27,6 +27,7 @@ from umec_attest.errors import (
     ReferenceSignature,
 )
 from umec_attest.ima import IMA_PCR, RuntimePolicy, parse_runtime_policy
+from umec_attest.reference.grace import Grace, WireGrace, parse_grace, render_grace
 from umec_attest.reference.models import FirmwareModel, WireModels, parse_models, render_models
 from umec_attest.reference.values import (
     AllowedValues,
@@ -79,6 +80,7 @@ class _Predicate(Wire):
     ignored: dict[str, Annotated[str, Field(min_length=1, max_length=500)]] = Field(default_factory=dict)
     models: WireModels = Field(default_factory=dict)
     runtime: dict[str, Any] | None = None
+    grace: WireGrace | None = None
 
 
 class _Statement(Wire):
@@ -94,7 +96,8 @@ class ReferenceSet:
 
     `pcrs`: bank -> PCR -> allowed values; `ignored`: PCR -> why it may have any value; `models`: name -> firmware build
     (empty: `pcrs` says what the firmware is); `runtime`: what may run after the boot (None: PCR 10 is one like any
-    other); `sha256` (hex) is that of the statement, `subject_sha256` (hex) that of the image.
+    other); `grace`: which older versions count beside it (None: it replaces all at once); `sha256` (hex) is that of the
+    statement, `subject_sha256` (hex) that of the image.
     """
 
     name: str
@@ -105,6 +108,7 @@ class ReferenceSet:
     ignored: Mapping[int, str]
     models: Mapping[str, FirmwareModel]
     runtime: RuntimePolicy | None
+    grace: Grace | None
     subject_sha256: str
     sha256: str
 
@@ -164,6 +168,7 @@ def sign_reference_set(
     key: EllipticCurvePrivateKey,
     models: Mapping[str, FirmwareModel] = MappingProxyType({}),
     runtime: RuntimePolicy | None = None,
+    grace: Grace | None = None,
 ) -> bytes:
     """Return a DSSE envelope that `verify_reference_set` accepts (from `issued` until `expires`).
 
@@ -180,6 +185,8 @@ def sign_reference_set(
         predicate["models"] = render_models(models)
     if runtime is not None:
         predicate["runtime"] = runtime.to_json()
+    if grace is not None:
+        predicate["grace"] = render_grace(grace)
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": subject_sha256}}],
@@ -208,6 +215,9 @@ def _parse(payload: bytes) -> ReferenceSet:
     models = parse_models(predicate.models)
     runtime = None if predicate.runtime is None else parse_runtime_policy(predicate.runtime)
     _check_one_meaning(pcrs, ignored, models, runtime)
+    grace = parse_grace(
+        predicate.grace, version=predicate.version, issued=predicate.issued, expires=predicate.expires
+    )
     return ReferenceSet(
         name=statement.subject[0].name,
         version=predicate.version,
@@ -217,6 +227,7 @@ def _parse(payload: bytes) -> ReferenceSet:
         ignored=MappingProxyType(ignored),
         models=models,
         runtime=runtime,
+        grace=grace,
         subject_sha256=statement.subject[0].digest.sha256,
         sha256=hashlib.sha256(payload).hexdigest(),
     )

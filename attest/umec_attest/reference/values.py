@@ -18,6 +18,7 @@ __all__ = [
     "Wire",
     "WireValues",
     "load_json",
+    "match_values",
     "parse_index",
     "parse_values",
     "render_values",
@@ -64,6 +65,18 @@ def render_values(values: Mapping[HashAlgorithm, Mapping[int, Iterable[bytes]]])
         algorithm.label: {str(pcr): sorted(v.hex() for v in allowed) for pcr, allowed in sorted(bank.items())}
         for algorithm, bank in values.items()
     }
+
+
+def match_values(
+    expected: Mapping[HashAlgorithm, Mapping[int, frozenset[bytes]]],
+    quoted: Mapping[HashAlgorithm, Mapping[int, bytes]],
+) -> bool:
+    """Tell whether all these PCRs were quoted, each with one of its values."""
+    return all(
+        quoted.get(algorithm, {}).get(pcr) in allowed
+        for algorithm, bank in expected.items()
+        for pcr, allowed in bank.items()
+    )
 
 
 def parse_index(text: str) -> int:
