@@ -20,6 +20,7 @@ from umec_core.errors import Kind, UmecError
 __all__ = [
     "AkAttributes",
     "ApprovalInvalid",
+    "ApprovalMissing",
     "ApprovalOutdated",
     "ApprovalPcrs",
     "ApprovalSignature",
@@ -510,6 +511,12 @@ class ApprovalInvalid(SealingRefused):
 
     code = "approval-invalid"
     kind = Kind.INVALID
+
+
+class ApprovalMissing(SealingRefused):
+    """The image has an owner, and no approval of its state came with it."""
+
+    code = "approval-missing"
 
 
 class ApprovalSignature(SealingRefused):
