@@ -7,6 +7,7 @@
     ├── EnrolmentRefused        ek-*, ak-*, certify-*, device-*, …  a key that is not what enrolment demands
     ├── BootLogRefused          bootlog-*                 a boot log that cannot be believed
     ├── ImaRefused              ima-*                     a list of runtime measurements that cannot be believed
+    ├── StartLogRefused         start-log-*               a log of starts of applications that cannot be believed
     ├── ReferenceRefused        reference-*               a reference set that may not be used
     ├── SealingRefused          secret-*, approval-*      a secret that is not sealed, or not opened
     ├── ImageFolderInvalid      image-folder-invalid      a node image whose PCR values cannot be predicted
@@ -88,6 +89,10 @@ __all__ = [
     "SignatureSchemeRefused",
     "TpmInvalid",
     "UserspaceLogInvalid",
+    "StartLogInvalid",
+    "StartLogMismatch",
+    "StartLogOutdated",
+    "StartLogRefused",
     "UserspaceLogTooLarge",
 ]
 
@@ -451,6 +456,34 @@ class ReferenceInvalid(ReferenceRefused):
 
     code = "reference-invalid"
     kind = Kind.INVALID
+# --- starts of applications -----------------------------------------------------------------------------------------
+
+
+class StartLogRefused(AttestError):
+    """A log of starts of applications that cannot be believed."""
+
+    code = "start-log-refused"
+
+
+class StartLogInvalid(StartLogRefused):
+    """A log of starts that is not well-formed: somebody else extends its PCR."""
+
+    code = "start-log-invalid"
+    kind = Kind.INVALID
+
+
+class StartLogMismatch(StartLogRefused):
+    """A log of starts whose replay does not give the quoted PCR 15."""
+
+    code = "start-log-mismatch"
+
+
+class StartLogOutdated(StartLogRefused):
+    """A checkpoint of another boot: the log of starts is needed from its beginning."""
+
+    code = "start-log-outdated"
+
+
 
 
 class ReferenceSignature(ReferenceRefused):
