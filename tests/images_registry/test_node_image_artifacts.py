@@ -420,6 +420,13 @@ def test_a_manifest_json_says_what_an_image_is(change):
     assert (found.name, found.version, found.files["efivars/dbx"]) == ("street-node", 3, (DIGEST, 0))
 
 
+def test_a_manifest_json_says_each_thing_once():
+    raw = raw_of(papers())
+    twice = raw.replace(b"{", b'{"version": 9, ', 1)
+    assert code(parse_papers, twice) == "node-image-manifest-invalid"
+    assert parse_papers(raw).version == 3
+
+
 DOCUMENT = papers()
 VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.dictionaries(st.text(), st.none(), max_size=2)
 

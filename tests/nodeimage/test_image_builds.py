@@ -9,18 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from umec_images.nodeimage import (
-    Plan,
-    Sources,
-    build_image,
-    load_certificates,
-    load_lock,
-    load_recipe,
-    load_signer,
-    make_keys,
-)
+from umec_images.nodeimage.builder import Plan, build_image
 from umec_images.nodeimage.errors import PackageNotLocked, TargetTaken
-from umec_images.nodeimage.recipe import Recipe
+from umec_images.nodeimage.fetch import Sources
+from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
+from umec_images.nodeimage.lock import load_lock
+from umec_images.nodeimage.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.vm
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umec_images.nodeimage import builder, load_recipe, parse_recipe, with_site
+from umec_images.nodeimage import builder
 from umec_images.nodeimage.content import place_system
 from umec_images.nodeimage.errors import RecipeInvalid
-from umec_images.nodeimage.recipe import MAX_RECIPE, Recipe
+from umec_images.nodeimage.recipe import MAX_RECIPE, Recipe, load_recipe, parse_recipe, with_site
 from umec_images.nodeimage.verity import Verity
 
 RECIPES = Path(__file__).parents[2] / "images" / "recipes"

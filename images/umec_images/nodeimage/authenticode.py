@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from umec_images.authority.der import integer, octets, oid, sequence, set_of, tlv
+from umec_images.der import integer, octets, oid, sequence, set_of, tlv
 from umec_images.nodeimage.errors import UkiInvalid
 from umec_images.nodeimage.pe import CERTIFICATES, PE32_PLUS, read_headers
 

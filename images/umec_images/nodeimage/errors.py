@@ -13,6 +13,7 @@
     ├── ModuleMissing        kernel-module-missing
     ├── UkiInvalid           uki-invalid             the stub is none, or has no room
     ├── DiskTooSmall         disk-too-small          a part of the image does not fit where it belongs
+    ├── PapersInvalid        node-image-manifest-invalid   manifest.json is none
     ├── RootOther            node-image-root-other   a root file system that the kernel image does not open
     ├── TargetTaken          image-folder-taken      the folder of the image is there, and is something else
     └── KeysInvalid          image-keys-invalid      Secure Boot keys: missing, or not those of their certificates
@@ -32,6 +33,7 @@ __all__ = [
     "PackageChanged",
     "PackageNotLocked",
     "PackageUnknown",
+    "PapersInvalid",
     "RecipeInvalid",
     "RootOther",
     "TargetTaken",
@@ -45,6 +47,12 @@ class RecipeInvalid(Invalid):
     """The recipe has faults."""
 
     code = "recipe-invalid"
+
+
+class PapersInvalid(Invalid):
+    """The manifest.json of a node image is missing or malformed."""
+
+    code = "node-image-manifest-invalid"
 
 
 class RootOther(Refused):

@@ -10,7 +10,7 @@ import typer
 from umec_platform.cli.output import emit, refusals
 
 if TYPE_CHECKING:
-    from umec_images.nodeimage import Recipe
+    from umec_images.nodeimage.recipe import Recipe
 
 __all__ = ["build", "keys"]
 
@@ -38,16 +38,11 @@ def build(
 
     With --site-url and --site-ca the image is for that site, and its nodes enroll there.
     """
-    from umec_images.nodeimage import (
-        Plan,
-        Sources,
-        build_image,
-        load_certificates,
-        load_lock,
-        load_recipe,
-        load_signer,
-        moment,
-    )
+    from umec_images.nodeimage.builder import Plan, build_image, moment
+    from umec_images.nodeimage.fetch import Sources
+    from umec_images.nodeimage.keys import load_certificates, load_signer
+    from umec_images.nodeimage.lock import load_lock
+    from umec_images.nodeimage.recipe import load_recipe
 
     wanted = _for_site(load_recipe(recipe), site_url, site_ca)
     own = out.with_name(f"{out.name}.keys")
@@ -91,13 +86,13 @@ def keys(
 
 def _make(folder: Path) -> list[str]:
     from umec_core.clock import system_clock
-    from umec_images.nodeimage import make_keys
+    from umec_images.nodeimage.keys import make_keys
 
     return [path.name for path in make_keys(folder, system_clock())]
 
 
 def _for_site(recipe: "Recipe", url: str | None, ca: Path | None) -> "Recipe":
-    from umec_images.nodeimage import with_site
+    from umec_images.nodeimage.recipe import with_site
 
     return recipe if url is None and ca is None else with_site(recipe, url, None if ca is None else ca.absolute())
 

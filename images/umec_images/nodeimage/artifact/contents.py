@@ -7,12 +7,11 @@ read, each once and with its own media type. `disk.img` stays behind: it is `uki
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from umec_images.nodeimage.artifact.errors import ArtifactInvalid, FilesDiffer, PapersInvalid
-from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, MAX_BLOB, Descriptor, encode, parse_manifest
+from umec_images.nodeimage.artifact.errors import ArtifactInvalid, FilesDiffer
+from umec_images.nodeimage.papers import MAX_PAPERS, PAPERS, Papers, parse_papers
+from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode, parse_manifest
 from umec_images.oci.reference import digest_of
 from umec_images.oci.version import VERSION
 
@@ -34,7 +33,6 @@ __all__ = [
 _PREFIX: Final = "application/vnd.umec.node-image"
 ARTIFACT: Final = f"{_PREFIX}.v1"
 """The artifact's type."""
-PAPERS: Final = "manifest.json"
 _DISK: Final = "disk.img"
 FILES: Final[Mapping[str, str]] = {
     "uki.efi": "application/vnd.microsoft.portable-executable",
@@ -49,33 +47,6 @@ FILES: Final[Mapping[str, str]] = {
 }
 """Path -> media type of every file that is a layer."""
 TITLE: Final = "org.opencontainers.image.title"
-MAX_PAPERS: Final = 1024 * 1024
-"""Bytes of a manifest.json; one has some 3 KB."""
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=0, le=MAX_BLOB)]
-
-
-class _Papers(BaseModel):
-    # The rest of manifest.json is for others: a node takes an image whose builder says more of it than the last one.
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
-    version: Annotated[int, Field(ge=1, lt=2**31)]
-    files: dict[str, _File]
-
-
-@dataclass(frozen=True, slots=True)
-class Papers:
-    """What a manifest.json says: name, version (a counter), and the digest and size in bytes of each file by path."""
-
-    name: str
-    version: int
-    files: Mapping[str, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +62,6 @@ class NodeImage:
 def title_of(path: str) -> str:
     """Return the title of the layer that holds the file of this path."""
     return path.replace("/", ".")
-
-
-def parse_papers(raw: bytes) -> Papers:
-    """Read a manifest.json; raises PapersInvalid."""
-    if len(raw) > MAX_PAPERS:
-        raise PapersInvalid(f"{PAPERS} has more than {MAX_PAPERS} bytes")
-    try:
-        found = _Papers.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part)[:40] for part in first["loc"])
-        raise PapersInvalid(f"{PAPERS}: {place!r}: {first['msg']}") from error
-    files = {path: (f"sha256:{each.sha256}", each.size) for path, each in found.files.items()}
-    return Papers(found.name, found.version, files)
 
 
 def render_artifact(papers: Papers, raw: bytes) -> bytes:

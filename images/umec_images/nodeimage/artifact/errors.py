@@ -9,6 +9,7 @@ What a registry sends instead of what was asked for has the codes of `umec_image
 """
 
 from umec_core.errors import Invalid, Refused
+from umec_images.nodeimage.errors import PapersInvalid
 
 __all__ = ["ArtifactInvalid", "FilesDiffer", "PapersInvalid"]
 
@@ -17,12 +18,6 @@ class ArtifactInvalid(Invalid):
     """The manifest in the registry is none of a node image."""
 
     code = "node-image-artifact-invalid"
-
-
-class PapersInvalid(Invalid):
-    """The manifest.json of a node image is missing or malformed."""
-
-    code = "node-image-manifest-invalid"
 
 
 class FilesDiffer(Refused):
