@@ -184,7 +184,8 @@ class World:
         return answer.json()
 
     def envelope(self, version: int = 1, *, key: Any = SIGNER, days: int = 30, runtime: Any = None) -> bytes:
-        predicted = predict(self.tpms.image).pcrs
+        image = predict(self.tpms.image)
+        predicted = image.pcrs
         if runtime is not None:  # its list begins with a hash over PCR 0 to 9
             predicted = {**predicted, 8: bytes(32)}
         pcrs = {HashAlgorithm.SHA256: {index: [value] for index, value in predicted.items()}}
@@ -198,6 +199,7 @@ class World:
             pcrs=pcrs,
             ignored={},
             runtime=runtime,
+            stages=image.stages,
             key=key,
         )
 

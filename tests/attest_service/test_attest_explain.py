@@ -42,6 +42,8 @@ def test_a_changed_boot_is_explained_down_to_the_event(run: Run, tpms: Any) -> N
             text, steps = await told(world)
             assert f"expected  {found['expected']}" in text
             assert f"found     {found['found']}" in text
+            assert answer["reason"] == "contraindicated: pcr-unexpected (kernel image, command line), rebooted"
+            assert "not that of the image: command line" in text
             assert "forbid-unknown-measurement" in text or "no policy that permits" in text
             assert answer["last_round"]["policy_sha256"] in text
             differing = [event for event in answer["events"] if event["as_expected"] is False]

@@ -5,10 +5,11 @@ Nothing of a node, a round or the time is in it, so it can be kept for all nodes
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
 
+from umec_attest.appraisal.stages import difference, measured
 from umec_attest.appraisal.tiers import CLAIM_OF_PCR, JudgedFinding
 from umec_attest.bootlog.facts import BootFacts, extract_facts
 from umec_attest.bootlog.findings import Finding
@@ -18,9 +19,10 @@ from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
 from umec_attest.ima import IMA_PCR
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet, match_model
+from umec_attest.starts import STARTS_PCR
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["AppraisalCache", "BootJudged", "allowed_forms", "judge_boot"]
+__all__ = ["AppraisalCache", "BootJudged", "allowed_forms", "judge_boot", "of_boot"]
 
 REMEMBERED: Final = 1024
 """Boots that are kept, at some 10 KB: a fleet has one for each image on each board, with its firmware settings."""
@@ -99,9 +101,10 @@ class AppraisalCache:
 def judge_boot(quote: VerifiedQuote, log: ReplayedLog | BootLogRefused | None, reference: ReferenceSet) -> BootJudged:
     """Judge the boot of a quote.
 
-    `log` is this boot's log, replayed against this very quote, or why it was refused, or None if there is none. Nothing
-    raises: whatever is wrong is a finding.
+    `log` is this boot's log, replayed against `of_boot` of this very quote, or why it was refused, or None if there is
+    none. Nothing raises: whatever is wrong is a finding.
     """
+    quote = of_boot(quote, reference)
     if isinstance(log, ReplayedLog) and log.pcrs != quote.pcrs.get(log.algorithm):
         log = BootLogReplayMismatch("the log was replayed against another quote")
     values = _judged_values(quote, reference)
@@ -109,7 +112,7 @@ def judge_boot(quote: VerifiedQuote, log: ReplayedLog | BootLogRefused | None, r
     model = match_model(reference.models, values)
     findings = (
         *(_excuse(item, model, reference) for item in _log_findings(log, facts)),
-        *_pcr_findings(values, reference, model),
+        *_pcr_findings(values, reference, model, log if isinstance(log, ReplayedLog) else None),
     )
     return BootJudged(facts, findings, model, values, reference.sha256)
 
@@ -120,13 +123,22 @@ def allowed_forms(quote: VerifiedQuote, reference: ReferenceSet) -> frozenset[st
     return frozenset() if model is None else EXCUSABLE_IN_FORM & reference.models[model].excused.keys()
 
 
+def of_boot(quote: VerifiedQuote, reference: ReferenceSet) -> VerifiedQuote:
+    """Return a quote without what is extended with starts of applications, where the set says so: it has its own log."""
+    if not reference.starts:
+        return quote
+    return replace(quote, pcrs=_without(quote.pcrs, STARTS_PCR))
+
+
 def _judged_values(quote: VerifiedQuote, reference: ReferenceSet) -> _Values:
     """What a boot decides: IMA's PCR grows with every file; its list is judged where the set says what may run."""
-    if reference.runtime is None:
-        return quote.pcrs
+    values = of_boot(quote, reference).pcrs
+    return values if reference.runtime is None else _without(values, IMA_PCR)
+
+
+def _without(values: _Values, left_out: int) -> _Values:
     return {
-        algorithm: {pcr: value for pcr, value in bank.items() if pcr != IMA_PCR}
-        for algorithm, bank in quote.pcrs.items()
+        algorithm: {pcr: value for pcr, value in bank.items() if pcr != left_out} for algorithm, bank in values.items()
     }
 
 
@@ -159,14 +171,17 @@ def _excuse(item: JudgedFinding, model: str | None, reference: ReferenceSet) -> 
     return JudgedFinding(Finding("excused", detail, finding.expected, finding.found), item.claim)
 
 
-def _pcr_findings(values: _Values, reference: ReferenceSet, model: str | None) -> Iterator[JudgedFinding]:
+def _pcr_findings(
+    values: _Values, reference: ReferenceSet, model: str | None, log: ReplayedLog | None
+) -> Iterator[JudgedFinding]:
     expected, wrong = _expected(reference, model), set()
     for algorithm, bank in values.items():
         for pcr, value in bank.items():
             finding = _compare(algorithm, pcr, value, expected.get(algorithm, {}).get(pcr), reference)
             if finding is not None:
                 wrong.add((algorithm, pcr))
-                yield JudgedFinding(finding, CLAIM_OF_PCR.get(pcr, "executables"))
+                told = _with_stages(finding, algorithm, pcr, log, reference)
+                yield JudgedFinding(told, CLAIM_OF_PCR.get(pcr, "executables"))
     for algorithm, listed in expected.items():
         for pcr in sorted(listed.keys() - values.get(algorithm, {}).keys()):
             wrong.add((algorithm, pcr))
@@ -214,6 +229,17 @@ def _compare(
         return None
     detail = f"PCR {pcr} ({algorithm.label}) was quoted, and the reference set neither lists nor ignores it"
     return Finding("pcr-unlisted", detail, None, value.hex())
+
+
+def _with_stages(
+    finding: Finding, algorithm: HashAlgorithm, pcr: int, log: ReplayedLog | None, reference: ReferenceSet
+) -> Finding:
+    """Say which part of the boot is another one, where the set knows them and the log replays."""
+    expected = reference.stages.get(pcr)
+    if finding.id != "pcr-unexpected" or expected is None or log is None or algorithm is not HashAlgorithm.SHA256:
+        return finding
+    found = difference(expected, measured(log, pcr))
+    return replace(finding, detail=f"{finding.detail}: {found.text}", stages=found.changed)
 
 
 def _named(value: bytes, models: Sequence[str]) -> str:

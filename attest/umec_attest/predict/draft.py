@@ -35,6 +35,7 @@ def draft_of(predicted: PredictedPcrs, runtime: Mapping[str, Any] | None, also: 
         ignored=predicted.ignored,
         models={name: FirmwareModel(_values(pcrs), MappingProxyType({})) for name, pcrs in predicted.models.items()},
         runtime=None if runtime is None else parse_runtime_policy(dict(runtime)),
+        stages={pcr: listed for pcr, listed in predicted.stages.items() if pcr in expected},
     )
 
 

@@ -2,22 +2,26 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict.uefi import GLOBAL_VARIABLE, IMAGE_SECURITY_DATABASE, variable_data
+from umec_attest.reference import Stage, Stages, extend_all
 
 __all__ = [
     "EXIT_BOOT_SERVICES",
     "SEPARATOR",
     "PredictedPcrs",
+    "boot_applications",
     "configuration",
     "extend_all",
     "predict_boot_applications",
     "predict_secure_boot",
+    "secure_boot",
+    "values_of",
 ]
 
 SEPARATOR: Final = bytes(4)
@@ -39,31 +43,42 @@ class PredictedPcrs:
     """The SHA-256 bank after a boot, and the SHA-256 of the image that it is about.
 
     `models` has, for each firmware build that may boot it, the PCRs that its firmware alone decides; `ignored` has the
-    PCRs of which nothing can be said, and why.
+    PCRs of which nothing can be said, and why; `stages` what is measured, where it is known stage by stage.
     """
 
     pcrs: Mapping[int, bytes]
     subject_sha256: str
     models: Mapping[str, Mapping[int, bytes]] = field(default_factory=lambda: MappingProxyType({}))
     ignored: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    stages: Stages = field(default_factory=lambda: MappingProxyType({}))
 
 
-def extend_all(digests: Iterable[bytes]) -> bytes:
-    """Return a PCR of the SHA-256 bank that was extended with these digests from zero."""
-    value = bytes(32)
-    for digest in digests:
-        value = _sha256(value + digest)
-    return value
+def values_of(stages: Stages) -> dict[int, bytes]:
+    """Return the values that PCRs have after these stages."""
+    return {pcr: extend_all(stage.digest for stage in listed) for pcr, listed in stages.items()}
+
+
+def secure_boot(configured: Sequence[bytes], authorities: Sequence[bytes]) -> list[Stage]:
+    """Return PCR 7: Secure Boot variables (each UEFI_VARIABLE_DATA), separator, what images were verified with."""
+    named = [(name, data) for (_, name), data in zip(_VARIABLES, configured, strict=True)]
+    named += [("separator", SEPARATOR), *(("signer of the kernel image", data) for data in authorities)]
+    return [Stage(name, _sha256(data)) for name, data in named]
+
+
+def boot_applications(digests: Sequence[bytes]) -> list[Stage]:
+    """Return PCR 4: the boot manager's call, the separator, the Authenticode digests of what it started, in order."""
+    called = [Stage("boot manager", _sha256(_CALLING)), Stage("separator", _sha256(SEPARATOR))]
+    return [*called, *(Stage("kernel image", digest) for digest in digests)]
 
 
 def predict_secure_boot(configured: Sequence[bytes], authorities: Sequence[bytes]) -> bytes:
-    """Return PCR 7: Secure Boot variables (each UEFI_VARIABLE_DATA), separator, what images were verified with."""
-    return extend_all(_sha256(data) for data in (*configured, SEPARATOR, *authorities))
+    """Return the value of PCR 7 after `secure_boot`."""
+    return extend_all(stage.digest for stage in secure_boot(configured, authorities))
 
 
 def predict_boot_applications(digests: Sequence[bytes]) -> bytes:
-    """Return PCR 4: the boot manager's call, the separator, the Authenticode digests of what it started, in order."""
-    return extend_all([_sha256(_CALLING), _sha256(SEPARATOR), *digests])
+    """Return the value of PCR 4 after `boot_applications`."""
+    return extend_all(stage.digest for stage in boot_applications(digests))
 
 
 def configuration(variables: Mapping[str, bytes]) -> list[bytes]:

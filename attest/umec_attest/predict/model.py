@@ -11,16 +11,18 @@ from umec_attest.predict.measure import (
     EXIT_BOOT_SERVICES,
     SEPARATOR,
     PredictedPcrs,
+    boot_applications,
     configuration,
     extend_all,
-    predict_boot_applications,
-    predict_secure_boot,
+    secure_boot,
+    values_of,
 )
 from umec_attest.predict.pe import parse_pe
-from umec_attest.predict.stub import UKI_SECTIONS, predict_sections
+from umec_attest.predict.stub import UKI_SECTIONS, sections
 from umec_attest.predict.uefi import IMAGE_SECURITY_DATABASE, first_signature, variable_data
+from umec_attest.reference import Stage
 
-__all__ = ["NodeImage", "predict_image", "predict_uki"]
+__all__ = ["NodeImage", "predict_image"]
 
 _QUIET_PCRS: Final = (1, 2, 3, 6)
 """Measured into by this firmware with nothing but the separator."""
@@ -45,14 +47,17 @@ def predict_image(image: NodeImage) -> PredictedPcrs:
     pcrs = dict.fromkeys(_UNTOUCHED_PCRS, bytes(32)) | dict.fromkeys(_QUIET_PCRS, extend_all([_sha256(SEPARATOR)]))
     version = image.firmware_version.encode("utf-16-le") + b"\0\0"
     pcrs[0] = extend_all([_sha256(version), _sha256(image.firmware), _sha256(SEPARATOR)])
-    pcrs[4] = predict_boot_applications(_boot_applications(image.uki))
     pcrs[5] = extend_all(_sha256(text) for text in (SEPARATOR, *EXIT_BOOT_SERVICES))
-    pcrs[7] = predict_secure_boot(configuration(image.variables), _authorities(image.variables))
-    pcrs[11] = predict_uki(image.uki)
-    return PredictedPcrs(dict(sorted(pcrs.items())), hashlib.sha256(image.uki).hexdigest())
+    stages = {
+        4: boot_applications(_boot_applications(image.uki)),
+        7: secure_boot(configuration(image.variables), _authorities(image.variables)),
+        11: _sections(image.uki),
+    }
+    pcrs |= values_of(stages)
+    return PredictedPcrs(dict(sorted(pcrs.items())), hashlib.sha256(image.uki).hexdigest(), stages=stages)
 
 
-def predict_uki(uki: bytes) -> bytes:
+def _sections(uki: bytes) -> list[Stage]:
     """Return PCR 11: for each section its name (with a NUL) and its content."""
     image = parse_pe(uki, what="uki.efi")
     digests: dict[str, bytes] = {}
@@ -61,7 +66,7 @@ def predict_uki(uki: bytes) -> bytes:
         if content is None:
             raise ImageFolderInvalid(f"uki.efi has no section {name}")
         digests[name] = _sha256(content)
-    return predict_sections(digests)
+    return sections(digests)
 
 
 def _boot_applications(uki: bytes) -> list[bytes]:

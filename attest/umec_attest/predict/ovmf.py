@@ -13,13 +13,15 @@ from typing import Final
 from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict.measure import (
     PredictedPcrs,
+    boot_applications,
     configuration,
-    predict_boot_applications,
-    predict_secure_boot,
+    secure_boot,
+    values_of,
 )
 from umec_attest.predict.signer import authority
-from umec_attest.predict.stub import predict_kernel, predict_sections, read_uki
+from umec_attest.predict.stub import kernel, read_uki, sections
 from umec_attest.predict.uefi import IMAGE_SECURITY_DATABASE, variable_data
+from umec_attest.reference import Stage
 
 __all__ = ["IGNORED", "UNTOUCHED", "RealImage", "predict_real"]
 
@@ -51,11 +53,11 @@ def predict_real(image: RealImage) -> PredictedPcrs:
     verified_with = variable_data(IMAGE_SECURITY_DATABASE, "db", authority(uki.image, image.variables["db"]))
     digests = {name: hashlib.sha256(content).digest() for name, content in uki.sections.items()}
     command_line = uki.sections[".cmdline"].decode("ascii")
-    pcrs = dict.fromkeys(UNTOUCHED, bytes(32)) | {
-        4: predict_boot_applications([uki.image.authenticode_sha256()]),
-        7: predict_secure_boot(configured, [verified_with]),
-        9: predict_kernel(uki.sections[".linux"], command_line, digests[".initrd"]),
-        11: predict_sections(digests),
+    stages = {pcr: list[Stage]() for pcr in UNTOUCHED} | {
+        4: boot_applications([uki.image.authenticode_sha256()]),
+        7: secure_boot(configured, [verified_with]),
+        9: kernel(uki.sections[".linux"], command_line, digests[".initrd"]),
+        11: sections(digests),
     }
     subject = hashlib.sha256(image.uki).hexdigest()
-    return PredictedPcrs(dict(sorted(pcrs.items())), subject, image.models, IGNORED)
+    return PredictedPcrs(dict(sorted(values_of(stages).items())), subject, image.models, IGNORED, stages)

@@ -19,11 +19,17 @@ from typing import Final
 from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict.measure import extend_all
 from umec_attest.predict.pe import PeImage, parse_pe
+from umec_attest.reference import Stage
 
-__all__ = ["UKI_SECTIONS", "Uki", "predict_kernel", "predict_sections", "read_uki"]
+__all__ = ["UKI_SECTIONS", "Uki", "kernel", "predict_kernel", "predict_sections", "read_uki", "sections"]
 
 UKI_SECTIONS: Final = (".linux", ".osrel", ".cmdline", ".initrd")
 """In the order in which the stub measures them."""
+
+_NAMES: Final = MappingProxyType(
+    {".linux": "kernel", ".osrel": "name and version", ".cmdline": "command line", ".initrd": "initrd"}
+)
+"""What they are to an operator."""
 
 _KNOWN_VERSIONS: Final = frozenset({"252"})
 _VERSION: Final = re.compile(rb"#### LoaderInfo: systemd-stub (\d{1,4})(?:[^0-9 ][!-~]*)? ####\0*")
@@ -64,25 +70,37 @@ def read_uki(data: bytes) -> Uki:
     return Uki(image, MappingProxyType(sections))
 
 
-def predict_sections(digests: Mapping[str, bytes]) -> bytes:
+def sections(digests: Mapping[str, bytes]) -> list[Stage]:
     """Return PCR 11: for each section its name (with a NUL) and the digest of its content."""
-    measured: list[bytes] = []
-    for name in UKI_SECTIONS:
-        measured += [hashlib.sha256(name.encode() + b"\0").digest(), digests[name]]
-    return extend_all(measured)
+    return [
+        Stage(_NAMES[name], digest)
+        for name in UKI_SECTIONS
+        for digest in (hashlib.sha256(name.encode() + b"\0").digest(), digests[name])
+    ]
 
 
-def predict_kernel(kernel: bytes, command_line: str, initrd_sha256: bytes) -> bytes:
+def kernel(image: bytes, command_line: str, initrd_sha256: bytes) -> list[Stage]:
     """Return PCR 9: what the kernel's own start measures, as far as this kernel does (both are of Linux 6.1 on).
 
     `command_line` goes in as the stub hands it over: UTF-16 with its NUL.
     """
-    measured: list[bytes] = []
-    if _OPTIONS_EVENT in kernel:
-        measured.append(hashlib.sha256((command_line + "\0").encode("utf-16-le")).digest())
-    if _INITRD_EVENT in kernel:
-        measured.append(initrd_sha256)
-    return extend_all(measured)
+    measured: list[Stage] = []
+    if _OPTIONS_EVENT in image:
+        digest = hashlib.sha256((command_line + "\0").encode("utf-16-le")).digest()
+        measured.append(Stage(_NAMES[".cmdline"], digest))
+    if _INITRD_EVENT in image:
+        measured.append(Stage(_NAMES[".initrd"], initrd_sha256))
+    return measured
+
+
+def predict_sections(digests: Mapping[str, bytes]) -> bytes:
+    """Return the value of PCR 11 after `sections`."""
+    return extend_all(stage.digest for stage in sections(digests))
+
+
+def predict_kernel(image: bytes, command_line: str, initrd_sha256: bytes) -> bytes:
+    """Return the value of PCR 9 after `kernel`."""
+    return extend_all(stage.digest for stage in kernel(image, command_line, initrd_sha256))
 
 
 def _check_version(image: PeImage) -> None:

@@ -4,6 +4,7 @@ from umec_attest.reference.draft import ReferenceDraft, parse_draft, render_draf
 from umec_attest.reference.grace import MAX_GRACE, Grace
 from umec_attest.reference.models import FirmwareModel, match_model
 from umec_attest.reference.packing import MAX_PUBLISHED, MAX_SENT, PACKED_TYPE, pack, unpack
+from umec_attest.reference.stages import Stage, Stages, extend_all, render_stages
 from umec_attest.reference.statement import (
     PREDICATE_TYPE,
     ReferenceSet,
@@ -26,14 +27,18 @@ __all__ = [
     "Older",
     "ReferenceDraft",
     "ReferenceSet",
+    "Stage",
+    "Stages",
     "Versions",
     "check_valid_at",
+    "extend_all",
     "fits",
     "match_model",
     "pack",
     "parse_draft",
     "read_reference_set",
     "render_draft",
+    "render_stages",
     "sign_reference_set",
     "unpack",
     "verify_reference_set",

@@ -1,13 +1,13 @@
 """Drafts: what a reference set shall say, before anybody signs it. They count for nothing.
 
-    {"image_sha256": hex, "pcrs": …, "ignored": …, "models": …, "runtime": …}
+    {"image_sha256": hex, "pcrs": …, "ignored": …, "models": …, "runtime": …, "starts": …, "stages": …}
 
 All but `pcrs` may be left out; each is as in the predicate of a reference set. `umec nodeimage predict --draft`
 and `umec nodeimage import-corim` write drafts; people complete them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from umec_attest.errors import ReferenceInvalid
 from umec_attest.ima import RuntimePolicy, parse_runtime_policy
 from umec_attest.reference.models import FirmwareModel, WireModels, parse_models
+from umec_attest.reference.stages import Stages, WireStages, parse_stages
 from umec_attest.reference.values import (
     AllowedValues,
     Wire,
@@ -36,6 +37,8 @@ class _Draft(Wire):
     ignored: dict[str, str] = Field(default_factory=dict)
     models: WireModels = Field(default_factory=dict)
     runtime: dict[str, Any] | None = None
+    starts: bool = False
+    stages: WireStages = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class ReferenceDraft:
     ignored: Mapping[int, str]
     models: Mapping[str, FirmwareModel]
     runtime: RuntimePolicy | None
+    starts: bool = False
+    stages: Stages = field(default_factory=lambda: MappingProxyType({}))
 
 
 def parse_draft(data: bytes) -> ReferenceDraft:
@@ -55,12 +60,15 @@ def parse_draft(data: bytes) -> ReferenceDraft:
         wire = _Draft.model_validate(load_json(data))
     except (ValidationError, ValueError, RecursionError) as error:
         raise ReferenceInvalid(f"no draft of a reference set: {summary(error)}") from None
+    pcrs = parse_values(wire.pcrs)
     return ReferenceDraft(
         image_sha256=wire.image_sha256,
-        pcrs=parse_values(wire.pcrs),
+        pcrs=pcrs,
         ignored=MappingProxyType({parse_index(pcr): reason for pcr, reason in wire.ignored.items()}),
         models=parse_models(wire.models),
         runtime=None if wire.runtime is None else parse_runtime_policy(wire.runtime),
+        starts=wire.starts,
+        stages=parse_stages(wire.stages, pcrs),
     )
 
 

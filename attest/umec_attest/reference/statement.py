@@ -11,6 +11,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -29,6 +30,7 @@ from umec_attest.errors import (
 from umec_attest.ima import IMA_PCR, RuntimePolicy, parse_runtime_policy
 from umec_attest.reference.grace import Grace, WireGrace, parse_grace, render_grace
 from umec_attest.reference.models import FirmwareModel, WireModels, parse_models, render_models
+from umec_attest.reference.stages import Stages, WireStages, parse_stages, render_stages
 from umec_attest.reference.values import (
     AllowedValues,
     Wire,
@@ -39,6 +41,7 @@ from umec_attest.reference.values import (
     render_values,
     summary,
 )
+from umec_attest.starts import STARTS_PCR
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
@@ -80,7 +83,9 @@ class _Predicate(Wire):
     ignored: dict[str, Annotated[str, Field(min_length=1, max_length=500)]] = Field(default_factory=dict)
     models: WireModels = Field(default_factory=dict)
     runtime: dict[str, Any] | None = None
+    starts: bool = False
     grace: WireGrace | None = None
+    stages: WireStages = Field(default_factory=dict)
 
 
 class _Statement(Wire):
@@ -96,8 +101,8 @@ class ReferenceSet:
 
     `pcrs`: bank -> PCR -> allowed values; `ignored`: PCR -> why it may have any value; `models`: name -> firmware build
     (empty: `pcrs` says what the firmware is); `runtime`: what may run after the boot (None: PCR 10 is one like any
-    other); `grace`: which older versions count beside it (None: it replaces all at once); `sha256` (hex) is that of the
-    statement, `subject_sha256` (hex) that of the image.
+    other); `starts`: whether the node extends PCR 15 with the applications that it starts (`umec_attest.starts`); `grace`: which older versions count beside it (None: it replaces all at once); `stages`: what is measured
+    into a PCR (for findings alone); `sha256` (hex) is that of the statement, `subject_sha256` (hex) that of the image.
     """
 
     name: str
@@ -108,7 +113,9 @@ class ReferenceSet:
     ignored: Mapping[int, str]
     models: Mapping[str, FirmwareModel]
     runtime: RuntimePolicy | None
+    starts: bool
     grace: Grace | None
+    stages: Stages
     subject_sha256: str
     sha256: str
 
@@ -168,7 +175,9 @@ def sign_reference_set(
     key: EllipticCurvePrivateKey,
     models: Mapping[str, FirmwareModel] = MappingProxyType({}),
     runtime: RuntimePolicy | None = None,
+    starts: bool = False,
     grace: Grace | None = None,
+    stages: Stages = MappingProxyType({}),
 ) -> bytes:
     """Return a DSSE envelope that `verify_reference_set` accepts (from `issued` until `expires`).
 
@@ -185,8 +194,12 @@ def sign_reference_set(
         predicate["models"] = render_models(models)
     if runtime is not None:
         predicate["runtime"] = runtime.to_json()
+    if starts:
+        predicate["starts"] = True
     if grace is not None:
         predicate["grace"] = render_grace(grace)
+    if stages:
+        predicate["stages"] = render_stages(stages)
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": subject_sha256}}],
@@ -214,10 +227,9 @@ def _parse(payload: bytes) -> ReferenceSet:
     pcrs = parse_values(predicate.pcrs)
     models = parse_models(predicate.models)
     runtime = None if predicate.runtime is None else parse_runtime_policy(predicate.runtime)
-    _check_one_meaning(pcrs, ignored, models, runtime)
-    grace = parse_grace(
-        predicate.grace, version=predicate.version, issued=predicate.issued, expires=predicate.expires
-    )
+    later = {IMA_PCR} if runtime is not None else set()
+    _check_one_meaning(pcrs, ignored, models, later | ({STARTS_PCR} if predicate.starts else set()))
+    grace = parse_grace(predicate.grace, version=predicate.version, issued=predicate.issued, expires=predicate.expires)
     return ReferenceSet(
         name=statement.subject[0].name,
         version=predicate.version,
@@ -227,7 +239,9 @@ def _parse(payload: bytes) -> ReferenceSet:
         ignored=MappingProxyType(ignored),
         models=models,
         runtime=runtime,
+        starts=predicate.starts,
         grace=grace,
+        stages=parse_stages(predicate.stages, pcrs),
         subject_sha256=statement.subject[0].digest.sha256,
         sha256=hashlib.sha256(payload).hexdigest(),
     )
@@ -237,15 +251,18 @@ def _check_one_meaning(
     pcrs: AllowedValues,
     ignored: Mapping[int, str],
     models: Mapping[str, FirmwareModel],
-    runtime: RuntimePolicy | None,
+    later: AbstractSet[int],
 ) -> None:
-    """A PCR is expected of every node, or of a model, or ignored, or IMA's: two of them leave open which one counts."""
+    """A PCR is expected of every node, or of a model, or ignored, or `later`: two of them leave open which one counts.
+
+    `later` are those that grow after the boot, each with a list of its own: IMA's, and that of starts.
+    """
     meanings = (
         {pcr for bank in pcrs.values() for pcr in bank},
         {pcr for model in models.values() for bank in model.pcrs.values() for pcr in bank},
         set(ignored),
-        set() if runtime is None else {IMA_PCR},
+        later,
     )
     twice = sorted(pcr for pcr in set().union(*meanings) if sum(pcr in meaning for meaning in meanings) > 1)
     if twice:
-        raise ReferenceInvalid(f"PCRs that are said to be two of expected, of a model, ignored and IMA's: {twice}")
+        raise ReferenceInvalid(f"PCRs that are said to be two of expected, of a model, ignored and extended later: {twice}")

@@ -48,7 +48,7 @@ def predict(
     """
     from umec_attest.predict import draft_of, parse_builds, predict_started
     from umec_attest.predict import predict as predict_folder
-    from umec_attest.reference import render_draft
+    from umec_attest.reference import render_draft, render_stages
     from umec_platform.cli.files import read_file
 
     if root is not None:
@@ -66,6 +66,7 @@ def predict(
         rendered = render_draft(wanted.pcrs, values, wanted.image_sha256)
         rendered |= {"ignored": {str(each): why for each, why in wanted.ignored.items()}} if wanted.ignored else {}
         rendered |= {} if runtime is None else {"runtime": runtime}
+        rendered |= {"stages": render_stages(wanted.stages)} if wanted.stages else {}
         draft.write_text(json.dumps(rendered, indent=2) + "\n", encoding="utf-8")
         result |= {"draft": str(draft)}
     if key is not None:
@@ -164,6 +165,7 @@ def sign_draft(
         ignored=draft.ignored,
         models=draft.models,
         runtime=draft.runtime,
+        stages=draft.stages,
         key=load_or_create_key(key),
     )
     target = out or Path(f"{name}.reference.json")

@@ -274,5 +274,9 @@ def _said(judged: Judged) -> dict[str, Any]:
 
 
 def _reason(appraisal: Appraisal) -> str:
-    names = ", ".join(dict.fromkeys(finding.id for finding in appraisal.findings))
-    return f"{appraisal.verdict.value}: {names}"[:500] if names else appraisal.verdict.value
+    """Name each kind of finding once, with the stages of the boot that it is about."""
+    found: dict[str, dict[str, None]] = {}
+    for finding in appraisal.findings:
+        found.setdefault(finding.id, {}).update(dict.fromkeys(finding.stages))
+    said = ", ".join(f"{name} ({', '.join(stages)})" if stages else name for name, stages in found.items())
+    return f"{appraisal.verdict.value}: {said}"[:500] if said else appraisal.verdict.value
