@@ -41,6 +41,7 @@ _RUNS_LOG: Final = "see that the agent may read the boot log: umec node run --bo
 _FORGED: Final = "no firmware writes this: take it for an attack"
 _FIRMWARE: Final = "the firmware's log does not say it: update the firmware"
 _LIST: Final = "the list is not what the kernel measured: see what writes it, and take it for an attack until then"
+_STARTS: Final = "see who extends PCR 15 and writes the log of starts, and take it for an attack until then; boot"
 _HASH: Final = "have the kernel measure with SHA-256: ima_hash=sha256 on its command line"
 _FILE: Final = "if the change was yours, sign and publish a newer reference set, and boot; else take it for an attack"
 _QUIRK: Final = "see whether this firmware is known for it: then have the reference set excuse it for this very build"
@@ -215,6 +216,44 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             _CONTRADICTION, "the list of what ran has a template that no kernel known to us writes", _LIST
         ),
         "ima-checkpoint-outdated": FindingKind(
+        # --- applications that were started
+        "start-undecided": FindingKind(
+            _CONTRADICTION,
+            "an application was started by a decision that the site's admission did not sign",
+            "somebody on the node starts what the site did not admit: take it for an attack; boot the node",
+        ),
+        "start-of-another-node": FindingKind(
+            _CONTRADICTION,
+            "an application was started by a decision for another node",
+            "somebody carried a decision from one node to another: take it for an attack; boot the node",
+        ),
+        "start-not-as-decided": FindingKind(
+            _CONTRADICTION,
+            "an application was started for another tenant, as another instance or of another image than was decided",
+            "somebody on the node starts what the site did not admit: take it for an attack; boot the node",
+        ),
+        "start-decision-expired": FindingKind(
+            _CONTRADICTION,
+            "an application was started by a decision that was not valid at that time",
+            "look at the node's clock; if it is right, somebody uses old decisions: take it for an attack",
+        ),
+        "start-log-missing": FindingKind(
+            _CONTRADICTION,
+            "applications were started, and the log of their starts did not come along",
+            "see that the agent is one that keeps it, and may read its folder",
+        ),
+        "start-log-refused": FindingKind(_CONTRADICTION, "the log of starts cannot be believed", _STARTS),
+        "start-log-invalid": FindingKind(
+            _CONTRADICTION, "PCR 15 was extended with what is no start of an application", _STARTS
+        ),
+        "start-log-mismatch": FindingKind(
+            _CONTRADICTION, "the replay of the log of starts does not give the quoted PCR 15", _STARTS
+        ),
+        "start-log-outdated": FindingKind(
+            _CONTRADICTION,
+            "what was judged before is of another boot: the log of starts is needed from its beginning",
+            "nothing: the next challenge asks for the whole log",
+        ),
             _CONTRADICTION,
             "what was judged before is of another boot, policy or bank: the list is needed from its start",
             "nothing: the next challenge asks for the whole list",

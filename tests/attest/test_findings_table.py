@@ -13,7 +13,8 @@ from umec_attest.findings import FINDINGS, Tier, tier_of
 
 PAGE = Path(__file__).parents[2] / "docs/findings.md"
 TELLERS = ("umec_attest.appraisal", "umec_attest.bootlog", "umec_attest.ima", "umec_attest.clock", "umec_attest.resets")
-TOLD_BY = {"Finding", "find", "_fell"}
+TELLERS += ("umec_attest.floors", "umec_attest.starts")
+TOLD_BY = {"Finding", "find", "_fell", "_finding"}
 """What is called with the id of a finding first."""
 NAMES = {Tier.AFFIRMING: "information", Tier.WARNING: "warning", Tier.CONTRAINDICATED: "contradiction"}
 
@@ -65,7 +66,7 @@ def refusals():
     return {
         kind.code
         for kind in map(errors.__dict__.get, errors.__all__)
-        if issubclass(kind, errors.BootLogRefused | errors.ImaRefused)
+        if issubclass(kind, errors.BootLogRefused | errors.ImaRefused | errors.StartLogRefused)
     }
 
 

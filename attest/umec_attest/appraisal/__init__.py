@@ -4,7 +4,8 @@ quote, log, reference set  -> BootJudged   judge_boot   what the boot alone deci
   -> Appraisal                             appraise     with clock, time and policies
 """
 
-from umec_attest.appraisal.boot import AppraisalCache, BootJudged, allowed_forms, judge_boot
+from umec_attest.appraisal.boot import AppraisalCache, BootJudged, allowed_forms, judge_boot, of_boot
+from umec_attest.appraisal.outdated import outdated_finding
 from umec_attest.appraisal.result import Appraisal, Verdict, appraise
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "allowed_forms",
     "appraise",
     "judge_boot",
+    "of_boot",
+    "outdated_finding",
 ]

@@ -17,11 +17,20 @@ from umec_attest.bootlog.facts import BootFacts
 from umec_attest.bootlog.findings import Finding
 from umec_attest.bootlog.replay import ReplayedLog
 from umec_attest.clock import ClockState, clock_findings, next_clock_state
-from umec_attest.errors import BootLogRefused, BootLogReplayMismatch, ImaRefused, ImaReplayMismatch
+from umec_attest.errors import (
+    BootLogRefused,
+    BootLogReplayMismatch,
+    ImaRefused,
+    ImaReplayMismatch,
+    StartLogMismatch,
+    StartLogRefused,
+)
 from umec_attest.findings import Tier
 from umec_attest.ima import IMA_PCR, RuntimeJudged
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet
+from umec_attest.starts import STARTS_PCR, StartsJudged
+from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_policies import Decision, Entity, Fact, PolicySet, Request
 
 __all__ = ["Appraisal", "Verdict", "appraise"]
@@ -83,6 +92,7 @@ def appraise(
     previous: ClockState | None,
     now: datetime,
     runtime: RuntimeJudged | ImaRefused | None = None,
+    starts: StartsJudged | StartLogRefused | None = None,
     unannounced: Finding | None = None,
 ) -> Appraisal:
     """Appraise a node.
@@ -90,9 +100,11 @@ def appraise(
     `log` is this boot's log, replayed against this very quote (a node that did not reboot need not send it again), or
     why it was refused, or None if there is none, or this boot as it was judged before (`AppraisalCache`). `previous` is
     the state of the last accepted round under this AK. `runtime` is what ran since the boot, judged up to this quote,
-    or why its list was refused; None is a finding where the reference set says what may run. `unannounced` is what
-    whoever keeps announcements has found about this boot (`umec_attest.resets`). Nothing raises: whatever is wrong is a
-    finding.
+    or why its list was refused; None is a finding where the reference set says what may run. `starts` is the same
+    of the log of applications that were started, where the set says that there is one. `unannounced` is what
+    whoever keeps announcements has found about this boot (`umec_attest.resets`), `version` what whoever keeps versions
+    has found about the one that the node runs (`outdated_finding`, `umec_attest.floors`). Nothing raises: whatever is
+    wrong is a finding.
     """
     boot = log if isinstance(log, BootJudged) else judge_boot(quote, log, reference)
     if not boot.holds_for(quote, reference):
@@ -101,9 +113,12 @@ def appraise(
     if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote, reference):
         runtime = ImaReplayMismatch("the list was judged by another quote or reference set")
     judged = (
+    if isinstance(starts, StartsJudged) and not _are_of(starts, quote, reference):
+        starts = StartLogMismatch("the log of starts was judged by another quote or reference set")
         *boot.findings,
         *_runtime_findings(runtime, reference),
         *_reference_findings(reference, now),
+        *_start_findings(starts, reference),
         *(JudgedFinding(finding, "hardware") for finding in clock_findings(quote, previous)),
         *(() if unannounced is None else (JudgedFinding(unannounced, "hardware"),)),
     )
@@ -168,6 +183,32 @@ def _runtime_findings(runtime: RuntimeJudged | ImaRefused | None, reference: Ref
 
 def _is_of(runtime: RuntimeJudged, quote: VerifiedQuote, reference: ReferenceSet) -> bool:
     """Tell whether a list was judged up to this very quote, of this boot, by the policy of this reference set."""
+def _start_findings(
+    starts: StartsJudged | StartLogRefused | None, reference: ReferenceSet
+) -> Iterator[JudgedFinding]:
+    """All are about programs: what an application is, its image says."""
+    if starts is None:
+        if reference.starts:
+            missing = Finding("start-log-missing", "applications were started, and no log of their starts came along")
+            yield JudgedFinding(missing, "executables")
+        return
+    if isinstance(starts, StartLogRefused):
+        yield JudgedFinding(Finding(starts.code, starts.detail), "executables")
+        return
+    for finding in starts.findings:
+        yield JudgedFinding(finding, "executables")
+
+
+def _are_of(starts: StartsJudged, quote: VerifiedQuote, reference: ReferenceSet) -> bool:
+    """Tell whether a log of starts was judged up to this very quote, of this boot, for this reference set."""
+    checkpoint, info = starts.checkpoint, quote.clock_info
+    return (
+        reference.starts
+        and quote.pcrs.get(HashAlgorithm.SHA256, {}).get(STARTS_PCR) == checkpoint.pcr
+        and (checkpoint.reset_count, checkpoint.restart_count) == (info.reset_count, info.restart_count)
+    )
+
+
     checkpoint, policy = runtime.checkpoint, reference.runtime
     return (
         checkpoint.pcr in {bank.get(IMA_PCR) for bank in quote.pcrs.values()}

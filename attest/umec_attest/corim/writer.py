@@ -13,6 +13,7 @@ from cbor2 import CBORTag, dumps
 from umec_attest.corim.reader import HASHES
 from umec_attest.reference import ReferenceSet
 from umec_attest.reference.values import AllowedValues
+from umec_attest.starts import STARTS_PCR
 
 __all__ = ["write_corim"]
 
@@ -54,5 +55,7 @@ def _unsaid(reference: ReferenceSet) -> Iterator[str]:
             yield f"{quirk} is excused for {name}"
     if reference.runtime is not None:
         yield "what may run after the boot"
+    if reference.starts:
+        yield f"PCR {STARTS_PCR} is extended with what is started"
     if reference.grace is not None:
         yield "which older versions count beside it"

@@ -4,7 +4,8 @@
 |--------------------------------------------------------------------------|----------------------------------------|
 | is in the grace of every newer one                                       | until one of these graces ends, or it  |
 | is not in that of one newer one                                          | no                                     |
-| says what may run where the newest one does not, or the other way round  | no: it is asked for other PCRs         |
+| says what may run where the newest one does not, or the other way round, | no: it is asked for other PCRs         |
+| or keeps a log of starts where the other does not                        |                                        |
 
 Evidence is judged by one version as a whole, which its PCR values say: all that a version expects, and of a firmware
 build that it names. Where they are those of several versions (one that differs in its files alone), the newest counts.
@@ -85,7 +86,7 @@ def _older(newest_first: Sequence[FiledSet]) -> Iterator[Older]:
     for place, filed in enumerate(newest_first[1:], start=1):
         reference = filed.reference
         ends = [_end(newer, reference) for newer in newest_first[:place]]
-        alike = (reference.runtime is None) == (newest.runtime is None)
+        alike = (reference.runtime is None, reference.starts) == (newest.runtime is None, newest.starts)
         known = [end for end in ends if end is not None]
         yield Older(reference, min(*known, reference.expires) if alike and len(known) == len(ends) else None)
 

@@ -41,8 +41,8 @@ WINDOW: Final = 60_000
 _ALG_KEYEDHASH: Final = 0x0008
 _DUPLICATE: Final = b"DUPLICATE"
 _SHA256: Final = HashAlgorithm.SHA256
-_MEASURED_LATER: Final = frozenset({10})
-"""PCR 10 grows while the system runs (IMA); it would have changed before the secret arrives."""
+_MEASURED_LATER: Final = frozenset({10, 15})
+"""They grow while the system runs (IMA, starts of applications); they would have changed before the secret arrives."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from umec_attest.starts.entry import (
     extended,
     parse_start,
 )
-from umec_attest.starts.judge import StartsJudged, judge_starts
+from umec_attest.starts.judge import StartsJudged, judge_starts, quoted_starts
 
 __all__ = [
     "DECISION_TYPE",
@@ -35,4 +35,5 @@ __all__ = [
     "extended",
     "judge_starts",
     "parse_start",
+    "quoted_starts",
 ]
