@@ -80,6 +80,17 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             "the reference set expired",
             "sign and publish a newer reference set: umec nodeimage predict, umec nodeimage publish",
         ),
+        # --- versions of an image
+        "version-outdated": FindingKind(
+            _CONTRADICTION,
+            "the node runs an older version of its image, which does not count beside the newest one any more",
+            "boot the newest version of the image (umec nodeimage update); umec nodeimage versions says which count",
+        ),
+        "version-rollback": FindingKind(
+            _CONTRADICTION,
+            "the node runs an older version of its image, after it had stood on a newer one for an hour",
+            "if you went back: umec node allow-version, then boot it; else take it for an attack",
+        ),
         # --- the boot log
         "bootlog-missing": FindingKind(_CONTRADICTION, "no boot log of this boot is known", _RUNS_LOG),
         "bootlog-refused": FindingKind(_CONTRADICTION, "the boot log cannot be believed", _RUNS_LOG),
@@ -205,17 +216,6 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             "the TPM's firmwareVersion fell",
             "somebody put an older firmware onto the TPM: update it",
         ),
-        # --- runtime measurements (IMA)
-        "ima-missing": FindingKind(
-            _CONTRADICTION,
-            "the reference set says what may run, and there is no list of what ran",
-            "see that the kernel measures (ima_policy=) and that the agent may read its list",
-        ),
-        "ima-empty": FindingKind(_CONTRADICTION, "the list of what ran has no entry", _LIST),
-        "ima-template-unknown": FindingKind(
-            _CONTRADICTION, "the list of what ran has a template that no kernel known to us writes", _LIST
-        ),
-        "ima-checkpoint-outdated": FindingKind(
         # --- applications that were started
         "start-undecided": FindingKind(
             _CONTRADICTION,
@@ -254,6 +254,17 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             "what was judged before is of another boot: the log of starts is needed from its beginning",
             "nothing: the next challenge asks for the whole log",
         ),
+        # --- runtime measurements (IMA)
+        "ima-missing": FindingKind(
+            _CONTRADICTION,
+            "the reference set says what may run, and there is no list of what ran",
+            "see that the kernel measures (ima_policy=) and that the agent may read its list",
+        ),
+        "ima-empty": FindingKind(_CONTRADICTION, "the list of what ran has no entry", _LIST),
+        "ima-template-unknown": FindingKind(
+            _CONTRADICTION, "the list of what ran has a template that no kernel known to us writes", _LIST
+        ),
+        "ima-checkpoint-outdated": FindingKind(
             _CONTRADICTION,
             "what was judged before is of another boot, policy or bank: the list is needed from its start",
             "nothing: the next challenge asks for the whole list",

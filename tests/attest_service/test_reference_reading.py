@@ -10,7 +10,7 @@ import pytest
 
 from umec_attest.service import AttestService
 from umec_attest.service.evidence.schemas import EvidenceRequest
-from umec_attest.service.references import service as references
+from umec_attest.service.references import filed as references
 from umec_attest.testing.fleet.keys import make_keys
 from umec_attest.testing.fleet.node import Boot, SimulatedNode
 from umec_attest.testing.fleet.verifier import IMAGE, FleetVerifier
@@ -126,24 +126,22 @@ def test_a_known_envelope_is_not_fetched_again(tmp_path: Path, clock: Any) -> No
         verifier = FleetVerifier(tmp_path / "verifier", clock=clock)
         service = await verifier.open()
         await verifier.install(service, verifier.reference([boot]))
-        filed = references.ReferenceService(
-            service._store, None, None, rules=None, signers=[verifier._signer.public_key()], clock=clock
-        )
+        filed = references.FiledReferences(service._store, signers=[verifier._signer.public_key()])
 
         async def newest() -> references.FiledReference:
             known = await service._store.read_plain(lambda connection: filed.identities(connection, {"edge-node"}))
-            return await filed.filed("edge-node", *known["edge-node"])
+            return await filed.filed("edge-node", known["edge-node"])
 
         first = await newest()
         assert isinstance(first.content, bytes)
-        assert filed.verified("edge-node", first, clock()).version == 1
+        assert filed.verified(first, clock()).version == 1
         again = await newest()
         assert not isinstance(again.content, bytes)
-        assert filed.verified("edge-node", again, clock()).version == 1
+        assert filed.verified(again, clock()).version == 1
         await verifier.install(service, verifier.reference([boot], version=2))
         newer = await newest()
         assert isinstance(newer.content, bytes)
-        assert filed.verified("edge-node", newer, clock()).version == 2
+        assert filed.verified(newer, clock()).version == 2
         await service.close()
 
     asyncio.run(body())

@@ -5,6 +5,7 @@ quote, log, reference set  -> BootJudged   judge_boot   what the boot alone deci
 """
 
 from umec_attest.appraisal.boot import AppraisalCache, BootJudged, allowed_forms, judge_boot, of_boot
+from umec_attest.appraisal.outdated import outdated_finding
 from umec_attest.appraisal.result import Appraisal, Verdict, appraise
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "appraise",
     "judge_boot",
     "of_boot",
+    "outdated_finding",
 ]

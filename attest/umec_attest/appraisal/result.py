@@ -94,6 +94,7 @@ def appraise(
     runtime: RuntimeJudged | ImaRefused | None = None,
     starts: StartsJudged | StartLogRefused | None = None,
     unannounced: Finding | None = None,
+    version: Finding | None = None,
 ) -> Appraisal:
     """Appraise a node.
 
@@ -112,15 +113,16 @@ def appraise(
         boot = judge_boot(quote, other, reference)
     if isinstance(runtime, RuntimeJudged) and not _is_of(runtime, quote, reference):
         runtime = ImaReplayMismatch("the list was judged by another quote or reference set")
-    judged = (
     if isinstance(starts, StartsJudged) and not _are_of(starts, quote, reference):
         starts = StartLogMismatch("the log of starts was judged by another quote or reference set")
+    judged = (
         *boot.findings,
         *_runtime_findings(runtime, reference),
-        *_reference_findings(reference, now),
         *_start_findings(starts, reference),
+        *_reference_findings(reference, now),
         *(JudgedFinding(finding, "hardware") for finding in clock_findings(quote, previous)),
         *(() if unannounced is None else (JudgedFinding(unannounced, "hardware"),)),
+        *(() if version is None else (JudgedFinding(version, "executables"),)),
     )
     facts = _facts(node, judged, boot, reference, now) | {
         "runtime_judged": isinstance(runtime, RuntimeJudged),
@@ -181,8 +183,6 @@ def _runtime_findings(runtime: RuntimeJudged | ImaRefused | None, reference: Ref
         yield JudgedFinding(finding, "file-system")
 
 
-def _is_of(runtime: RuntimeJudged, quote: VerifiedQuote, reference: ReferenceSet) -> bool:
-    """Tell whether a list was judged up to this very quote, of this boot, by the policy of this reference set."""
 def _start_findings(
     starts: StartsJudged | StartLogRefused | None, reference: ReferenceSet
 ) -> Iterator[JudgedFinding]:
@@ -209,6 +209,8 @@ def _are_of(starts: StartsJudged, quote: VerifiedQuote, reference: ReferenceSet)
     )
 
 
+def _is_of(runtime: RuntimeJudged, quote: VerifiedQuote, reference: ReferenceSet) -> bool:
+    """Tell whether a list was judged up to this very quote, of this boot, by the policy of this reference set."""
     checkpoint, policy = runtime.checkpoint, reference.runtime
     return (
         checkpoint.pcr in {bank.get(IMA_PCR) for bank in quote.pcrs.values()}

@@ -26,6 +26,7 @@ from umec_attest.service.nodes.reboots import RebootService
 from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.policies import load_policies
 from umec_attest.service.references.endpoints import references_router
+from umec_attest.service.references.filed import FiledReferences
 from umec_attest.service.references.service import ReferenceService
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.rotation.endpoints import rotation_router
@@ -119,7 +120,8 @@ class AttestService:
         audit = AuditLog(AuditRow, keys.audit, AUDIT_ORIGIN)
         ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
         rules, access = _rules(settings), Access(tokens, store)
-        references = ReferenceService(store, audit, refusals, rules=rules, signers=signers, clock=clock)
+        filed = FiledReferences(store, signers=signers)
+        references = ReferenceService(store, audit, refusals, filed, rules=rules, signers=signers, clock=clock)
         feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
         presence = Presence(audit, round_time=rules.round, silence=rules.silent_rounds * rules.round)
         service = cls(
@@ -146,7 +148,7 @@ class AttestService:
             audit,
             ledger,
             refusals,
-            references,
+            filed,
             rules=rules,
             seal=ChallengeSeal(keys.challenge),
             key=keys.verifier,

@@ -43,6 +43,7 @@ __all__ = [
     "NonceUnknown",
     "ReadmitNeedsBoot",
     "ReferenceConflict",
+    "ReferenceGrace",
     "ReferenceMissing",
     "ReferencePcrs",
     "ResetNotPending",
@@ -306,10 +307,23 @@ class ReferenceConflict(AttestError):
     kind = Kind.CONFLICT
 
 
+class ReferenceGrace(AttestError):
+    """A grace that nobody signed, that is longer than what was signed, or in which no older version counts."""
+
+    code = "reference-grace"
+
+
 class ReferencePcrs(AttestError):
     """A reference set that says nothing about a PCR that nodes are asked for, or expects one that they are not."""
 
     code = "reference-pcrs"
+
+
+class VersionNotBarred(AttestError):
+    """The node may run that version of its image as it is."""
+
+    code = "version-not-barred"
+    kind = Kind.CONFLICT
 
 
 class NodeClassOther(AttestError):

@@ -108,6 +108,8 @@ class NodeRow(Base):
     """The resetCount at which the node was found untrusted; only a higher one can bring it back."""
     boot_log_sha256: Mapped[str | None] = mapped_column(index=True)
     boot_log_reset: Mapped[int | None] = mapped_column(RowId)
+    version_floor: Mapped[str | None] = mapped_column(Text)
+    """The versions of its image that it stood on (JSON of `umec_attest.floors.VersionFloor`)."""
     runtime_checkpoint: Mapped[str | None] = mapped_column(Text)
     """How far the list of what ran is judged (JSON of `ImaCheckpoint`)."""
     last_round: Mapped[str | None] = mapped_column(Text)
@@ -202,6 +204,8 @@ class ReferenceRow(Base):
     sha256: Mapped[str]
     expires_at: Mapped[datetime]
     installed_at: Mapped[datetime]
+    shortened: Mapped[datetime | None]
+    """When an operator ends the grace that this set gives to older ones; None: it ends as it was signed."""
 
 
 class PolicyBundleRow(Base):

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as SqlTimeout
 
 from umec_attest.appraisal import Appraisal, Verdict
 from umec_attest.clock import ClockState
+from umec_attest.floors import VersionFloor, next_floor
 from umec_attest.service.errors import EvidenceStale, NodeRevoked, NonceSuperseded
 from umec_attest.service.evidence.history import is_news, write_history
 from umec_attest.service.evidence.judging import Asked, Judged, check_round
@@ -27,9 +28,10 @@ from umec_attest.service.evidence.state import NodeState, read_states
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.evidence.transition import next_standing
 from umec_attest.service.policies import policies_in_use
-from umec_attest.service.references.service import ReferenceService
+from umec_attest.service.references.filed import FiledReferences, Identity
 from umec_attest.service.standings.ledger import Change, StandingLedger
 from umec_attest.service.tables import NodeRow
+from umec_attest.service.wire import instant
 from umec_core.audit import AuditEntry, AuditLog
 from umec_core.errors import UmecError
 from umec_core.standing import Standing
@@ -54,6 +56,7 @@ _WRITTEN: Final = (
     "clock_state",
     "fell_at_reset",
     "reset_watch",
+    "version_floor",
     "boot_log_sha256",
     "boot_log_reset",
     "runtime_checkpoint",
@@ -89,7 +92,7 @@ class Effects:
         store: Store,
         audit: AuditLog,
         ledger: StandingLedger,
-        references: ReferenceService,
+        references: FiledReferences,
         results: Results,
         *,
         rules: RoundRules,
@@ -179,6 +182,7 @@ class Effects:
             clock_state=json.dumps({name: getattr(judged.appraisal.clock_state, name) for name in _CLOCK}),
             fell_at_reset=fell_at_reset,
             reset_watch=None if judged.watch is None else judged.watch.to_json(),
+            version_floor=_floor(node, judged) if standing.stands else node.version_floor,
             boot_log_sha256=judged.log.sha256 if judged.log_replayed else None,
             boot_log_reset=judged.quote.clock_info.reset_count if judged.log_replayed else node.boot_log_reset,
             runtime_checkpoint=kept_checkpoint(judged.runtime),
@@ -219,8 +223,8 @@ class Effects:
         }
 
 
-def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, tuple[int, str]]) -> None:
-    """Refuse what does not hold any more (1, 4): keys, standing, round, announcements, image, reference set."""
+def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, Identity]) -> None:
+    """Refuse what does not hold any more (1, 4): keys, standing, round, announcements, floor, image, reference set."""
     if node.ak_public != judged.node.ak_public:
         raise NonceSuperseded("the node was enrolled anew meanwhile", advice="ask for a new challenge")
     if node.standing == Standing.REVOKED.value:
@@ -230,8 +234,10 @@ def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, tuple[
     check_round(node, challenge, judged.nonce, policy=challenge.policy, asked=asked)
     if (node.node_class, node.reset_watch) != (judged.node.node_class, judged.node.reset_watch):
         raise EvidenceStale("meanwhile a reboot was announced, or a reset cleared", advice="ask for a new challenge")
+    if node.version_floor != judged.node.version_floor:
+        raise EvidenceStale("meanwhile the node was allowed to go back", advice="ask for a new challenge")
     newest = None if node.image is None else filed.get(node.image)
-    if newest != (judged.reference.version, judged.reference.sha256):
+    if newest != judged.newest:
         raise EvidenceStale(
             "meanwhile the node was given another image or reference set", advice="ask for a new challenge"
         )
@@ -252,6 +258,13 @@ def _next(node: NodeState, judged: Judged) -> tuple[Standing, int | None]:
     return standing, None if standing.stands else node.fell_at_reset
 
 
+def _floor(node: NodeState, judged: Judged) -> str:
+    """Return what is known of a node's versions after a round by which it stands."""
+    known = VersionFloor.from_json(node.version_floor)
+    after = next_floor(known, judged.reference.name, judged.reference.version, judged.now)
+    return node.version_floor if after is known and node.version_floor is not None else after.to_json()
+
+
 def shown(appraisal: Appraisal) -> dict[str, Any]:
     """Return what a node and its operators see of an appraisal."""
     return {
@@ -269,7 +282,11 @@ def _said(judged: Judged) -> dict[str, Any]:
         "policies": list(appraisal.policy_ids),
         "policy_sha256": appraisal.policy_digest,
         "facts_sha256": appraisal.facts_digest,
-        "reference": {"version": judged.reference.version, "sha256": judged.reference.sha256},
+        "reference": {
+            "version": judged.reference.version,
+            "sha256": judged.reference.sha256,
+            **({} if judged.until is None else {"until": instant(judged.until)}),
+        },
     }
 
 

@@ -6,13 +6,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from umec_attest.appraisal import Appraisal, AppraisalCache, allowed_forms, appraise, judge_boot
+from umec_attest.appraisal import (
+    Appraisal,
+    AppraisalCache,
+    BootJudged,
+    allowed_forms,
+    appraise,
+    judge_boot,
+    outdated_finding,
+)
+from umec_attest.bootlog.findings import Finding
 from umec_attest.clock import ClockState
 from umec_attest.digests import parse_pcr_values
 from umec_attest.errors import ImaRefused
-from umec_attest.ima import RuntimeJudged
+from umec_attest.floors import VersionFloor, rollback_finding
+from umec_attest.ima import RuntimeJudged, RuntimePolicy
 from umec_attest.quote import VerifiedQuote, verify_quote
-from umec_attest.reference import ReferenceSet
+from umec_attest.reference import ReferenceSet, Versions
 from umec_attest.resets import ResetWatch, next_watch, reset_finding
 from umec_attest.service.errors import AssignmentMissing, EvidenceReplayed, NonceSuperseded
 from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
@@ -23,7 +33,7 @@ from umec_attest.service.evidence.runtime_lists import RuntimeLists
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
 from umec_attest.service.nodes.schemas import NodeClass
-from umec_attest.service.references.service import FiledReference, ReferenceService
+from umec_attest.service.references.filed import FiledReference, FiledReferences, FiledVersions, Identity
 from umec_core.errors import UmecError
 from umec_policies import PolicySet
 
@@ -41,8 +51,9 @@ class Asked(NamedTuple):
 class Judged:
     """Evidence that is authentic and judged, before it has an effect. Only `Judge` makes one.
 
-    `node` is what the judgement began with, `log_replayed` whether the boot log holds for the quote, `watch` what is
-    known of the boots of an open box after it.
+    `node` is what the judgement began with, `newest` identifies the newest version of its image and `reference` is the
+    version that it was judged by, `until` when an older one stops to count, `log_replayed` whether the boot log holds
+    for the quote, `watch` what is known of the boots of an open box after it.
     """
 
     node: NodeState
@@ -53,7 +64,9 @@ class Judged:
     quote: VerifiedQuote
     log: SentLog
     log_replayed: bool
+    newest: Identity
     reference: ReferenceSet
+    until: datetime | None
     appraisal: Appraisal
     watch: ResetWatch | None
     runtime: RuntimeJudged | ImaRefused | None
@@ -75,7 +88,7 @@ class Judge:
 
     def __init__(
         self,
-        references: ReferenceService,
+        references: FiledReferences,
         logs: BootLogs,
         *,
         rules: RoundRules,
@@ -90,19 +103,21 @@ class Judge:
         self._boots = AppraisalCache()
         self._lists = RuntimeLists()
 
-    def asked(self, node: NodeState, filed: FiledReference | None, now: datetime) -> Asked:
+    async def asked(self, node: NodeState, filed: FiledReference | None, now: datetime) -> Asked:
         """Return what a node is asked for now."""
-        try:
-            reference = self._reference(node, filed, now)
-        except UmecError:  # which `judge` raises where it counts
+        return self._asked(node, await self._versions(node, filed, now), now)
+
+    def _asked(self, node: NodeState, found: FiledVersions | UmecError, now: datetime) -> Asked:
+        if isinstance(found, UmecError):  # which `judge` raises where it counts
             return Asked(self._rules.pcrs, None)
-        return Asked(self._rules.asked(reference), self._lists.wanted(node, reference.runtime))
+        return Asked(self._rules.asked(found.versions.newest), self._lists.wanted(node, _policies(found.versions, now)))
 
     async def judge(
         self, node: NodeState, filed: FiledReference | None, request: EvidenceRequest, now: datetime
     ) -> Judged:
         """Return authentic evidence with its appraisal, or raise why it is none that can be judged."""
-        keys, asked = known_keys(node), self.asked(node, filed, now)
+        keys, found = known_keys(node), await self._versions(node, filed, now)
+        asked = self._asked(node, found, now)
         challenge, nonce = self._seal.open(request.challenge, node=node.id, ak=keys.ak_name, now=now)  # 1
         check_round(node, challenge, nonce, policy=self._policies.digest, asked=asked)
         quote = verify_quote(  # 2
@@ -115,13 +130,16 @@ class Judge:
             pcrs=parse_pcr_values(request.pcrs),
         )
         log = self._logs.of(node, request, quote)  # 3
-        reference = self._reference(node, filed, now)  # 4
+        if isinstance(found, UmecError):  # 4
+            raise found
+        versions = found.versions
+        reference = versions.match(quote.pcrs, now)
         boot = self._boots.get(log.sha256, quote, reference)
         if boot is None:
             allowed = allowed_forms(quote, reference)
             outcome = await self._logs.replayed(log, quote, allowed)  # 3, unless this very boot was judged before
             boot = self._boots.put(log.sha256, judge_boot(quote, outcome, reference))
-        runtime = self._lists.judge(node, request, quote, reference.runtime)  # 3
+        runtime = self._lists.judge(node, request, quote, reference.runtime, _policies(versions, now))  # 3
         watch = _watch(node, quote, now)
         appraisal = appraise(  # 5
             node=node.id,
@@ -133,6 +151,7 @@ class Judge:
             now=now,
             runtime=runtime,
             unannounced=None if watch is None else reset_finding(watch),
+            version=await self._about_version(node, found, reference, boot, quote, now),
         )
         return Judged(
             node=node,
@@ -143,17 +162,46 @@ class Judge:
             quote=quote,
             log=log,
             log_replayed=boot.facts is not None,
+            newest=found.filed.identity,
             reference=reference,
+            until=versions.until(reference),
             appraisal=appraisal,
             watch=watch,
             runtime=runtime,
             evidence_sha256=_digest(request, log),
         )
 
-    def _reference(self, node: NodeState, filed: FiledReference | None, now: datetime) -> ReferenceSet:
+    async def _versions(
+        self, node: NodeState, filed: FiledReference | None, now: datetime
+    ) -> FiledVersions | UmecError:
+        """Return the versions of a node's image that may count, or why there is none."""
         if node.image is None:
-            raise AssignmentMissing(f"nobody has said which image {node.id} runs", advice="an operator approves it")
-        return self._references.verified(node.image, filed, now)
+            return AssignmentMissing(f"nobody has said which image {node.id} runs", advice="an operator approves it")
+        try:
+            return await self._references.versions(node.image, filed, now)
+        except UmecError as error:
+            return error
+
+    async def _about_version(
+        self,
+        node: NodeState,
+        found: FiledVersions,
+        reference: ReferenceSet,
+        boot: BootJudged,
+        quote: VerifiedQuote,
+        now: datetime,
+    ) -> Finding | None:
+        """Return what is wrong with the version that a node runs: it went back to it, or it does not count any more."""
+        rollback = rollback_finding(VersionFloor.from_json(node.version_floor), reference.name, reference.version)
+        if rollback is not None or not any(item.finding.id.startswith("pcr-") for item in boot.findings):
+            return rollback
+        versions = await self._references.with_replaced(found.filed, found.versions.newest)
+        return outdated_finding(versions, quote, now)
+
+
+def _policies(versions: Versions, now: datetime) -> list[RuntimePolicy]:
+    """Return what the versions that count say may run."""
+    return [held.runtime for held in versions.held(now) if held.runtime is not None]
 
 
 def _watch(node: NodeState, quote: VerifiedQuote, now: datetime) -> ResetWatch | None:

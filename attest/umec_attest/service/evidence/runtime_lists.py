@@ -5,6 +5,7 @@ when a later one reaches its quote: the replay goes through all of them.
 """
 
 import json
+from collections.abc import Collection
 
 from umec_attest.errors import ImaCheckpointOutdated, ImaRefused
 from umec_attest.ima import ImaCheckpoint, RuntimeJudged, RuntimePolicy, SeenByFleet, judge_runtime
@@ -22,24 +23,33 @@ class RuntimeLists:
     def __init__(self) -> None:
         self._seen = SeenByFleet()
 
-    def wanted(self, node: NodeState, policy: RuntimePolicy | None) -> int | None:
-        """Return from which entry on a node's list is wanted (0: the whole one), or None where nothing judges it."""
-        if policy is None:
+    def wanted(self, node: NodeState, policies: Collection[RuntimePolicy]) -> int | None:
+        """Return from which entry on a node's list is wanted (0: the whole one), or None where nothing judges it.
+
+        `policies` are those of the versions of the image that count: by one of them it may have been judged before.
+        """
+        if not policies:
             return None
-        checkpoint = _checkpoint(node, policy)
+        checkpoint = _checkpoint(node, policies)
         return 0 if checkpoint is None else checkpoint.entries
 
     def judge(
-        self, node: NodeState, request: EvidenceRequest, quote: VerifiedQuote, policy: RuntimePolicy | None
+        self,
+        node: NodeState,
+        request: EvidenceRequest,
+        quote: VerifiedQuote,
+        policy: RuntimePolicy | None,
+        policies: Collection[RuntimePolicy],
     ) -> RuntimeJudged | ImaRefused | None:
-        """Return what a list is worth, why it is refused, or None where there is none, or nothing judges it.
+        """Return what a list is worth by `policy`, why it is refused, or None where there is none or nothing judges it.
 
-        Raises `NonceSuperseded` where meanwhile another part of the list is wanted, `BootLogRequired` after a boot,
-        `RuntimeListContinues` where the part that came is good, and does not reach the quote.
+        Raises `NonceSuperseded` where meanwhile another part of the list is wanted, `BootLogRequired` after a boot, or
+        where it was judged by another of the policies before, `RuntimeListContinues` where the part that came is good,
+        and does not reach the quote.
         """
         if policy is None or request.ima is None:
             return None
-        checkpoint = _checkpoint(node, policy)
+        checkpoint = _checkpoint(node, policies)
         if request.ima_from != (0 if checkpoint is None else checkpoint.entries):
             raise NonceSuperseded("meanwhile another part of the list is wanted", advice="ask for a new challenge")
         try:
@@ -72,9 +82,9 @@ def kept_checkpoint(runtime: RuntimeJudged | ImaRefused | RuntimeListContinues |
     return None
 
 
-def _checkpoint(node: NodeState, policy: RuntimePolicy) -> ImaCheckpoint | None:
-    """Return where the list was judged up to, by this very policy."""
+def _checkpoint(node: NodeState, policies: Collection[RuntimePolicy]) -> ImaCheckpoint | None:
+    """Return where the list was judged up to, by one of these very policies."""
     if node.runtime_checkpoint is None:
         return None
     checkpoint = ImaCheckpoint.from_json(json.loads(node.runtime_checkpoint))
-    return checkpoint if checkpoint.policy_sha256 == policy.sha256 else None
+    return checkpoint if any(checkpoint.policy_sha256 == policy.sha256 for policy in policies) else None

@@ -4,7 +4,8 @@ The order in which evidence is checked:
     1. freshness      our challenge, for this node, AK, round and policy, in time and not answered before
     2. authenticity   the quote, by the enrolled AK (`umec_attest.quote`)
     3. logs           the boot log of this boot and the list of what ran since, replayed against the quote
-    4. reference      the newest signed set of the image that the node is to run
+    4. reference      the newest signed set of the image that the node is to run, or an older one in its grace: the
+                      one whose PCR values the quote has, as a whole
     5. appraisal      findings, verdict, trust vector, decided by policies
     6. effect         round, standing, generation, feed, result and audit in one transaction, which looks again
                       whether 1 and 4 still hold: what an operator decided meanwhile wins
@@ -37,7 +38,7 @@ from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState, Seen, look_at
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.policies import LoadedPolicies
-from umec_attest.service.references.service import FiledReference, ReferenceService
+from umec_attest.service.references.filed import FiledReference, FiledReferences, Identity
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import NodeRow
@@ -73,7 +74,7 @@ class RoundService:
         audit: AuditLog,
         ledger: StandingLedger,
         refusals: Refusals,
-        references: ReferenceService,
+        references: FiledReferences,
         *,
         rules: RoundRules,
         seal: ChallengeSeal,
@@ -100,7 +101,7 @@ class RoundService:
         with self._challenges.taken():
             node, filed = await self._looks.do(node_id)
         now = self._clock()
-        asked = self._judge.asked(node, filed, now)
+        asked = await self._judge.asked(node, filed, now)
         challenge = Challenge(
             node=node.id,
             ak=known_keys(node).ak_name,
@@ -158,11 +159,11 @@ class RoundService:
         """Return each node that may have rounds, and what its image may measure."""
         seen = await look_at(self._store, set(nodes))
         filed = {
-            (one.node.image, *one.reference): None
+            (one.node.image, one.reference): None
             for one in seen.values()
             if one.node.image is not None and one.reference is not None
         }
-        sets = {identity: await self._references.filed(*identity) for identity in filed}
+        sets = {each: await self._references.filed(*each) for each in filed}
         return [_seen(node, seen.get(node), sets) for node in nodes]
 
     async def _keep_part(self, judged: NodeState, part: RuntimeListContinues) -> None:
@@ -195,7 +196,7 @@ async def _as_judged(session: AsyncSession, judged: NodeState) -> NodeRow | None
     return node if same else None
 
 
-def _seen(node_id: str, seen: Seen | None, sets: Mapping[tuple[str, int, str], FiledReference]) -> _Seen | Exception:
+def _seen(node_id: str, seen: Seen | None, sets: Mapping[tuple[str, Identity], FiledReference]) -> _Seen | Exception:
     if seen is None:
         return NodeUnknown(f"there is no node {node_id}")
     node = seen.node
@@ -203,7 +204,7 @@ def _seen(node_id: str, seen: Seen | None, sets: Mapping[tuple[str, int, str], F
         return NodeRevoked(f"node {node_id} is revoked", advice="an operator makes a ticket to enrol it anew")
     if node.image is None or seen.reference is None:
         return node, None
-    return node, sets[node.image, *seen.reference]
+    return node, sets[node.image, seen.reference]
 
 
 def _wanted_log(node: NodeState) -> str:

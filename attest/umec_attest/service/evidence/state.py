@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, inspect, select
 from sqlalchemy.orm import aliased
 
+from umec_attest.service.references.filed import Identity
 from umec_attest.service.tables import NodeRow, ReferenceRow
 from umec_core.store import Store
 
@@ -35,6 +36,7 @@ class NodeState:
     fell_at_reset: int | None
     boot_log_sha256: str | None
     boot_log_reset: int | None
+    version_floor: str | None
     runtime_checkpoint: str | None
     last_round: str | None
     result: str | None
@@ -44,10 +46,10 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A node, and version and SHA-256 (hex) of the newest reference set of its image (None: there is none)."""
+    """A node, and the identity of the newest reference set of its image (None: there is none)."""
 
     node: NodeState
-    reference: tuple[int, str] | None
+    reference: Identity | None
 
 
 _TABLE: Final = inspect(NodeRow).columns
@@ -58,7 +60,7 @@ _LOCKED: Final = _QUERY.order_by(_TABLE["id"]).with_for_update()
 _OTHER: Final = aliased(ReferenceRow)
 _NEWEST: Final = select(func.max(_OTHER.version)).where(_OTHER.image == _TABLE["image"]).scalar_subquery()
 _SEEN: Final = (
-    select(*_COLUMNS, ReferenceRow.version, ReferenceRow.sha256)
+    select(*_COLUMNS, ReferenceRow.version, ReferenceRow.sha256, ReferenceRow.shortened)
     .outerjoin_from(NodeRow, ReferenceRow, (ReferenceRow.image == _TABLE["image"]) & (ReferenceRow.version == _NEWEST))
     .where(_TABLE["id"].in_(bindparam("keys", expanding=True)))
 )
@@ -67,9 +69,9 @@ _SEEN: Final = (
 async def look_at(store: Store, nodes: Collection[str]) -> Mapping[str, Seen]:
     """Return those of these nodes that there are, by id, each as it is at one moment."""
     seen = {}
-    for *columns, version, sha256 in await store.rows(_SEEN, nodes):
+    for *columns, version, sha256, shortened in await store.rows(_SEEN, nodes):
         node = NodeState(*columns)
-        seen[node.id] = Seen(node, None if version is None else (version, sha256))
+        seen[node.id] = Seen(node, None if version is None else Identity(version, sha256, shortened))
     return seen
 
 

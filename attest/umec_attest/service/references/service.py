@@ -1,71 +1,45 @@
 """Keeps signed reference sets; the newest version of an image is the one that counts, and none is ever replaced."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
-from umec_attest.errors import AttestError, ReferenceInvalid, ReferenceRollback
+from umec_attest.errors import AttestError, ReferenceRollback
 from umec_attest.ima import IMA_PCR
-from umec_attest.reference import ReferenceSet, check_valid_at, read_reference_set, verify_reference_set
-from umec_attest.service.errors import ReferenceConflict, ReferenceMissing, ReferencePcrs
+from umec_attest.reference import FiledSet, ReferenceSet, Versions, verify_reference_set, versions_of
+from umec_attest.service.errors import ReferenceConflict, ReferenceGrace, ReferencePcrs
 from umec_attest.service.evidence.rules import RoundRules
+from umec_attest.service.references.filed import FiledReferences, Identity
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.tables import ReferenceRow
 from umec_attest.service.wire import instant
+from umec_attest.starts import STARTS_PCR
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.errors import UmecError
-from umec_core.store import Store
+from umec_core.store import Store, serialise
 
-__all__ = ["FiledReference", "ReferenceService"]
+__all__ = ["ReferenceService"]
 
-_OTHER: Final = aliased(ReferenceRow)
-_NEWEST: Final = select(ReferenceRow.image, ReferenceRow.version, ReferenceRow.sha256).where(
-    ReferenceRow.image.in_(bindparam("images", expanding=True)),
-    ReferenceRow.version
-    == select(func.max(_OTHER.version)).where(_OTHER.image == ReferenceRow.image).scalar_subquery(),
-)
-_ENVELOPE: Final = select(ReferenceRow.envelope).where(
-    ReferenceRow.image == bindparam("image"), ReferenceRow.version == bindparam("version")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FiledReference:
-    """The newest set of an image, as it is filed: what this process knows of it, or the envelope to read."""
-
-    image: str
-    version: int
-    sha256: str
-    content: "_Known | bytes"
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What reading a filed envelope gave: a set (whose time may be over), or why it is none, which stays so."""
-
-    version: int
-    sha256: str
-    found: ReferenceSet | AttestError
-    begun: bool = False
-    """It was valid once: a time before that is one of a clock that was set back."""
+_COLUMNS = ("image", "version", "sha256", "shortened", "expires_at", "installed_at")
+_SHOWN = select(*(getattr(ReferenceRow, name) for name in _COLUMNS)).order_by(ReferenceRow.image, ReferenceRow.version)
 
 
 class ReferenceService:
-    """Takes, shows and finds reference sets."""
+    """Takes and shows reference sets."""
 
     def __init__(
         self,
         store: Store,
         audit: AuditLog,
         refusals: Refusals,
+        filed: FiledReferences,
         *,
         rules: RoundRules,
         signers: Sequence[EllipticCurvePublicKey],
@@ -74,21 +48,27 @@ class ReferenceService:
         self._store = store
         self._audit = audit
         self._refusals = refusals
+        self._filed = filed
         self._rules = rules
         self._signers = tuple(signers)
         self._clock = clock
-        self._known: dict[str, _Known] = {}
 
-    async def install(self, envelope: bytes, *, actor: str) -> dict[str, Any]:
+    async def install(self, envelope: bytes, *, actor: str, grace: timedelta | None = None) -> dict[str, Any]:
         """Take a reference set that a pinned signer signed, that fits what is asked for, and is newer than all before.
 
-        Errors: those of `verify_reference_set`, `ReferencePcrs`, `ReferenceConflict`.
+        `grace` ends that of the set so much from now on, and may be given with the newest set once more; None leaves it
+        as it was signed. Errors: those of `verify_reference_set`, `ReferencePcrs`, `ReferenceGrace`,
+        `ReferenceConflict`.
         """
         now = self._clock()
         try:
             reference = verify_reference_set(envelope, signers=self._signers, now=now, minimum_version=0)
             _check_pcrs(reference, set(self._rules.asked(reference)))
-            await self._store.write(lambda session: self._install(session, reference, envelope, actor, now))
+            shortened = _shortened(reference, grace, now)
+            versions = await self._versions(reference, shortened)
+            await self._store.write(
+                lambda session: self._install(session, versions, envelope, shortened, actor=actor, now=now)
+            )
         except UmecError as error:
             await self._refusals.operator("reference.install", "reference-sets", error, now, actor=actor)
             raise
@@ -97,18 +77,41 @@ class ReferenceService:
             "version": reference.version,
             "sha256": reference.sha256,
             "expires": instant(reference.expires),
+            "beside": [
+                {"version": each.reference.version, "until": instant(each.until)}
+                for each in versions.older
+                if each.until is not None and now < each.until
+            ],
         }
 
+    async def _versions(self, reference: ReferenceSet, shortened: datetime | None) -> Versions:
+        """Return what counts once a set is the newest; older ones are read where it gives them a grace."""
+        if reference.grace is None:
+            return Versions(reference)
+        older = await self._filed.before(reference.name, reference.version)
+        return versions_of([FiledSet(reference, shortened), *older])
+
     async def _install(
-        self, session: AsyncSession, reference: ReferenceSet, envelope: bytes, actor: str, now: datetime
+        self,
+        session: AsyncSession,
+        versions: Versions,
+        envelope: bytes,
+        shortened: datetime | None,
+        *,
+        actor: str,
+        now: datetime,
     ) -> None:
+        reference = versions.newest
+        await serialise(session, f"reference-sets {reference.name}")
         newest = await self._newest(session, reference.name)
         if newest is not None and reference.version < newest.version:
             raise ReferenceRollback(f"version {reference.version}, but version {newest.version} is in use already")
         if newest is not None and reference.version == newest.version:
-            if newest.sha256 == reference.sha256:
-                return
-            raise ReferenceConflict(f"another set of {reference.name} has the version {reference.version}")
+            if newest.sha256 != reference.sha256:
+                raise ReferenceConflict(f"another set of {reference.name} has the version {reference.version}")
+            await self._shorten(session, newest, shortened, actor=actor, now=now)
+            return
+        _check_grace(versions, shortened, now)
         row = ReferenceRow(
             image=reference.name,
             version=reference.version,
@@ -116,91 +119,102 @@ class ReferenceService:
             sha256=reference.sha256,
             expires_at=reference.expires,
             installed_at=now,
+            shortened=shortened,
         )
         session.add(row)
         await session.flush()
+        await self._write_down(session, "reference.install", row, actor=actor, now=now)
+
+    async def _shorten(
+        self, session: AsyncSession, row: ReferenceRow, shortened: datetime | None, *, actor: str, now: datetime
+    ) -> None:
+        if shortened is not None and (row.shortened is None or shortened < row.shortened):
+            row.shortened = shortened
+            await self._write_down(session, "reference.shorten", row, actor=actor, now=now)
+
+    async def _write_down(
+        self, session: AsyncSession, action: str, row: ReferenceRow, *, actor: str, now: datetime
+    ) -> None:
+        facts: dict[str, Any] = {"version": row.version, "sha256": row.sha256}
+        if row.shortened is not None:
+            facts["grace_until"] = instant(row.shortened)
         await self._audit.append(
-            session,
-            actor=actor,
-            action="reference.install",
-            subject=reference.name,
-            outcome="done",
-            facts={"version": reference.version, "sha256": reference.sha256},
-            now=now,
+            session, actor=actor, action=action, subject=row.image, outcome="done", facts=facts, now=now
         )
 
     async def list(self) -> list[dict[str, Any]]:
-        """Return all sets, without their content."""
-        query = select(ReferenceRow).order_by(ReferenceRow.image, ReferenceRow.version)
-        async with self._store.read() as session:
-            rows = list(await session.scalars(query))
-        return [
-            {
-                "image": row.image,
-                "version": row.version,
-                "sha256": row.sha256,
-                "expires": instant(row.expires_at),
-                "installed_at": instant(row.installed_at),
-            }
-            for row in rows
-        ]
+        """Return all sets, without their content, and which of them count now.
 
-    @staticmethod
-    def identities(connection: Connection, images: Collection[str]) -> dict[str, tuple[int, str]]:
-        """Return version and SHA-256 (hex) of the newest set of each of these images that has one."""
-        if not images:
-            return {}
-        rows = connection.execute(_NEWEST, {"images": sorted(images)})
-        return {image: (version, sha256) for image, version, sha256 in rows}
-
-    async def filed(self, image: str, version: int, sha256: str) -> FiledReference:
-        """Return a set that is filed, by its identity, for `verified`."""
-        content: _Known | bytes | None = self._known_as(image, version, sha256)
-        if content is None:
-            asked = {"image": image, "version": version}  # no set is ever replaced or deleted
-            content = await self._store.read_plain(lambda connection: connection.scalars(_ENVELOPE, asked).one())
-        return FiledReference(image, version, sha256, content)
-
-    def verified(self, image: str, filed: FiledReference | None, now: datetime) -> ReferenceSet:
-        """Return a filed set, verified by this process against the signers that are pinned now.
-
-        An envelope is read once, for whoever waits for it and whatever comes out: strangers can ask for challenges.
-        Raises `ReferenceMissing`, `ReferenceExpired`, `ReferenceNotYetValid`, `ReferenceInvalid`, `ReferenceSignature`.
+        `counts`: "newest"; "beside" the newest one, up to `until`; or "no", with `until` where it counted beside it.
         """
-        if filed is None:
-            raise ReferenceMissing(
-                f"there is no reference set for the image {image}",
-                advice="predict its values, sign them, and send them to /attest/v1/reference-sets",
-            )
-        known = filed.content
-        if isinstance(known, bytes):
-            known = self._known_as(image, filed.version, filed.sha256) or self._read(filed, known)
-        if isinstance(known.found, AttestError):
-            raise type(known.found)(known.found.detail, advice=known.found.advice)
-        check_valid_at(known.found, max(now, known.found.issued) if known.begun else now)
-        if not known.begun:
-            self._known[image] = replace(known, begun=True)
-        return known.found
+        now = self._clock()
+        async with self._store.read() as session:
+            rows = list(await session.execute(_SHOWN))
+        shown = []
+        for image, group in groupby(rows, key=lambda row: row.image):
+            sets = list(group)
+            until = await self._until(image, Identity(sets[-1].version, sets[-1].sha256, sets[-1].shortened), now)
+            shown += [
+                {
+                    "image": image,
+                    "version": row.version,
+                    "sha256": row.sha256,
+                    "expires": instant(row.expires_at),
+                    "installed_at": instant(row.installed_at),
+                    **_counts(until.get(row.version), now, newest=row is sets[-1]),
+                }
+                for row in sets
+            ]
+        return shown
 
-    def _known_as(self, image: str, version: int, sha256: str) -> _Known | None:
-        known = self._known.get(image)
-        return known if known is not None and (known.version, known.sha256) == (version, sha256) else None
-
-    def _read(self, filed: FiledReference, envelope: bytes) -> _Known:
-        found: ReferenceSet | AttestError
+    async def _until(self, image: str, identity: Identity, now: datetime) -> dict[int, datetime | None]:
+        """Return when each older version of an image stops to count; nothing where the newest one does not hold."""
+        filed = await self._filed.filed(image, identity)
         try:
-            found = read_reference_set(envelope, signers=self._signers)
-            if (found.name, found.version, found.sha256) != (filed.image, filed.version, filed.sha256):
-                raise ReferenceInvalid(f"what is filed as {filed.image} version {filed.version} is another set")
-        except AttestError as error:
-            found = error.with_traceback(None)
-        known = self._known[filed.image] = _Known(filed.version, filed.sha256, found)
-        return known
+            newest = self._filed.verified(filed, now)
+        except AttestError:
+            return {}
+        versions = await self._filed.with_replaced(filed, newest)
+        return {each.reference.version: each.until for each in versions.older}
 
     @staticmethod
     async def _newest(session: AsyncSession, image: str) -> ReferenceRow | None:
         query = select(ReferenceRow).where(ReferenceRow.image == image).order_by(ReferenceRow.version.desc()).limit(1)
         return await session.scalar(query)
+
+
+def _counts(until: datetime | None, now: datetime, *, newest: bool) -> dict[str, Any]:
+    if newest:
+        return {"counts": "newest", "until": None}
+    counts = "beside" if until is not None and now < until else "no"
+    return {"counts": counts, "until": None if until is None else instant(until)}
+
+
+def _shortened(reference: ReferenceSet, grace: timedelta | None, now: datetime) -> datetime | None:
+    """Return when an operator ends the grace of a set; raises `ReferenceGrace` for a time that nobody signed."""
+    if grace is None:
+        return None
+    signed = now if reference.grace is None else max(now, reference.grace.until)
+    if now + grace > signed:
+        raise ReferenceGrace(
+            f"its signer gives older versions no grace of {grace}",
+            advice="have it signed with that grace (umec nodeimage sign --grace), or publish it with a shorter one",
+        )
+    return now + grace
+
+
+def _check_grace(versions: Versions, shortened: datetime | None, now: datetime) -> None:
+    """Refuse a set whose grace is for nobody: those on the version before would fall, against what its signer meant."""
+    reference = versions.newest
+    ended = shortened is not None and shortened <= now
+    if reference.grace is None or ended or not versions.older or versions.older[0].holds(now):
+        return
+    raise ReferenceGrace(
+        f"version {versions.older[0].reference.version} would not count beside version {reference.version}: the grace "
+        f"is for versions from {reference.grace.from_version} on, until {reference.grace.until:%Y-%m-%dT%H:%M:%SZ}, "
+        "and both or none of them say what may run",
+        advice="have it signed with another grace, or publish it with --grace 0 to replace all others at once",
+    )
 
 
 def _check_pcrs(reference: ReferenceSet, asked: set[int]) -> None:
@@ -210,6 +224,8 @@ def _check_pcrs(reference: ReferenceSet, asked: set[int]) -> None:
     said = {pcr for algorithm, pcr in expected if algorithm is HashAlgorithm.SHA256} | reference.ignored.keys()
     if reference.runtime is not None:
         said |= {IMA_PCR}
+    if reference.starts:
+        said |= {STARTS_PCR}
     forgotten = sorted(asked - said)
     if forgotten:
         raise ReferencePcrs(
