@@ -54,9 +54,10 @@ __all__ = ["RoundRules", "RoundService"]
 SALT_SIZE: Final = 16
 """Bytes of randomness in a challenge, from which its nonce is derived."""
 
-MAX_CHALLENGES: Final = 1024
+MAX_CHALLENGES: Final = 256
 MAX_EVIDENCE: Final = 1024
-"""Under way at once: less than a second's worth of either, and of memory what so many bodies take."""
+"""Under way at once: of challenges half a second's worth, so that who gets one also gets a verdict in time; of evidence
+what they bring, and of memory what so many bodies take."""
 
 MOST: Final = 256
 """Nodes that one query reads."""
