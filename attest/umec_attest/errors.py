@@ -67,6 +67,8 @@ __all__ = [
     "ImageFolderInvalid",
     "KeyWeak",
     "NodeKeyAttributes",
+    "NodeKeyPolicy",
+    "NodeKeyUnbound",
     "PcrDigestMismatch",
     "PcrSelectionMismatch",
     "PcrValuesInvalid",
@@ -87,12 +89,12 @@ __all__ = [
     "SignatureInvalid",
     "SignatureRefused",
     "SignatureSchemeRefused",
-    "TpmInvalid",
-    "UserspaceLogInvalid",
     "StartLogInvalid",
     "StartLogMismatch",
     "StartLogOutdated",
     "StartLogRefused",
+    "TpmInvalid",
+    "UserspaceLogInvalid",
     "UserspaceLogTooLarge",
 ]
 
@@ -294,6 +296,18 @@ class NodeKeyAttributes(EnrolmentRefused):
     code = "node-key-attributes"
 
 
+class NodeKeyUnbound(EnrolmentRefused):
+    """A node key that signs in any state of its node, of an image whose states somebody has to approve."""
+
+    code = "node-key-unbound"
+
+
+class NodeKeyPolicy(EnrolmentRefused):
+    """A node key that is bound to something else than the approvals of its image's owner."""
+
+    code = "node-key-policy"
+
+
 class CertifyTypeMismatch(EnrolmentRefused):
     """The TPM signed something, but it certifies no key."""
 
@@ -442,20 +456,6 @@ class ImaAggregateMismatch(ImaRefused):
     code = "ima-aggregate-mismatch"
 
 
-# --- reference sets -------------------------------------------------------------------------------------------------
-
-
-class ReferenceRefused(AttestError):
-    """A reference set that may not be used."""
-
-    code = "reference-refused"
-
-
-class ReferenceInvalid(ReferenceRefused):
-    """A statement that is no reference set."""
-
-    code = "reference-invalid"
-    kind = Kind.INVALID
 # --- starts of applications -----------------------------------------------------------------------------------------
 
 
@@ -484,6 +484,20 @@ class StartLogOutdated(StartLogRefused):
     code = "start-log-outdated"
 
 
+# --- reference sets -------------------------------------------------------------------------------------------------
+
+
+class ReferenceRefused(AttestError):
+    """A reference set that may not be used."""
+
+    code = "reference-refused"
+
+
+class ReferenceInvalid(ReferenceRefused):
+    """A statement that is no reference set."""
+
+    code = "reference-invalid"
+    kind = Kind.INVALID
 
 
 class ReferenceSignature(ReferenceRefused):

@@ -17,14 +17,24 @@ from tpm2_pytss.types import (
     TPM2B_SENSITIVE_CREATE,
     TPML_PCR_SELECTION,
     TPMS_CONTEXT,
+    TPMT_PUBLIC,
 )
 
 from umec_attest.agent.errors import TpmRefused, TpmUnavailable
+from umec_attest.agent.tpm.approved import Remembered, with_approval
 from umec_attest.agent.tpm.certificates import read_certificate, read_chain
 from umec_attest.agent.tpm.endorsement import ek_session, endorsement_key
 from umec_attest.agent.tpm.objects import Attested, EndorsementKey, PcrQuote, WrappedKey, public_area
 from umec_attest.agent.tpm.pcrs import read_pcrs, selection
-from umec_attest.agent.tpm.signing import KEY_ATTRIBUTES, jose, no_ticket, null_scheme, p256_template
+from umec_attest.agent.tpm.signing import (
+    KEY_ATTRIBUTES,
+    bound_template,
+    jose,
+    no_ticket,
+    null_scheme,
+    p256_template,
+)
+from umec_attest.sealed import Approval
 
 __all__ = ["Tpm"]
 
@@ -53,6 +63,7 @@ class Tpm:
         self._tcti = tcti
         self._connection: ESAPI | None = None
         self._parked: dict[bytes, TPMS_CONTEXT] = {}
+        self._remembered = Remembered()
         self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -67,6 +78,7 @@ class Tpm:
         """Let go of the TPM; nothing of ours stays in it."""
         with self._lock:
             self._parked.clear()
+            self._remembered = Remembered()
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -94,11 +106,11 @@ class Tpm:
 
     def create_attestation_key(self) -> WrappedKey:
         """Make an AK: P-256, restricted to what the TPM itself made."""
-        return self._create(KEY_ATTRIBUTES | TPMA_OBJECT.RESTRICTED)
+        return self._create(p256_template(KEY_ATTRIBUTES | TPMA_OBJECT.RESTRICTED))
 
-    def create_node_key(self) -> WrappedKey:
-        """Make a node key: P-256, signs any digest, stays in this TPM."""
-        return self._create(KEY_ATTRIBUTES)
+    def create_node_key(self, policy: bytes = b"") -> WrappedKey:
+        """Make a node key: P-256, signs any digest, stays in this TPM; with a policy, it signs by that alone."""
+        return self._create(bound_template(policy) if policy else p256_template(KEY_ATTRIBUTES))
 
     def activate_credential(self, ak: WrappedKey, blob: bytes, encrypted_secret: bytes) -> bytes:
         """Open what the verifier sealed to this EK and this AK's name (contents of TPM2_MakeCredential's outputs)."""
@@ -159,16 +171,30 @@ class Tpm:
 
         return self._do(sign)
 
+    def sign_approved(self, key: WrappedKey, digest: bytes, approval: Approval, owner: bytes) -> bytes:
+        """Sign as `sign` does, by an owner's approval of what this TPM has measured; `owner` is a TPMT_PUBLIC."""
+
+        def sign(esys: ESAPI) -> bytes:
+            with self._loaded(esys, key) as handle:
+
+                def by(session: ESYS_TR) -> bytes:
+                    made = esys.sign(handle, digest, null_scheme(), no_ticket(), session1=session)
+                    return bytes(made.marshal())
+
+                return jose(with_approval(esys, approval, owner, by, self._remembered))
+
+        return self._do(sign)
+
     def do(self, work: Callable[[ESAPI], T]) -> T:
         """Do what is too rare to be a method here, such as unsealing (`umec_attest.agent.tpm.sealing`)."""
         return self._do(work)
 
-    def _create(self, attributes: TPMA_OBJECT) -> WrappedKey:
-        template = TPM2B_PUBLIC(publicArea=p256_template(attributes))
+    def _create(self, template: TPMT_PUBLIC) -> WrappedKey:
+        area = TPM2B_PUBLIC(publicArea=template)
 
         def create(esys: ESAPI) -> WrappedKey:
             with endorsement_key(esys) as ek, ek_session(esys) as session:
-                private, public, _, _, _ = esys.create(ek, TPM2B_SENSITIVE_CREATE(), template, session1=session)
+                private, public, _, _, _ = esys.create(ek, TPM2B_SENSITIVE_CREATE(), area, session1=session)
             return WrappedKey(bytes(public.publicArea.marshal()), bytes(private))
 
         return self._do(create)

@@ -9,7 +9,7 @@ from tpm2_pytss.types import TPMT_PUBLIC
 
 from umec_attest.agent.errors import TpmRefused
 
-__all__ = ["Attested", "EndorsementKey", "PcrQuote", "WrappedKey", "public_area"]
+__all__ = ["NAME_SHA256", "Attested", "EndorsementKey", "PcrQuote", "WrappedKey", "public_area"]
 
 NAME_SHA256: Final = b"\x00\x0b"
 """TPM_ALG_SHA256, which a Name begins with."""
@@ -41,6 +41,11 @@ class WrappedKey:
     def name(self) -> bytes:
         """The Name of the key, whose hash is SHA-256 in our templates (Part 1, 16)."""
         return NAME_SHA256 + hashlib.sha256(self.public).digest()
+
+    @property
+    def policy(self) -> bytes:
+        """The digest of the policy by which it is used; empty where its password is enough."""
+        return bytes(public_area(self.public).authPolicy)
 
     @property
     def spki(self) -> bytes:

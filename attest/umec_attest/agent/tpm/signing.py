@@ -15,7 +15,7 @@ from tpm2_pytss.types import (
     TPMU_PUBLIC_PARMS,
 )
 
-__all__ = ["KEY_ATTRIBUTES", "jose", "no_ticket", "null_scheme", "p256_template"]
+__all__ = ["KEY_ATTRIBUTES", "bound_template", "jose", "no_ticket", "null_scheme", "p256_template"]
 
 P256_BYTES: Final = 32
 
@@ -47,6 +47,17 @@ def p256_template(attributes: TPMA_OBJECT) -> TPMT_PUBLIC:
             )
         ),
     )
+
+
+def bound_template(policy: bytes) -> TPMT_PUBLIC:
+    """Return the public area of a key that signs by this policy (32 bytes) alone.
+
+    Without userWithAuth its password, which is empty, signs nothing. Without adminWithPolicy that password lets the AK
+    certify the key (TPM2_Certify) in any state: that it lives here is no secret, and says nothing in its name.
+    """
+    template = p256_template(KEY_ATTRIBUTES & ~TPMA_OBJECT.USERWITHAUTH)
+    template.authPolicy = policy
+    return template
 
 
 def null_scheme() -> TPMT_SIG_SCHEME:
