@@ -1,6 +1,6 @@
 """A fleet of simulated nodes against a real verifier over HTTPS: missed deadlines, false alarms, and how long it takes.
 
-    python benchmarks/fleet.py [--json] [--nodes 10000] [--seconds 600] [--period 30] [--join 30] [--kill-at 300]
+    python benchmarks/fleet.py [--json] [--nodes 10000] [--seconds 600] [--period 30] [--join 90] [--kill-at 300]
                                [--postgresql] [--verifiers 1]
 
 The verifier is a process on one core, the nodes are another process on the other; several verifiers share one port, one
@@ -44,6 +44,8 @@ DOWN = 5.0
 """Seconds that a killed verifier is away."""
 LATE = {"evidence-replayed", "nonce-expired", "nonce-superseded"}
 """What a node is told whose answer was lost or came late."""
+NEWCOMERS = 111
+"""A second, at most: a first round with its connection takes the verifier three times as long as a later one does."""
 RSA_EVERY = 4
 """Every fourth AK is RSA-2048, as that of an older TPM is; the others are P-256, as the agent makes them."""
 
@@ -77,11 +79,16 @@ class Run:
             before = self.verifier.resident()
             async with self._fall():
                 gc.freeze()  # the nodes stay, and the load must not stop to look at them
-                await self.fleet.run(self._given.seconds, join=self._given.join)
+                await self.fleet.run(self._given.seconds, join=self._join())
             self.growth = self.verifier.resident() - before
         finally:
             self.verifier.end(signal.SIGTERM)
         return [*self._rows(self.fleet.tally), *await self._found(self.fleet.tally)]
+
+    def _join(self) -> float:
+        if self._given.join is not None:
+            return float(self._given.join)
+        return max(float(self._given.period), self._given.nodes / NEWCOMERS)
 
     async def _install(self) -> None:
         envelope = self.site.reference([self.boot])
@@ -176,7 +183,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--period", type=float, default=30.0, help="seconds of a round")
     parser.add_argument(
-        "--join", type=float, help="seconds over which nodes come the first time; a period if not given"
+        "--join", type=float, help="seconds over which nodes come the first time; if not given, a period, or longer"
     )
     parser.add_argument("--kill-at", type=float, help="seconds after the start")
     parser.add_argument("--verifiers", type=int, default=1, help="processes that share the work")

@@ -119,14 +119,14 @@ class Fleet:
         self._kept: dict[str, Connection] = {}
         self._random = random.Random(0)  # noqa: S311 - spread, no secret
 
-    async def run(self, seconds: float, *, join: float | None = None) -> None:
+    async def run(self, seconds: float, *, join: float) -> None:
         """Do the rounds of all nodes for so long; a round that began is ended.
 
-        The first rounds are spread over `join` seconds, one period if None.
+        The first rounds are spread over `join` seconds.
         """
-        begin, over = time.monotonic(), self._period if join is None else join
+        begin = time.monotonic()
         lives = (
-            self._life(node, begin + over * number / len(self.nodes), begin + seconds)
+            self._life(node, begin + join * number / len(self.nodes), begin + seconds)
             for number, node in enumerate(self.nodes)
         )
         await asyncio.gather(*lives)
