@@ -13,25 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from umec_attest.agent.errors import AgentStateInvalid
 from umec_attest.agent.fields import FieldInvalid, read_object
+from umec_attest.agent.image_owner import ImageOwner, approval_for, check_state
 from umec_attest.agent.state import NODE, prepare_directory, read_key, shown_key
 from umec_attest.agent.tpm import Tpm, WrappedKey
 from umec_attest.agent.tpm.sealing import advance_counter, counter_value, seal, unseal
-from umec_attest.errors import ApprovalInvalid, ApprovalOutdated, ApprovalPcrs, ApprovalSignature
-from umec_attest.sealed import (
-    Approval,
-    approval_reference,
-    check_secret,
-    owner_public,
-    policy_authorize,
-    verify_approval,
-)
-from umec_attest.sealed.approvals import OwnerKey
-from umec_attest.tpm.verify import check_key_strength
+from umec_attest.errors import ApprovalInvalid
+from umec_attest.sealed import Approval, OwnerKey, check_secret, load_owner, owner_public
 from umec_core.keys import read_private, write_private
 
 __all__ = ["SealedFile", "load_owner", "load_sealed", "seal_locally", "shut_out_older", "unseal_locally"]
@@ -51,18 +42,6 @@ class SealedFile:
     key: WrappedKey
 
 
-def load_owner(pem: bytes) -> OwnerKey:
-    """Return an owner's public key (RSA of 2048 bits or more, P-256, P-384). Raises ApprovalInvalid, KeyWeak."""
-    try:
-        key = load_pem_public_key(pem)
-    except ValueError as error:
-        raise ApprovalInvalid("the owner's file holds no public key in PEM") from error
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise ApprovalInvalid("an owner's key is RSA, or on P-256 or P-384")
-    check_key_strength(owner_public(key))
-    return key
-
-
 def seal_locally(tpm: Tpm, directory: Path, name: str, secret: bytes, *, image: str, owner: OwnerKey) -> Path:
     """Seal a secret to this TPM, for states of `image` that `owner` approves; returns its file.
 
@@ -74,7 +53,7 @@ def seal_locally(tpm: Tpm, directory: Path, name: str, secret: bytes, *, image: 
         raise AgentStateInvalid(f"{path} exists already", advice="remove it, if nothing needs it any more")
     if NODE.fullmatch(image) is None:
         raise ApprovalInvalid("an image's name has small letters, digits and dashes")
-    policy = policy_authorize(owner_public(owner).name(), approval_reference(image))
+    policy = ImageOwner(owner, image).policy
     sealed = tpm.do(lambda esys: seal(esys, secret, policy))
     tpm.do(counter_value)  # it is there before the first approval asks for it
     members = {
@@ -127,22 +106,10 @@ def load_sealed(directory: Path, name: str) -> SealedFile:
 
 def _opened(tpm: Tpm, directory: Path, name: str, data: bytes) -> tuple[bytes, Approval]:
     sealed = load_sealed(directory, name)
-    owner = load_owner(sealed.owner.encode())
-    approval = verify_approval(data, owner)
-    if approval.image != sealed.image:
-        raise ApprovalSignature(f"the approval is for {approval.image}, the secret for {sealed.image}")
-    counter = tpm.do(counter_value)
-    if counter > approval.version:
-        raise ApprovalOutdated(
-            f"the approval has version {approval.version}, this TPM opens from {counter} on",
-            advice="boot the newer image, with its approval",
-        )
-    measured = tpm.read_pcrs(sorted(approval.pcrs))
-    others = [pcr for pcr, value in approval.pcrs.items() if measured[pcr] != value]
-    if others:
-        named = ", ".join(str(pcr) for pcr in sorted(others))
-        raise ApprovalPcrs(f"this TPM has measured something else into PCR {named}")
-    public = owner_public(owner).to_bytes()
+    owner = ImageOwner(load_owner(sealed.owner.encode()), sealed.image)
+    approval = approval_for(owner, data)
+    check_state(tpm, approval)
+    public = owner_public(owner.key).to_bytes()
     return tpm.do(lambda esys: unseal(esys, sealed.key, approval, public)), approval
 
 

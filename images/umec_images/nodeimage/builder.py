@@ -21,7 +21,7 @@ from typing import Any, Final
 from umec_images.nodeimage import content, disk, fat, initrd, kernel, python, tree
 from umec_images.nodeimage.authenticode import Signer, sign_image
 from umec_images.nodeimage.catalog import needed
-from umec_images.nodeimage.errors import RecipeInvalid
+from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid
 from umec_images.nodeimage.fetch import Sources
 from umec_images.nodeimage.keys import SecureBootKeys
 from umec_images.nodeimage.lock import Lock, LockedPackage, check_python, locked_packages, render_lock
@@ -153,7 +153,7 @@ def _build(plan: Plan, root: Path, out: Path, say: Say) -> Built:
 
 def _lock(plan: Plan) -> Lock:
     recipe = plan.recipe
-    wanted = sorted({*recipe.packages, recipe.kernel.package, *initrd.PACKAGES})
+    wanted = sorted({*content.wanted_packages(recipe), recipe.kernel.package, *initrd.PACKAGES})
     distributions = python.locked_distributions(recipe.distributions)
     if plan.locked is not None:
         check_python(distributions, plan.locked)
@@ -167,7 +167,8 @@ def _complete(plan: Plan, root: Path, found: kernel.Kernel) -> None:
     """Everything that is not a file of a Debian package."""
     recipe = plan.recipe
     shutil.rmtree(root / "boot")
-    content.place_modules(root, found, recipe.kernel.modules, kernel.module_order(recipe.kernel.modules, found))
+    modules = content.wanted_modules(recipe)
+    content.place_modules(root, found, modules, kernel.module_order(modules, found))
     if recipe.distributions:
         python.place_distributions(root, recipe.distributions)
         python.place_own(root)
@@ -212,6 +213,8 @@ def _disk(recipe: Recipe, uki: bytes, out: Path) -> None:
     ]
     files, size = {BOOT_FILE: uki} | UPDATE_FILES, sizes.esp * disk.MEBIBYTE
     fat.file_system(files | {OTHER_FILE: uki}, size)  # the next kernel image has to fit beside this one
+    if recipe.owner is not None and (out / "root.img").stat().st_size > partitions[1].size - disk.APPROVAL_AREA:
+        raise DiskTooSmall("the slot has no room for an approval behind root.img", advice="enlarge [disk] root")
     pieces = [("esp", *piece) for piece in fat.file_system(files, size)]
     disk.write_disk(out / "disk.img", partitions, recipe.name, pieces, [("root-a", out / "root.img")])
 
@@ -237,6 +240,7 @@ def _manifest(plan: Plan, release: str, verity: Verity, command_line: str, out: 
         "root_hash": verity.root_hash.hex(),
         "verity": {"salt": verity.salt.hex(), "blocks": verity.blocks, "hash_offset": verity.blocks * BLOCK},
         "moment": plan.moment,
+        "owner": content.owner_identity(plan.recipe, plan.folder),
         "files": files,
     }
 

@@ -1,10 +1,14 @@
 """What an image has that no package brings: its name, its users, its site, and the programs that start everything."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.kernel import Kernel
@@ -12,7 +16,16 @@ from umec_images.nodeimage.recipe import MAX_FILE, Recipe
 from umec_images.nodeimage.tools import run
 from umec_images.nodeimage.tree import place_file, place_link
 
-__all__ = ["guest_program", "os_release", "place_applets", "place_modules", "place_system"]
+__all__ = [
+    "guest_program",
+    "os_release",
+    "owner_identity",
+    "place_applets",
+    "place_modules",
+    "place_system",
+    "wanted_modules",
+    "wanted_packages",
+]
 
 USERS: Final = {"root": 0, "umec-agent": 900, "unbound": 901, "nobody": 65534}
 GROUPS: Final[Mapping[str, tuple[int, str]]] = {
@@ -24,6 +37,14 @@ GROUPS: Final[Mapping[str, tuple[int, str]]] = {
 }
 """Number and further members."""
 BUSYBOX: Final = "usr/bin/busybox"
+OWNER: Final = "/etc/umec/owner.pem"
+"""Whose approvals open what nodes of the image sealed; where it is, the data partition is encrypted."""
+OWNER_PACKAGES: Final = ("cryptsetup-bin", "e2fsprogs")
+OWNER_MODULES: Final = ("dm_crypt", "ecb", "xts", "algif_skcipher", "aesni_intel")
+"""AES-XTS for the volume, and for cryptsetup, which opens a key slot by the kernel's ciphers."""
+PROGRAMS: Final = ("approval", "data", "dhcp", "init", "unlock")
+"""`guest/NAME.sh`, which lie in /usr/lib/umec."""
+SUBJECT: Final = PublicFormat.SubjectPublicKeyInfo
 
 
 def guest_program(name: str) -> bytes:
@@ -59,15 +80,33 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
         place_file(root, target, content)
     place_link(root, "/etc/resolv.conf", "/run/resolv.conf")
     place_link(root, "/etc/mtab", "/proc/self/mounts")
-    place_file(root, "/usr/lib/umec/init", guest_program("init.sh"), executable=True)
-    place_file(root, "/usr/lib/umec/dhcp", guest_program("dhcp.sh"), executable=True)
-    place_file(root, "/usr/lib/umec/data", guest_program("data.sh"), executable=True)
+    for name in PROGRAMS:
+        place_file(root, f"/usr/lib/umec/{name}", guest_program(f"{name}.sh"), executable=True)
+    if recipe.owner is not None:
+        place_file(root, OWNER, _owner(recipe.owner, folder).public_bytes(Encoding.PEM, SUBJECT))
     if recipe.site is not None:
         place_file(root, "/etc/umec/site-ca.pem", _read(folder, recipe.site.ca))
         node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem"}
         place_file(root, "/etc/umec/node.json", (json.dumps(node, indent=2) + "\n").encode())
     for each in recipe.files:
         place_file(root, each.target, _read(folder, each.source), executable=each.executable)
+
+
+def owner_identity(recipe: Recipe, folder: Path) -> str | None:
+    """Return the SHA-256 (hex) of the owner's SubjectPublicKeyInfo, or None for no owner. Raises RecipeInvalid."""
+    if recipe.owner is None:
+        return None
+    return hashlib.sha256(_owner(recipe.owner, folder).public_bytes(Encoding.DER, SUBJECT)).hexdigest()
+
+
+def wanted_packages(recipe: Recipe) -> tuple[str, ...]:
+    """Return the packages that the recipe names, and those that its image needs besides."""
+    return (*recipe.packages, *(() if recipe.owner is None else OWNER_PACKAGES))
+
+
+def wanted_modules(recipe: Recipe) -> tuple[str, ...]:
+    """Return the modules that are loaded from the root file system."""
+    return (*recipe.kernel.modules, *(() if recipe.owner is None else OWNER_MODULES))
 
 
 def place_applets(root: Path) -> None:
@@ -89,6 +128,16 @@ def place_modules(root: Path, kernel: Kernel, wanted: Sequence[str], order: Sequ
             (kernel.folder / path).unlink()
     place_file(root, "/etc/umec/modules", "".join(f"{name}\n" for name in wanted).encode())
     run(["depmod", "-b", str(root), kernel.release])
+
+
+def _owner(name: str, folder: Path) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    try:
+        key = load_pem_public_key(_read(folder, name))
+    except ValueError as error:
+        raise RecipeInvalid(f"{name} holds no public key in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise RecipeInvalid(f"{name}: an owner's key is RSA, or on P-256 or P-384")
+    return key
 
 
 def _passwd() -> bytes:

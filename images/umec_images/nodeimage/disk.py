@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from umec_images.nodeimage.errors import DiskTooSmall
+from umec_images.nodeimage.errors import ContentRefused, DiskTooSmall
 
-__all__ = ["MEBIBYTE", "Partition", "partition_tables", "write_disk"]
+__all__ = ["APPROVAL_AREA", "MEBIBYTE", "Partition", "approval_area", "partition_tables", "write_disk"]
 
 SECTOR: Final = 512
 MEBIBYTE: Final = 1024 * 1024
 """Partitions start at whole MiB, as every tool would place them."""
+APPROVAL_AREA: Final = 16 * 1024
+"""Bytes at the end of a slot for a root file system: the approval of its image, and zeros (`guest/approval.sh`)."""
 ENTRIES: Final = 128
 TABLE_SECTORS: Final = ENTRIES * 128 // SECTOR
 
@@ -43,6 +45,13 @@ class Tables:
     pieces: tuple[tuple[int, bytes], ...]
     starts: tuple[int, ...]
     size: int
+
+
+def approval_area(approval: bytes) -> bytes:
+    """Return what is written at the end of a slot; no approval gives zeros. Raises ContentRefused."""
+    if len(approval) > APPROVAL_AREA or b"\0" in approval:
+        raise ContentRefused(f"an approval is a text of at most {APPROVAL_AREA} bytes")
+    return approval.ljust(APPROVAL_AREA, b"\0")
 
 
 def partition_tables(partitions: Sequence[Partition], seed: str) -> Tables:

@@ -11,6 +11,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
@@ -25,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from umec_core.keys import read_private
 from umec_images.nodeimage.errors import KeysInvalid
 
-__all__ = ["NAMES", "FileSigner", "SecureBootKeys", "load_certificates", "load_signer", "make_keys"]
+__all__ = ["NAMES", "FileSigner", "SecureBootKeys", "load_certificates", "load_signer", "make_keys", "make_owner_key"]
 
 NAMES: Final = ("PK", "KEK", "db")
 KEY_SIZE: Final = 2048
@@ -67,6 +69,18 @@ def make_keys(folder: Path, now: dt.datetime) -> tuple[Path, ...]:
         _write(folder / f"{name}.key", pem, 0o600)
         _write(folder / f"{name}.crt", _certificate(name, key, now).public_bytes(Encoding.PEM), 0o644)
     return tuple(files)
+
+
+def make_owner_key(folder: Path) -> tuple[Path, ...]:
+    """Make the key (P-256) of who approves states of images; return the files. Raises KeysInvalid for one there."""
+    secret, public = folder / "owner.key", folder / "owner.pem"
+    if secret.exists() or public.exists():
+        raise KeysInvalid(f"{folder} already has an owner's key", advice="keys are never overwritten")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write(secret, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    _write(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644)
+    return secret, public
 
 
 def load_certificates(folder: Path) -> SecureBootKeys:

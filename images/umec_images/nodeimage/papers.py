@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from umec_images.nodeimage.errors import PapersInvalid
 
-__all__ = ["MAX_PAPERS", "PAPERS", "Papers", "parse_papers"]
+__all__ = ["APPROVAL", "MAX_PAPERS", "PAPERS", "Papers", "parse_papers"]
 
 PAPERS: Final = "manifest.json"
+APPROVAL: Final = "approval"
+"""What the owner of an image signed after the build (`umec_images.nodeimage.approval`); not every image has it."""
 MAX_PAPERS: Final = 1024 * 1024
 """Bytes of a manifest.json; one has some 3 KB."""
 MAX_SIZE: Final = 1 << 40

@@ -7,6 +7,7 @@ packages = ["runc"]                    with all that they depend on
 exclude = ["adduser"]                  left out, with what only they need
 distributions = ["cryptography"]       Python's, of requirements.lock, with what they require
 command-line = ["console=ttyS0"]       after what the build says itself
+owner = "owner.pem"                    beside the recipe: whose approvals open the data partition; left out: unencrypted
 
 [kernel]
 package = "linux-image-cloud-amd64"
@@ -35,7 +36,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from umec_images.nodeimage.errors import RecipeInvalid
 
-__all__ = ["MEASURED", "Disk", "File", "Kernel", "Recipe", "Site", "load_recipe", "parse_recipe", "with_site"]
+__all__ = [
+    "MEASURED",
+    "Disk",
+    "File",
+    "Kernel",
+    "Recipe",
+    "Site",
+    "load_recipe",
+    "parse_recipe",
+    "with_owner",
+    "with_site",
+]
 
 MAX_RECIPE: Final = 64 * 1024
 """Bytes; a recipe has some dozens of lines."""
@@ -128,6 +140,10 @@ class Site(_Part):
     """PEM file beside the recipe; or any, where an option of the build gives it."""
 
 
+def _owner_beside(owner: str | None) -> str | None:
+    return None if owner is None else _beside(owner)
+
+
 class File(_Part):
     """A file of the recipe's folder that becomes one of the image."""
 
@@ -149,6 +165,8 @@ class Recipe(_Part):
     kernel: Kernel
     disk: Disk = Disk()
     site: Annotated[Site | None, AfterValidator(_with_its_ca)] = None
+    owner: Annotated[str | None, AfterValidator(_owner_beside)] = None
+    """Public key (PEM) beside the recipe; or any, where an option of the build gives it."""
     files: list[File] = []
 
 
@@ -187,6 +205,11 @@ def with_site(recipe: Recipe, url: str | None, ca: Path | None) -> Recipe:
     except ValidationError as error:
         raise RecipeInvalid(f"the site: {_faults(error)}") from error
     return recipe.model_copy(update={"site": site})
+
+
+def with_owner(recipe: Recipe, owner: Path) -> Recipe:
+    """Return the recipe with another owner than it says, or none."""
+    return recipe.model_copy(update={"owner": str(owner)})
 
 
 def _faults(error: ValidationError) -> str:

@@ -53,7 +53,7 @@ ADVICE: Final[dict[str, str]] = {
     "node-class-other": "its boots need no announcement: it is not enrolled with umec node ticket --class open-box",
     "secret-unknown": "umec secret list NODE shows what there is; umec secret set stores one",
     "secret-standing": "umec node explain NODE tells why it does not stand; a secret set with --degraded needs less",
-    "approval-pcrs": "boot the image that the approval is for, or approve this one: umec secret approve",
+    "approval-pcrs": "boot the image that the approval is for, or approve this one: umec nodeimage approve",
     "approval-signature": "get the approval that the owner signed for the image that the secret was sealed for",
     "log-distrusted": "ask whose the verifier is what happened to its log; then umec node trust-log --reset",
     "log-inconsistent": "the verifier's log was rewritten or forked: keep log.json, and ask whose the verifier is",

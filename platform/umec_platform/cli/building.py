@@ -32,11 +32,15 @@ def build(
     cache: Annotated[Path, typer.Option(envvar="UMEC_CACHE", help="Where fetched packages are kept.")] = CACHE,
     site_url: Annotated[str | None, typer.Option(help="The site's management URL, instead of the recipe's.")] = None,
     site_ca: Annotated[Path | None, typer.Option(help="The site's server CA (PEM), instead of the recipe's.")] = None,
+    owner: Annotated[
+        Path | None, typer.Option(help="Who approves states of the image (public key, PEM), instead of the recipe's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Build a node image from a recipe and Debian's packages; the same inputs give the same bytes.
 
-    With --site-url and --site-ca the image is for that site, and its nodes enroll there.
+    With --site-url and --site-ca the image is for that site, and its nodes enroll there. With --owner its nodes encrypt
+    their data, which opens in the states alone that `umec nodeimage approve` approves.
     """
     from umec_images.nodeimage.builder import Plan, build_image, moment
     from umec_images.nodeimage.fetch import Sources
@@ -44,7 +48,7 @@ def build(
     from umec_images.nodeimage.lock import load_lock
     from umec_images.nodeimage.recipe import load_recipe
 
-    wanted = _for_site(load_recipe(recipe), site_url, site_ca)
+    wanted = _for_owner(_for_site(load_recipe(recipe), site_url, site_ca), owner)
     own = out.with_name(f"{out.name}.keys")
     folder = keys or own
     if keys is None and not own.exists():
@@ -78,10 +82,13 @@ def build(
 @refusals
 def keys(
     folder: Annotated[Path, typer.Argument(help="Where the keys go; keys that are there are never overwritten.")],
+    owner: Annotated[
+        bool, typer.Option("--owner", help="Make owner.key and owner.pem instead: who approves states of images.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make Secure Boot keys: PK, KEK and db, RSA-2048, each with a certificate of its own."""
-    emit({"folder": str(folder), "files": _make(folder)}, as_json=as_json)
+    """Make Secure Boot keys: PK, KEK and db, RSA-2048, each with a certificate of its own; or an owner's key, P-256."""
+    emit({"folder": str(folder), "files": _make_owner(folder) if owner else _make(folder)}, as_json=as_json)
 
 
 def _make(folder: Path) -> list[str]:
@@ -91,10 +98,27 @@ def _make(folder: Path) -> list[str]:
     return [path.name for path in make_keys(folder, system_clock())]
 
 
+def _make_owner(folder: Path) -> list[str]:
+    from umec_images.nodeimage.keys import make_owner_key
+
+    return [path.name for path in make_owner_key(folder)]
+
+
 def _for_site(recipe: "Recipe", url: str | None, ca: Path | None) -> "Recipe":
     from umec_images.nodeimage.recipe import with_site
 
     return recipe if url is None and ca is None else with_site(recipe, url, None if ca is None else ca.absolute())
+
+
+def _for_owner(recipe: "Recipe", owner: Path | None) -> "Recipe":
+    from umec_attest.sealed import load_owner
+    from umec_images.nodeimage.recipe import with_owner
+    from umec_platform.cli.files import read_file
+
+    if owner is None:
+        return recipe
+    load_owner(read_file(owner))
+    return with_owner(recipe, owner.absolute())
 
 
 def _say(line: str) -> None:

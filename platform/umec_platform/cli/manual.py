@@ -169,7 +169,14 @@ MANUAL: Final[dict[str, Page]] = {
         "the --out folder: uki.efi, root.img, disk.img, vars.fd, efivars/, manifest.json, packages.lock, sbom.cdx.json",
         environment="SOURCE_DATE_EPOCH dates everything in the image",
     ),
-    "nodeimage keys": Page("umec nodeimage keys secure-boot", "PK, KEK and db: .key (0600) and .crt, PEM"),
+    "nodeimage keys": Page(
+        "umec nodeimage keys secure-boot",
+        "PK, KEK and db: .key (0600) and .crt, PEM; with --owner: owner.key (0600) and owner.pem",
+    ),
+    "nodeimage approve": Page(
+        "umec nodeimage approve street-node --key owner.key",
+        "the folder: its approval, disk.img and manifest.json are written; --key has mode 0600",
+    ),
     "nodeimage boot": Page(
         "umec nodeimage boot minimal --tamper kernel",
         "--keep FOLDER: disk.img, vars.fd and tpm/ of the node, and console.log; without it nothing stays",

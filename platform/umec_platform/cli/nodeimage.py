@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from umec_platform.cli.approving import approve
 from umec_platform.cli.boot import boot
 from umec_platform.cli.building import build, keys
 from umec_platform.cli.output import emit, refusals
@@ -27,6 +28,7 @@ app.command()(build)
 app.command()(keys)
 app.command()(boot)
 app.command()(predict)
+app.command()(approve)
 app.command()(firmware)
 app.command()(update)
 app.command()(update_status)

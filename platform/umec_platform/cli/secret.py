@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from umec_core.errors import Invalid
+from umec_platform.cli.approving import load_owner_key
 from umec_platform.cli.files import read_file, read_object
 from umec_platform.cli.node.parameters import Credential, Json, Node
 from umec_platform.cli.output import emit, refusals
@@ -85,26 +86,11 @@ def approve(
     if missing:
         raise Invalid(f"{predicted} predicts nothing for PCR {', '.join(map(str, missing))}")
     approval = sign_approval(
-        image=image, version=version, pcrs={index: values[index] for index in chosen}, key=_owner(key)
+        image=image, version=version, pcrs={index: values[index] for index in chosen}, key=load_owner_key(key)
     )
     out.write_bytes(approval)
     said = {"image": image, "version": version, "pcrs": sorted(chosen), "file": str(out)}
     emit(said, as_json=as_json, human=f"{image} version {version} is approved: {out}")
-
-
-def _owner(path: Path) -> Any:  # noqa: ANN401 - cryptography's key, checked by whoever signs with it
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    from umec_core.keys import KeyFileInvalid, read_private
-
-    try:
-        key = load_pem_private_key(read_private(path), password=None)
-    except (ValueError, TypeError) as error:
-        raise KeyFileInvalid(f"{path} is not an unencrypted private key in PEM") from error
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise KeyFileInvalid(f"{path} holds another kind of key, expected RSA or an elliptic curve")
-    return key
 
 
 def _operate(

@@ -1,7 +1,8 @@
 """What a node image in a registry consists of, by its manifest there and by its own manifest.json.
 
 A layer is one file. Its title is the file's path with `.` for `/`: no title is a path, and only those of `FILES` are
-read, each once and with its own media type. `disk.img` stays behind: it is `uki.efi` and `root.img`, and room.
+read, each once and with its own media type, and that of `OPTIONAL` if it is there. `disk.img` stays behind: it is
+`uki.efi`, `root.img`, `approval`, and room.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from umec_images.nodeimage.artifact.errors import ArtifactInvalid, FilesDiffer
-from umec_images.nodeimage.papers import MAX_PAPERS, PAPERS, Papers, parse_papers
+from umec_images.nodeimage.papers import APPROVAL, MAX_PAPERS, PAPERS, Papers, parse_papers
 from umec_images.oci.manifest import EMPTY, EMPTY_CONTENT, MANIFEST, Descriptor, encode, parse_manifest
 from umec_images.oci.reference import digest_of
 from umec_images.oci.version import VERSION
@@ -18,7 +19,9 @@ from umec_images.oci.version import VERSION
 __all__ = [
     "ARTIFACT",
     "FILES",
+    "KINDS",
     "MAX_PAPERS",
+    "OPTIONAL",
     "PAPERS",
     "TITLE",
     "NodeImage",
@@ -46,6 +49,9 @@ FILES: Final[Mapping[str, str]] = {
     **{f"efivars/{name}": f"{_PREFIX}.efivar.v1" for name in ("SecureBoot", "PK", "KEK", "db", "dbx")},
 }
 """Path -> media type of every file that is a layer."""
+OPTIONAL: Final[Mapping[str, str]] = {APPROVAL: f"{_PREFIX}.approval.v1+json"}
+"""Those that not every image has."""
+KINDS: Final[Mapping[str, str]] = {**FILES, **OPTIONAL}
 TITLE: Final = "org.opencontainers.image.title"
 
 
@@ -69,12 +75,14 @@ def render_artifact(papers: Papers, raw: bytes) -> bytes:
 
     Raises FilesDiffer where an image of this kind consists of other files.
     """
-    differing = (papers.files.keys() - {_DISK}) ^ (FILES.keys() - {PAPERS})
+    differing = (papers.files.keys() - {_DISK, *OPTIONAL}) ^ (FILES.keys() - {PAPERS})
     if differing:
         raise FilesDiffer(f"{PAPERS} and a node image differ in {_some(differing)}")
     files = {**papers.files, PAPERS: (digest_of(raw), len(raw))}
     layers = [
-        Descriptor(kind, *files[path], annotations={TITLE: title_of(path)}).to_json() for path, kind in FILES.items()
+        Descriptor(kind, *files[path], annotations={TITLE: title_of(path)}).to_json()
+        for path, kind in KINDS.items()
+        if path in files
     ]
     document = {
         "schemaVersion": 2,
@@ -97,12 +105,13 @@ def parse_artifact(raw: bytes, *, media_type: str) -> tuple[Mapping[str, Descrip
         raise ArtifactInvalid(f"this is {manifest.kind[:100]}, no node image ({ARTIFACT})")
     layers = {each.annotations.get(TITLE, ""): each for each in manifest.layers}
     found = Counter((each.annotations.get(TITLE, ""), each.media_type) for each in manifest.layers)
-    expected = Counter((title_of(path), kind) for path, kind in FILES.items())
+    wanted = {path: kind for path, kind in KINDS.items() if path in FILES or title_of(path) in layers}
+    expected = Counter((title_of(path), kind) for path, kind in wanted.items())
     if found != expected:
         wrong = _some(f"{title[:40]} as {kind[:100]}" for title, kind in found - expected)
         missing = _some(title for title, _ in expected - found)
         raise ArtifactInvalid(f"not of a node image: {wrong or 'nothing'}; missing: {missing or 'nothing'}")
-    return {path: layers[title_of(path)] for path in FILES}, manifest.annotations.get(VERSION)
+    return {path: layers[title_of(path)] for path in wanted}, manifest.annotations.get(VERSION)
 
 
 def agreed(layers: Mapping[str, Descriptor], version: str | None, papers: Papers) -> NodeImage:

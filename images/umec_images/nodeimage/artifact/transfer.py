@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from umec_images.nodeimage.artifact.contents import (
-    FILES,
+    KINDS,
     MAX_PAPERS,
     PAPERS,
     NodeImage,
@@ -55,7 +55,7 @@ async def push_image(
     raw = await asyncio.to_thread(_read_papers, folder)
     papers = parse_papers(raw)
     manifest = render_artifact(papers, raw)
-    paths = {path: size for path, (_, size) in papers.files.items() if path in FILES}
+    paths = {path: size for path, (_, size) in papers.files.items() if path in KINDS}
     for path in paths:
         await asyncio.to_thread(_check_file, folder / path, *papers.files[path])
     sent: dict[str, int] = {}

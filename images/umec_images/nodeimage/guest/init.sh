@@ -24,18 +24,21 @@ say "up: $(sed -n 's/^PRETTY_NAME=//p' /etc/os-release)"
 for number in 0 1 2 3 4 5 6 7 8 9 11 12 13 14 15; do
   say "pcr $number $(cat /sys/class/tpm/tpm0/pcr-sha256/$number)"
 done
+mkdir -p /run/umec
+[ ! -e /etc/umec/owner.pem ] || /usr/lib/umec/approval /run/umec/approval
 if [ -e /etc/umec/node.json ]; then
   umask 077
   mkdir -p /run/umec-agent /var/lib/umec-agent
+  chown umec-agent:umec-agent /run/umec-agent
+  chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
   /usr/lib/umec/data /var/lib/umec-agent /run/umec-agent/ticket
   ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
   [ ! -e $ticket ] || head -c 8193 $ticket > /run/umec-agent/ticket
   # Only root may read what the firmware measured. The agent never is root: it gets a copy, and the list by its group.
   cat /sys/kernel/security/tpm0/binary_bios_measurements > /run/umec-agent/bootlog
   chmod 0400 /run/umec-agent/*
-  chown umec-agent:umec-agent /run/umec-agent /run/umec-agent/* /var/lib/umec-agent
+  chown umec-agent:umec-agent /run/umec-agent/* /var/lib/umec-agent
   chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
-  chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
 fi
 # With a file for its number: without one, any process that gives itself the program's name counts as started already.
 as_agent() {

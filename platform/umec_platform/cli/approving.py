@@ -1,0 +1,95 @@
+"""`umec nodeimage approve`: the owner's word that what an image measures may open what its nodes sealed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umec_core.errors import Invalid, Refused
+from umec_platform.cli.files import read_file, read_object
+from umec_platform.cli.output import emit, refusals
+
+if TYPE_CHECKING:
+    from umec_attest.sealed import OwnerPrivateKey
+
+__all__ = ["OwnerOther", "approve", "load_owner_key"]
+
+DEFAULT_PCRS: tuple[int, ...] = (4, 7, 9, 11, 12)
+"""All that is predicted exactly and not zero in every image: what the firmware started, whose signatures count, what
+the kernel was handed, what is in the unified kernel image, and nothing from beside it."""
+MAX_STEPS: int = 10_000
+"""A node's TPM counts up to the version one by one, some 20 a second, and its memory wears with each."""
+
+
+class OwnerOther(Refused):
+    """The image has another owner than this key, or none: its nodes would not take the approval."""
+
+    code = "image-owner-other"
+
+
+@refusals
+def approve(
+    folder: Annotated[Path, typer.Argument(help="What `umec nodeimage build --owner` made.")],
+    key: Annotated[Path, typer.Option(help="The owner's private key (PEM, 0600): P-256, P-384 or RSA.")],
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Nodes that ran it well refuse lower ones (default: the image's version).")
+    ] = None,
+    pcr: Annotated[
+        list[int] | None, typer.Option(help="A PCR that has to be as predicted; by default 4, 7, 9, 11 and 12.")
+    ] = None,
+    firmware: Annotated[
+        list[Path] | None, typer.Option(help="Firmware builds that may boot it, beside the known ones (repeatable).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Approve what an image measures: its nodes open, without any site, what they sealed under its owner.
+
+    The approval becomes a file of the image and of its disk, so the digest of its manifest.json is another one then.
+    Once a node is trusted with the image, approvals of lower versions open nothing there any more.
+    """
+    import hashlib
+
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    from umec_attest.predict import parse_builds, predict
+    from umec_attest.sealed import sign_approval
+    from umec_images.nodeimage.approval import place_approval
+    from umec_images.nodeimage.papers import PAPERS, parse_papers
+
+    papers, signer = parse_papers(read_file(folder / PAPERS)), load_owner_key(key)
+    spki = signer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if read_object(folder / PAPERS).get("owner") != hashlib.sha256(spki).hexdigest():
+        raise OwnerOther(f"{folder} was not built with --owner of this key", advice="umec nodeimage build --owner")
+    wanted = papers.version if version is None else version
+    if wanted > MAX_STEPS:
+        raise Invalid(f"a TPM counts up to {wanted} one by one: give a --version of at most {MAX_STEPS}")
+    values = predict(folder, [build for path in firmware or [] for build in parse_builds(read_file(path))]).pcrs
+    chosen = sorted(set(pcr or DEFAULT_PCRS))
+    missing = [index for index in chosen if index not in values]
+    if missing:
+        raise Invalid(f"nothing is predicted for PCR {', '.join(map(str, missing))}")
+    approval = sign_approval(
+        image=papers.name, version=wanted, pcrs={index: values[index] for index in chosen}, key=signer
+    )
+    place_approval(folder, approval)
+    manifest = hashlib.sha256(read_file(folder / PAPERS)).hexdigest()
+    said: dict[str, Any] = {"image": papers.name, "version": wanted, "pcrs": chosen, "manifest": f"sha256:{manifest}"}
+    shown = ", ".join(map(str, chosen))
+    human = f"{papers.name}, as version {wanted}, is approved by PCR {shown}; its manifest is now sha256:{manifest}"
+    emit(said, as_json=as_json, human=human)
+
+
+def load_owner_key(path: Path) -> "OwnerPrivateKey":
+    """Return an owner's private key. Raises KeyFileInvalid, and `key-file-exposed` where others may read it."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    from umec_core.keys import KeyFileInvalid, read_private
+
+    try:
+        key = load_pem_private_key(read_private(path), password=None)
+    except (ValueError, TypeError) as error:
+        raise KeyFileInvalid(f"{path} is not an unencrypted private key in PEM") from error
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise KeyFileInvalid(f"{path} holds another kind of key, expected RSA or an elliptic curve")
+    return key
