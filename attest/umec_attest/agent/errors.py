@@ -3,6 +3,8 @@
 AgentError
 ├── TpmUnavailable      tpm-unavailable       the TPM does not answer, or restarted in the middle: try again
 ├── TpmRefused          tpm-refused           the TPM answered, and said no
+├── SealedElsewhere     sealed-elsewhere      another TPM sealed it, or this one in a state that nobody approved
+├── DataTokenInvalid    data-token-invalid    the header of the data partition is not one that this node wrote
 ├── AgentStateInvalid   agent-state-invalid   the state directory is missing, incomplete or readable by others
 ├── StateOfAnotherSite  state-of-another-site the state names another platform, CA or TPM than the node's image
 ├── ClockBehind         clock-behind          the clock shows a time before the node's image was made
@@ -28,6 +30,7 @@ __all__ = [
     "AgentStateInvalid",
     "AnswerInvalid",
     "ClockBehind",
+    "DataTokenInvalid",
     "DoorsBusy",
     "LogDistrusted",
     "LogInconsistent",
@@ -36,6 +39,7 @@ __all__ = [
     "LogShrunk",
     "NotAttested",
     "PlatformUntrusted",
+    "SealedElsewhere",
     "StateOfAnotherSite",
     "TicketInvalid",
     "TicketMissing",
@@ -60,6 +64,18 @@ class TpmRefused(AgentError, Refused):
     """The TPM answered, and said no."""
 
     code = "tpm-refused"
+
+
+class SealedElsewhere(AgentError, Refused):
+    """Another TPM sealed it, or this one in a state that nobody approved."""
+
+    code = "sealed-elsewhere"
+
+
+class DataTokenInvalid(AgentError, Invalid):
+    """The header of the data partition does not hold what this node seals."""
+
+    code = "data-token-invalid"
 
 
 class AgentStateInvalid(AgentError, Invalid):

@@ -5,11 +5,12 @@ hears nothing. Approvals are checked by the TPM itself (TPM2_PolicyAuthorize), w
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
-from tpm2_pytss import ESAPI
+from tpm2_pytss import ESAPI, TSS2_Exception
 from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_CAP, TPM2_ECC, TPM2_EO, TPM2_SE, TPMA_OBJECT, TPMA_SESSION
 from tpm2_pytss.types import (
     TPM2B_ENCRYPTED_SECRET,
@@ -26,22 +27,39 @@ from tpm2_pytss.types import (
     TPMT_KDF_SCHEME,
     TPMT_KEYEDHASH_SCHEME,
     TPMT_PUBLIC,
-    TPMT_SIGNATURE,
     TPMT_SYM_DEF,
     TPMT_SYM_DEF_OBJECT,
+    TPMT_TK_CREATION,
     TPMU_PUBLIC_PARMS,
     TPMU_SYM_KEY_BITS,
     TPMU_SYM_MODE,
 )
 
-from umec_attest.agent.errors import TpmRefused
+from umec_attest.agent.errors import SealedElsewhere, TpmRefused
+from umec_attest.agent.tpm.approved import policy_session, with_approval
 from umec_attest.agent.tpm.endorsement import ek_session, endorsement_key
 from umec_attest.agent.tpm.objects import WrappedKey, public_area
 from umec_attest.agent.tpm.pcrs import selection
+from umec_attest.agent.tpm.signing import null_scheme
 from umec_attest.sealed import COUNTER_HANDLE, Approval, SealedSecret, counter_public
+from umec_attest.tpm.pcr import PcrSelection
+from umec_attest.tpm.wire import sized
 
-__all__ = ["advance_counter", "counter_value", "seal", "unseal", "unseal_released"]
+__all__ = [
+    "Created",
+    "advance_counter",
+    "check_created",
+    "counter_value",
+    "create_sealed",
+    "seal",
+    "unseal",
+    "unseal_released",
+]
 
+RC_FORMAT_ONE: Final = 0x0BF
+"""Of a response code that names a parameter: without its number (TPM 2.0 Part 2, 6.6.2)."""
+RC_INTEGRITY: Final = 0x09F
+RC_TICKET: Final = 0x0A0
 COUNTER_BYTES: Final = 8
 CLOCK_OFFSET: Final = 8
 RESET_COUNT_OFFSET: Final = 16
@@ -64,7 +82,7 @@ def unseal_released(esys: ESAPI, released: SealedSecret) -> bytes:
             )
         with ek_session(esys) as session:
             handle = esys.load(ek, private, public, session1=session)
-    with _flushed(esys, handle), _policy_session(esys) as session:
+    with _flushed(esys, handle), policy_session(esys) as session:
         esys.policy_pcr(session, b"", selection(released.pcrs))
         boot = released.reset_count << 32 | released.restart_count  # which lie one after the other
         esys.policy_counter_timer(session, _operand(boot, 8), TPM2_EO.EQ, offset=RESET_COUNT_OFFSET)
@@ -72,8 +90,25 @@ def unseal_released(esys: ESAPI, released: SealedSecret) -> bytes:
         return _unsealed(esys, handle, session)
 
 
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A sealed object, and what its TPM says of the moment in which it was made.
+
+    `creation` is a TPMS_CREATION_DATA, `ticket` the TPMT_TK_CREATION by which the TPM knows it again.
+    """
+
+    key: WrappedKey
+    creation: bytes
+    ticket: bytes
+
+
 def seal(esys: ESAPI, secret: bytes, policy: bytes) -> WrappedKey:
     """Seal a secret below the storage key of this TPM's owner hierarchy; only `policy` opens it."""
+    return create_sealed(esys, secret, policy, ()).key
+
+
+def create_sealed(esys: ESAPI, secret: bytes, policy: bytes, pcrs: Sequence[int]) -> Created:
+    """Seal a secret as `seal` does, and have the TPM note what these PCRs were then."""
     sensitive = TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(data=secret))
     template = TPMT_PUBLIC(
         type=TPM2_ALG.KEYEDHASH,
@@ -85,25 +120,55 @@ def seal(esys: ESAPI, secret: bytes, policy: bytes) -> WrappedKey:
         ),
     )
     with _storage_key(esys) as parent, _encrypted(esys, TPMA_SESSION.DECRYPT) as session:
-        private, public, _, _, _ = esys.create(
-            parent, sensitive, TPM2B_PUBLIC(publicArea=template), session1=ESYS_TR.PASSWORD, session2=session
+        private, public, creation, _, ticket = esys.create(
+            parent,
+            sensitive,
+            TPM2B_PUBLIC(publicArea=template),
+            creation_pcr=selection(pcrs) if pcrs else "",
+            session1=ESYS_TR.PASSWORD,
+            session2=session,
         )
-    return WrappedKey(bytes(public.publicArea.marshal()), bytes(private))
+    key = WrappedKey(bytes(public.publicArea.marshal()), bytes(private))
+    return Created(key, bytes(creation.creationData.marshal()), bytes(ticket.marshal()))
+
+
+def check_created(esys: ESAPI, created: Created, values: Mapping[int, bytes]) -> None:
+    """Check that this TPM made a sealed object, while its PCRs had these values. Raises SealedElsewhere.
+
+    Whoever may use a TPM can seal what they know under any policy; what they cannot is to have had other PCRs then.
+    """
+    then = hashlib.sha256(b"".join(values[index] for index in sorted(values))).digest()
+    noted = PcrSelection.from_mapping({"sha256": sorted(values)}).to_bytes() + sized(then)
+    if not created.creation.startswith(noted):
+        raise SealedElsewhere("what opens the data partition was sealed in a state that the owner had not approved")
+    with _storage_key(esys) as parent:
+        handle = _loaded(esys, parent, created.key)
+    with _flushed(esys, handle):
+        try:
+            ticket, _ = TPMT_TK_CREATION.unmarshal(created.ticket)
+            name = hashlib.sha256(created.creation).digest()
+            esys.certify_creation(ESYS_TR.NULL, handle, b"", name, null_scheme(), ticket)
+        except TSS2_Exception as error:
+            if error.rc & RC_FORMAT_ONE != RC_TICKET:
+                raise
+            raise SealedElsewhere("this TPM did not seal what opens the data partition") from error
+
+
+def _loaded(esys: ESAPI, parent: ESYS_TR, key: WrappedKey) -> ESYS_TR:
+    try:
+        return esys.load(parent, TPM2B_PRIVATE(key.private), TPM2B_PUBLIC(publicArea=public_area(key.public)))
+    except TSS2_Exception as error:
+        if error.rc & RC_FORMAT_ONE != RC_INTEGRITY:
+            raise
+        raise SealedElsewhere("another TPM sealed this, or this one before it was cleared") from error
 
 
 def unseal(esys: ESAPI, sealed: WrappedKey, approval: Approval, owner: bytes) -> bytes:
     """Return a sealed secret by an approval; `owner` is the TPMT_PUBLIC of the key that has to have signed it."""
-    public = TPM2B_PUBLIC(publicArea=public_area(sealed.public))
     with _storage_key(esys) as parent:
-        handle = esys.load(parent, TPM2B_PRIVATE(sealed.private), public)
-    with _flushed(esys, handle), _policy_session(esys) as session:
-        esys.policy_pcr(session, b"", selection(sorted(approval.pcrs)))
-        counter = esys.tr_from_tpmpublic(COUNTER_HANDLE)
-        esys.policy_nv(
-            counter, counter, session, _operand(approval.version, COUNTER_BYTES), TPM2_EO.UNSIGNED_LE, offset=0
-        )
-        _authorize(esys, session, approval, owner)
-        return _unsealed(esys, handle, session)
+        handle = _loaded(esys, parent, sealed)
+    with _flushed(esys, handle):
+        return with_approval(esys, approval, owner, lambda session: _unsealed(esys, handle, session))
 
 
 def counter_value(esys: ESAPI) -> int:
@@ -132,17 +197,6 @@ def advance_counter(esys: ESAPI, to: int) -> int:
     return counter_value(esys)
 
 
-def _authorize(esys: ESAPI, session: ESYS_TR, approval: Approval, owner: bytes) -> None:
-    """Let the TPM check the owner's signature, and put the owner's word in the place of the policy so far."""
-    key = esys.load_external(TPM2B_PUBLIC(publicArea=public_area(owner)), hierarchy=ESYS_TR.OWNER)
-    with _flushed(esys, key):
-        _, name, _ = esys.read_public(key)
-        signature, _ = TPMT_SIGNATURE.unmarshal(approval.signature)
-        signed = hashlib.sha256(approval.policy + approval.reference).digest()
-        ticket = esys.verify_signature(key, signed, signature)
-    esys.policy_authorize(session, approval.policy, name, ticket, policy_ref=approval.reference)
-
-
 def _unsealed(esys: ESAPI, handle: ESYS_TR, policy: ESYS_TR) -> bytes:
     with _encrypted(esys, TPMA_SESSION.ENCRYPT) as session:
         return bytes(esys.unseal(handle, session1=policy, session2=session))
@@ -154,15 +208,6 @@ def _flushed(esys: ESAPI, handle: ESYS_TR) -> Iterator[ESYS_TR]:
         yield handle
     finally:
         esys.flush_context(handle)
-
-
-@contextmanager
-def _policy_session(esys: ESAPI) -> Iterator[ESYS_TR]:
-    session = esys.start_auth_session(
-        ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.POLICY, TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL), TPM2_ALG.SHA256
-    )
-    with _flushed(esys, session):
-        yield session
 
 
 @contextmanager
