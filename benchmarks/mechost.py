@@ -123,7 +123,7 @@ async def opened(
 
     nobody = _Nobody()
     service = await PlatformService.open(
-        PlatformSettings(database=database, management=MANAGEMENT, mp1=MP1, ca="PEM"),
+        PlatformSettings(database=database, management=MANAGEMENT, mp1=MP1, registry=MP1, ca="PEM"),
         management_verifier=verifier(f"{MANAGEMENT}/platform/v1"),
         mp1_verifier=verifier(f"{MP1}/"),
         view=view,

@@ -1,13 +1,14 @@
 """What the MEC host refuses.
 
 PlatformError
-├── AppdInvalid, PackageInvalid, RuleInvalid, QueryInvalid      malformed
-├── TenantForeign, InstanceForeign                              known, and not allowed
+├── AppdInvalid, PackageInvalid, RuleInvalid, QueryInvalid, AnswerInvalid                                      malformed
+├── TenantForeign, InstanceForeign, NotANode                    known, and not allowed
 ├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile,
 │   RuleTooLarge, RuleNoRoom,
 │   SubscriptionUnsupported, TerminationUnsupported, ServiceUndeclared, OperationFailed                        refused
 ├── NoTenant, NoHost, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription, NoTransport       not found
-├── AlreadyThere, GrantOverlaps, PackageState, InstanceState, ConfirmationState                                conflict
+├── AlreadyThere, GrantOverlaps, PackageState, InstanceState, ConfirmationState, RelayReplaced,
+│   AnswerLate                                                                                                 conflict
 ├── EtagDiffers                                                 precondition
 └── HostSilent                                                  unavailable
 """
@@ -17,6 +18,8 @@ from umec_core.errors import Conflict, Forbidden, Invalid, Kind, NotFound, Refus
 __all__ = [
     "AddressForeign",
     "AlreadyThere",
+    "AnswerInvalid",
+    "AnswerLate",
     "AppdInvalid",
     "ConfirmationState",
     "EtagDiffers",
@@ -35,12 +38,14 @@ __all__ = [
     "NoSubscription",
     "NoTenant",
     "NoTransport",
+    "NotANode",
     "OperationFailed",
     "PackageInvalid",
     "PackageState",
     "PermissionUnknown",
     "PlatformError",
     "QueryInvalid",
+    "RelayReplaced",
     "RuleFixed",
     "RuleInvalid",
     "RuleNoRoom",
@@ -257,6 +262,30 @@ class InstanceState(PlatformError, Conflict):
     """The instance is not in a state that allows this."""
 
     code = "instance-state"
+
+
+class NotANode(PlatformError, Forbidden):
+    """Somebody who is no node asks for what only a node has."""
+
+    code = "not-a-node"
+
+
+class AnswerInvalid(PlatformError, Invalid):
+    """What a relay hands in is no answer of a netd."""
+
+    code = "relay-answer-invalid"
+
+
+class RelayReplaced(PlatformError, Conflict):
+    """Another relay of the same node came after this one, or the platform began anew."""
+
+    code = "relay-replaced"
+
+
+class AnswerLate(PlatformError, Conflict):
+    """Nobody waits for this answer any more."""
+
+    code = "relay-answer-late"
 
 
 class ConfirmationState(PlatformError, Conflict):

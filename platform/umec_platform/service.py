@@ -18,8 +18,10 @@ from umec_core.tokens import TokenVerifier
 from umec_platform.applications.endpoints import support_router
 from umec_platform.applications.service import Applications
 from umec_platform.effects import HOST, OPERATION, AuditRow, Ledger
+from umec_platform.hosts.endpoints import relay_router
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.hosts.ports import Connect, StandingSource
+from umec_platform.hosts.relays import Relays
 from umec_platform.hosts.service import Hosts
 from umec_platform.instances.endpoints import instance_router, log_router
 from umec_platform.instances.lifecycle import LifeCycle
@@ -50,6 +52,7 @@ class PlatformSettings:
     database: str
     management: str
     mp1: str
+    registry: str
     ca: str
 
 
@@ -96,12 +99,14 @@ class PlatformService:
 
         `management_verifier` takes tokens for `MANAGEMENT/platform/v1`, `mp1_verifier` those for `MP1/`; `view` is the
         one that the site's standing follower fills, whose news also go to `on_standing`; `source` gives statements
-        that are relayed to hosts; `connect` makes a driver from the socket of a netd.
+        that are relayed to hosts; `connect` makes a driver from the socket of a netd (one that is reached by the relay
+        of its node needs none).
         """
         store = await Store.open(settings.database, migrations=MIGRATIONS)
         origin = f"{settings.management}/platform/v1"
         ledger = Ledger(store, AuditLog(AuditRow, audit_key, origin), clock)
-        fleet = Fleet(ledger, connect, source, Recovery(ledger))
+        relays = Relays(view, clock)
+        fleet = Fleet(ledger, relays.connecting(connect), source, Recovery(ledger))
         site = Site(
             issuer=settings.management,
             mp1=settings.mp1,
@@ -134,6 +139,7 @@ class PlatformService:
             package_router(management_verifier, Packages(ledger), base=settings.management),
             instance_router(management_verifier, Instances(ledger), ledger, base=settings.management),
             log_router(management_verifier, Instances(ledger), fleet),
+            relay_router(management_verifier, hosts, relays, registry=settings.registry),
         ]
         mp1: list[APIRouter] = []
         for version in VERSIONS:

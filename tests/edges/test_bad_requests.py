@@ -50,6 +50,7 @@ VALUES: Final = {
     "repository": "hello",
     "reference": "v1",
     "upload": INSTANCE,
+    "session": "ab" * 16,
 }
 """A good value for each parameter of a path."""
 
@@ -214,6 +215,10 @@ def _management() -> Iterator[Endpoint]:
     tenant = {"id": "edge", "name": "Edge", "addresses": ["203.0.113.8/29"], "domains": ["edge.example"]}
     yield Endpoint(m, "POST", "/platform/v1/tenants", 201, body=tenant, ours=True, **ours)
     yield Endpoint(m, "POST", "/platform/v1/hosts", 201, body={"id": "h", "node": "n", "netd": "/h"}, ours=True, **ours)
+    node = {"api": PLATFORM, "scope": "node:host"}
+    yield Endpoint(m, "POST", "/platform/v1/relay", 403, "not-a-node", **node)
+    yield Endpoint(m, "GET", "/platform/v1/relay/{session}/requests", 403, "not-a-node", **node)
+    yield Endpoint(m, "POST", "/platform/v1/relay/{session}/answers", 403, "not-a-node", **node)
     for path in ("tenants", "hosts", "services", "rules", "audit"):
         yield Endpoint(m, "GET", f"/platform/v1/{path}", 200, **ours)
     packages, package = "/app_pkgm/v1/app_packages", "/app_pkgm/v1/app_packages/{package}"

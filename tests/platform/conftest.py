@@ -31,6 +31,7 @@ from umec_platform.service import PlatformService, PlatformSettings
 
 MANAGEMENT = "https://authority.test:8443"
 MP1 = "https://authority.test:8444"
+REGISTRY = "https://authority.test:5443"
 DIGEST = "sha256:" + "ab" * 32
 
 
@@ -129,6 +130,11 @@ class MemoryHost:
         assert tenant
         self.dns.pop(rule, None)
         return {}
+
+    async def pull(self, repository: str, digest: str) -> Path | None:
+        assert repository
+        assert digest
+        return None
 
     async def start_instance(self, spec: InstanceSpec) -> dict[str, Any]:
         self._answer()
@@ -247,7 +253,11 @@ class World:
         """Open the platform; `working` False leaves everything that runs beside the endpoints out."""
         service = await PlatformService.open(
             PlatformSettings(
-                database=f"sqlite+aiosqlite:///{self.folder}/platform.db", management=MANAGEMENT, mp1=MP1, ca="PEM"
+                database=f"sqlite+aiosqlite:///{self.folder}/platform.db",
+                management=MANAGEMENT,
+                mp1=MP1,
+                registry=REGISTRY,
+                ca="PEM",
             ),
             management_verifier=self._verifier(f"{MANAGEMENT}/platform/v1"),
             mp1_verifier=self._verifier(f"{MP1}/"),

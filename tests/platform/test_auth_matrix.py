@@ -114,6 +114,12 @@ MANAGEMENT_ENDPOINTS: Final = [
     Endpoint("GET", "/app_lcm/v1/app_lcm_op_occs/{operation}", "platform:tenant", 200),
     Endpoint("POST", "/app_lcm/v1/app_instances/{instance}/terminate", "platform:tenant", 202, {}),
 ]
+NODE_ENDPOINTS: Final = [
+    Endpoint("POST", "/platform/v1/relay", "node:host", 201),
+    Endpoint("GET", "/platform/v1/relay/{session}/requests", "node:host", 409),
+    Endpoint("POST", "/platform/v1/relay/{session}/answers", "node:host", 400),
+]
+"""Those of a node itself: who else may not is in test_host_relays, where callers have certificates."""
 
 
 async def _prepare(world: Any) -> dict[str, str]:
@@ -241,6 +247,28 @@ def test_every_endpoint_of_management_answers_its_tenant_and_the_operator_only(
     asyncio.run(scenario())
 
 
+def test_every_endpoint_of_a_node_answers_nobody_else(world: Any) -> None:
+    async def scenario() -> None:
+        async with world.open(working=False):
+            await world.furnish()
+            audience = f"{MANAGEMENT}/platform/v1"
+            for endpoint in NODE_ENDPOINTS:
+                url = MANAGEMENT + endpoint.path.format(session="0" * 32)
+                callers = [
+                    (None, (401, "token-missing")),
+                    (world.token(audience, "platform:admin"), (403, "token-scope")),
+                    (world.token(audience, "platform:tenant", tenant="harbour"), (403, "token-scope")),
+                    (world.app_token("one", "harbour", scope="node:host"), (401, "token-audience")),
+                    (world.token(audience, endpoint.scope), (403, "not-a-node")),
+                    (world.token(audience, endpoint.scope, node="node-a", generation=1), (403, "not-a-node")),
+                ]
+                for token, expected in callers:
+                    answer = await world.call(endpoint.method, url, token)
+                    assert (answer.status_code, answer.json()["code"]) == expected, endpoint
+
+    asyncio.run(scenario())
+
+
 def test_the_matrix_knows_every_endpoint(world: Any) -> None:
     async def scenario() -> None:
         async with world.open(working=False):
@@ -251,7 +279,7 @@ def test_the_matrix_knows_every_endpoint(world: Any) -> None:
         paths = app.openapi()["paths"]
         served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
         served |= {(method, route.path) for route in plain for method in route.methods or ()}
-        known = {_shape(item) for item in [*MP1_ENDPOINTS, *MANAGEMENT_ENDPOINTS]}
+        known = {_shape(item) for item in [*MP1_ENDPOINTS, *MANAGEMENT_ENDPOINTS, *NODE_ENDPOINTS]}
         aliases = {(method, path.replace("/v2/", "/v1/")) for method, path in served}
         assert {(method, _anonymous(path)) for method, path in aliases} == known
 

@@ -92,7 +92,11 @@ async def site(folder: Path, world: Any, *, policies: PolicySet | None = None) -
     async with http_client(ca) as http:
         platform = await PlatformService.open(
             PlatformSettings(
-                database=f"sqlite+aiosqlite:///{folder}/platform.db", management=management, mp1=mp1, ca=ca
+                database=f"sqlite+aiosqlite:///{folder}/platform.db",
+                management=management,
+                mp1=mp1,
+                registry=mp1,
+                ca=ca,
             ),
             management_verifier=verifier(f"{management}/platform/v1"),
             mp1_verifier=verifier(f"{mp1}/"),

@@ -202,6 +202,7 @@ class _Builder:
                 database=settings.platform.database or f"sqlite+aiosqlite:///{state / 'platform.db'}",
                 management=settings.management,
                 mp1=settings.mp1,
+                registry=settings.registry,
                 ca=self._ca,
             ),
             management_verifier=self._token_verifier(identity, f"{settings.management}/platform/v1"),

@@ -11,7 +11,8 @@ from sqlalchemy import select
 from umec_platform.effects import Ledger, RuleKey
 from umec_platform.errors import HostSilent
 from umec_platform.hosts.ports import Connect, HostDriver, Recoverer, StandingSource
-from umec_platform.hosts.worker import HostWorker, Waiter, relay_standing
+from umec_platform.hosts.schemas import BY_RELAY
+from umec_platform.hosts.worker import LOOK_EVERY, LOOK_FAR_EVERY, HostWorker, Waiter, relay_standing
 from umec_platform.tables.hosts import HostRow
 
 __all__ = ["Fleet"]
@@ -111,6 +112,7 @@ class Fleet:
             source=self._source,
             recovery=self._recovery,
             whole=self._locks[row.id],
+            look_every=LOOK_FAR_EVERY if row.netd.startswith(BY_RELAY) else LOOK_EVERY,
         )
         self._workers[row.id] = worker
         self._tasks.create_task(worker.run(), name=f"host {row.id}")

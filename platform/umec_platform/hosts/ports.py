@@ -1,6 +1,7 @@
-"""What the platform needs of a host and of the verifier: `netd.client.NetdClient` and `OAuthClient` are both."""
+"""What the platform needs of a host and of the verifier: `netd.client.NetdOperations` and `OAuthClient` are both."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from umec_platform.netd.messages import DnsRule, InstanceSpec, Tenant, TrafficRule
@@ -41,6 +42,10 @@ class HostDriver(Protocol):
         """Remove a name."""
         ...
 
+    async def pull(self, repository: str, digest: str) -> Path | None:
+        """Have the host fetch an image, and return its folder there; None where it reads the platform's own copy."""
+        ...
+
     async def start_instance(self, spec: InstanceSpec) -> Result:
         """Start an instance: `{instance, address, pid}`."""
         ...
@@ -66,7 +71,7 @@ class HostDriver(Protocol):
 
 
 Connect = Callable[[str], HostDriver]
-"""From the socket of a netd to its operations."""
+"""From the address of a netd to its operations."""
 
 
 class StandingSource(Protocol):

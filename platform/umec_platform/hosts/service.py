@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_core.standing import StandingEntry, StandingView
 from umec_platform.effects import Ledger
-from umec_platform.errors import AlreadyThere
-from umec_platform.hosts.schemas import NewHost
+from umec_platform.errors import AlreadyThere, NoHost
+from umec_platform.hosts.schemas import BY_RELAY, NewHost
 from umec_platform.standing import consequence
 from umec_platform.tables.hosts import HostRow
 from umec_platform.tables.instances import InstanceRow
@@ -48,6 +48,15 @@ class Hosts:
         """Return all hosts, by id."""
         async with self._ledger.store.read() as session:
             return list(await session.scalars(select(HostRow).order_by(HostRow.id)))
+
+    async def by_relay(self, node: str) -> HostRow:
+        """Return the host that is reached by the relay of a node; raises `NoHost`."""
+        query = select(HostRow).where(HostRow.node == node, HostRow.netd == f"{BY_RELAY}{node}")
+        async with self._ledger.store.read() as session:
+            row = await session.scalar(query)
+        if row is None:
+            raise NoHost(f"no host is reached by a relay of node {node}", advice="umec host add HOST --relay")
+        return row
 
     async def on_standing(self, entries: Iterable[StandingEntry]) -> None:
         """Write down what nodes are worth now: host, services and effects change in one transaction.

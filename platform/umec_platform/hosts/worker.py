@@ -31,7 +31,7 @@ from umec_platform.netd.messages import TrafficRule
 from umec_platform.rules.translate import rule_id
 from umec_platform.tables.rules import RuleRow
 
-__all__ = ["HostWorker", "Waiter", "relay_standing"]
+__all__ = ["LOOK_EVERY", "LOOK_FAR_EVERY", "HostWorker", "Waiter", "relay_standing"]
 
 RELAY_EVERY: Final = 20.0
 """Seconds between relays of the standing: three may be lost before a lease of 90 s ends."""
@@ -41,6 +41,9 @@ SYNC_EVERY: Final = 60.0
 
 LOOK_EVERY: Final = 2.0
 """Seconds between looks at what a host runs: one exchange on a socket of this machine."""
+
+LOOK_FAR_EVERY: Final = 10.0
+"""The same where each look is two requests of a node over its radio link."""
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
@@ -119,9 +122,11 @@ class HostWorker:
         source: StandingSource | None,
         recovery: Recoverer,
         whole: asyncio.Lock,
+        look_every: float = LOOK_EVERY,
     ) -> None:
-        """`whole` is held from reading the desired state until the host has it."""
+        """`whole` is held from reading the desired state until the host has it; `look_every` is in seconds."""
         self._whole = whole
+        self._look_every = look_every
         self.host: Final = host
         self._node = node
         self._driver = driver
@@ -217,7 +222,7 @@ class HostWorker:
             if loop.time() >= look:
                 if await self.look() != began:
                     return
-                look = loop.time() + LOOK_EVERY
+                look = loop.time() + self._look_every
             try:
                 async with asyncio.timeout_at(min(deadline, look)):
                     rule = await self._wishes.get()

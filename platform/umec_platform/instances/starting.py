@@ -87,7 +87,9 @@ class Starter:
         if standing.standing is not Standing.TRUSTED:
             raise HostFallen(f"node {job.host.node} is {standing.standing.value}: it starts nothing new")
         admitted = await self._admit(job)  # 2
-        blobs = await self._puller.pull(admitted.repository, admitted.digest)  # 3
+        driver = await self._fleet.driver(job.host.id)
+        there = await driver.pull(admitted.repository, admitted.digest)  # 3, where the host has a disk of its own
+        blobs = there or await self._puller.pull(admitted.repository, admitted.digest)
         await self._place(job)  # 4
         key = self._new_key()
         await self._registrar.register(  # 5
@@ -99,7 +101,6 @@ class Starter:
                 scopes=appd.requested_permissions,
             )
         )
-        driver = await self._fleet.driver(job.host.id)
         await driver.stop_instance(job.instance.id)
         admitted = await self._admit(job)  # again: pulling may take long, and somebody may have denied the image
         spec = self._spec(job, admitted, str(blobs), key)  # 6
