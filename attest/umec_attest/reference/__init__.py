@@ -3,6 +3,7 @@
 from umec_attest.reference.draft import ReferenceDraft, parse_draft, render_draft
 from umec_attest.reference.grace import MAX_GRACE, Grace
 from umec_attest.reference.models import FirmwareModel, match_model
+from umec_attest.reference.owner import render_owner
 from umec_attest.reference.packing import MAX_PUBLISHED, MAX_SENT, PACKED_TYPE, pack, unpack
 from umec_attest.reference.stages import Stage, Stages, extend_all, render_stages
 from umec_attest.reference.statement import (
@@ -38,6 +39,7 @@ __all__ = [
     "parse_draft",
     "read_reference_set",
     "render_draft",
+    "render_owner",
     "render_stages",
     "sign_reference_set",
     "unpack",

@@ -1,6 +1,7 @@
 """Drafts: what a reference set shall say, before anybody signs it. They count for nothing.
 
-    {"image_sha256": hex, "pcrs": …, "ignored": …, "models": …, "runtime": …, "starts": …, "stages": …}
+    {"image_sha256": hex, "pcrs": …, "ignored": …, "models": …, "runtime": …, "starts": …, "owner": …,
+     "stages": …}
 
 All but `pcrs` may be left out; each is as in the predicate of a reference set. `umec nodeimage predict --draft`
 and `umec nodeimage import-corim` write drafts; people complete them.
@@ -16,6 +17,7 @@ from pydantic import Field, ValidationError
 from umec_attest.errors import ReferenceInvalid
 from umec_attest.ima import RuntimePolicy, parse_runtime_policy
 from umec_attest.reference.models import FirmwareModel, WireModels, parse_models
+from umec_attest.reference.owner import WireOwner, parse_owner
 from umec_attest.reference.stages import Stages, WireStages, parse_stages
 from umec_attest.reference.values import (
     AllowedValues,
@@ -27,6 +29,7 @@ from umec_attest.reference.values import (
     render_values,
     summary,
 )
+from umec_attest.sealed.owners import OwnerKey
 
 __all__ = ["ReferenceDraft", "parse_draft", "render_draft"]
 
@@ -38,6 +41,7 @@ class _Draft(Wire):
     models: WireModels = Field(default_factory=dict)
     runtime: dict[str, Any] | None = None
     starts: bool = False
+    owner: WireOwner | None = None
     stages: WireStages = Field(default_factory=dict)
 
 
@@ -51,6 +55,7 @@ class ReferenceDraft:
     models: Mapping[str, FirmwareModel]
     runtime: RuntimePolicy | None
     starts: bool = False
+    owner: OwnerKey | None = None
     stages: Stages = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -68,6 +73,7 @@ def parse_draft(data: bytes) -> ReferenceDraft:
         models=parse_models(wire.models),
         runtime=None if wire.runtime is None else parse_runtime_policy(wire.runtime),
         starts=wire.starts,
+        owner=parse_owner(wire.owner),
         stages=parse_stages(wire.stages, pcrs),
     )
 

@@ -30,6 +30,7 @@ from umec_attest.errors import (
 from umec_attest.ima import IMA_PCR, RuntimePolicy, parse_runtime_policy
 from umec_attest.reference.grace import Grace, WireGrace, parse_grace, render_grace
 from umec_attest.reference.models import FirmwareModel, WireModels, parse_models, render_models
+from umec_attest.reference.owner import WireOwner, parse_owner, render_owner
 from umec_attest.reference.stages import Stages, WireStages, parse_stages, render_stages
 from umec_attest.reference.values import (
     AllowedValues,
@@ -41,7 +42,8 @@ from umec_attest.reference.values import (
     render_values,
     summary,
 )
-from umec_attest.starts import STARTS_PCR
+from umec_attest.sealed.owners import OwnerKey
+from umec_attest.starts.entry import STARTS_PCR
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core import dsse
 
@@ -85,6 +87,7 @@ class _Predicate(Wire):
     runtime: dict[str, Any] | None = None
     starts: bool = False
     grace: WireGrace | None = None
+    owner: WireOwner | None = None
     stages: WireStages = Field(default_factory=dict)
 
 
@@ -101,8 +104,10 @@ class ReferenceSet:
 
     `pcrs`: bank -> PCR -> allowed values; `ignored`: PCR -> why it may have any value; `models`: name -> firmware build
     (empty: `pcrs` says what the firmware is); `runtime`: what may run after the boot (None: PCR 10 is one like any
-    other); `starts`: whether the node extends PCR 15 with the applications that it starts (`umec_attest.starts`); `grace`: which older versions count beside it (None: it replaces all at once); `stages`: what is measured
-    into a PCR (for findings alone); `sha256` (hex) is that of the statement, `subject_sha256` (hex) that of the image.
+    other); `starts`: whether the node extends PCR 15 with the applications that it starts (`umec_attest.starts`);
+    `grace`: which older versions count beside it (None: it replaces all at once); `owner`: whose approvals node keys
+    have to be bound to (None: they need not be bound); `stages`: what is measured into a PCR (for findings alone);
+    `sha256` (hex) is that of the statement, `subject_sha256` (hex) that of the image.
     """
 
     name: str
@@ -115,6 +120,7 @@ class ReferenceSet:
     runtime: RuntimePolicy | None
     starts: bool
     grace: Grace | None
+    owner: OwnerKey | None
     stages: Stages
     subject_sha256: str
     sha256: str
@@ -177,6 +183,7 @@ def sign_reference_set(
     runtime: RuntimePolicy | None = None,
     starts: bool = False,
     grace: Grace | None = None,
+    owner: OwnerKey | None = None,
     stages: Stages = MappingProxyType({}),
 ) -> bytes:
     """Return a DSSE envelope that `verify_reference_set` accepts (from `issued` until `expires`).
@@ -198,6 +205,8 @@ def sign_reference_set(
         predicate["starts"] = True
     if grace is not None:
         predicate["grace"] = render_grace(grace)
+    if owner is not None:
+        predicate["owner"] = render_owner(owner)
     if stages:
         predicate["stages"] = render_stages(stages)
     statement = {
@@ -241,6 +250,7 @@ def _parse(payload: bytes) -> ReferenceSet:
         runtime=runtime,
         starts=predicate.starts,
         grace=grace,
+        owner=parse_owner(predicate.owner),
         stages=parse_stages(predicate.stages, pcrs),
         subject_sha256=statement.subject[0].digest.sha256,
         sha256=hashlib.sha256(payload).hexdigest(),
@@ -265,4 +275,6 @@ def _check_one_meaning(
     )
     twice = sorted(pcr for pcr in set().union(*meanings) if sum(pcr in meaning for meaning in meanings) > 1)
     if twice:
-        raise ReferenceInvalid(f"PCRs that are said to be two of expected, of a model, ignored and extended later: {twice}")
+        raise ReferenceInvalid(
+            f"PCRs that are said to be two of expected, of a model, ignored and extended later: {twice}"
+        )

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umec_platform.cli.output import emit, refusals
+from umec_platform.cli.owners import owner_of
 
 if TYPE_CHECKING:
     from umec_attest.predict import PredictedPcrs
@@ -36,6 +38,10 @@ def predict(
     firmware: Annotated[
         list[Path] | None, typer.Option(help="Firmware builds that may boot it, beside the known ones (repeatable).")
     ] = None,
+    owner: Annotated[
+        Path | None,
+        typer.Option(help="Who approves states of it (PEM), where no --root says so."),
+    ] = None,
     pcr: Annotated[
         list[int] | None, typer.Option(help="8, 13 or 15, where attest.pcrs asks for it, too (repeatable).")
     ] = None,
@@ -44,11 +50,12 @@ def predict(
     """Predict the PCR values that a boot of this image gives and, with --key, sign them as a reference set.
 
     docs/measured-boot.md says for each PCR whether it is predicted, known for a firmware build, or ignored. With --root
-    what runs after the boot is judged as well, by the kernel's list (IMA).
+    what runs after the boot is judged as well, by the kernel's list (IMA). Where the image has an owner, nodes have to
+    bind their keys to the states that the owner approves.
     """
     from umec_attest.predict import draft_of, parse_builds, predict_started
     from umec_attest.predict import predict as predict_folder
-    from umec_attest.reference import render_draft, render_stages
+    from umec_attest.reference import render_draft, render_owner, render_stages
     from umec_platform.cli.files import read_file
 
     if root is not None:
@@ -56,16 +63,19 @@ def predict(
     boards = [build for path in firmware or [] for build in parse_builds(read_file(path))]
     predicted = predict_folder(folder, boards)
     runtime = None
-    if root is not None:
+    if root is None:
+        owned_by = owner_of(folder, None, owner)
+    else:
         with _unpacked(root) as files:
-            runtime = predict_started(folder, files)
-    wanted = draft_of(predicted, runtime, pcr or [])
+            runtime, owned_by = predict_started(folder, files), owner_of(folder, files, owner)
+    wanted = replace(draft_of(predicted, runtime, pcr or []), owner=owned_by)
     result = _shown(predicted)
     if draft is not None:
         values = {model: each.pcrs for model, each in wanted.models.items()}
         rendered = render_draft(wanted.pcrs, values, wanted.image_sha256)
         rendered |= {"ignored": {str(each): why for each, why in wanted.ignored.items()}} if wanted.ignored else {}
         rendered |= {} if runtime is None else {"runtime": runtime}
+        rendered |= {} if owned_by is None else {"owner": render_owner(owned_by)}
         rendered |= {"stages": render_stages(wanted.stages)} if wanted.stages else {}
         draft.write_text(json.dumps(rendered, indent=2) + "\n", encoding="utf-8")
         result |= {"draft": str(draft)}
@@ -165,6 +175,7 @@ def sign_draft(
         ignored=draft.ignored,
         models=draft.models,
         runtime=draft.runtime,
+        owner=draft.owner,
         stages=draft.stages,
         key=load_or_create_key(key),
     )
