@@ -7,9 +7,9 @@ bootstrap:
 demo: bootstrap  ## the main job, end to end
 	@.venv/bin/umec demo
 
-demo-vm:  ## its first links on a machine that really boots: OVMF, Secure Boot, dm-verity, a software TPM (5 minutes)
+demo-vm:  ## its first links on a machine that really boots: OVMF, Secure Boot, dm-verity, a software TPM (5 minutes; TAMPER=kernel: another attack, TAMPER=all)
 	@scripts/bootstrap --vm
-	@.venv/bin/umec demo-vm
+	@.venv/bin/umec demo-vm $(if $(TAMPER),--tamper $(TAMPER))
 
 sabotage: bootstrap  ## break each link on purpose: every run must fail and name it
 	@scripts/sabotage

@@ -108,7 +108,7 @@ NOT_RUN: Final = {
     "up": "serves; its files are tried in test_malformed_files",
     "try": "starts a shell on a site",
     "demo": "starts a street; its words are tried in tests/demo",
-    "demo-vm": "starts a machine; it has no word but where to keep what is left",
+    "demo-vm": "starts a machine; its words are tried in tests/demo",
     "netd": "serves; its files are tried in test_malformed_files",
     "node software-tpm": "starts a TPM",
     "node sample-image": "writes a folder, with any command line",

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umec_images.machine import DOCUMENTED
+from umec_platform.demo.vm.box import KINDS
 from umec_platform.demo.vm.machine import said
 
 WORK_SECONDS = 1800
+REFUSED = {"kernel": "signature", "downgrade": "version-outdated", "keys": "pcr-unexpected"}
+"""One that does not boot, and two that are judged; `tests/machine` boots all kinds."""
 
 
 def test_an_event_of_the_agent_is_found_on_the_console() -> None:
@@ -36,13 +40,27 @@ def test_any_text_of_a_console(text: str) -> None:
         assert isinstance(event, dict)
 
 
+def test_every_kind_of_tampering_can_be_shown_and_no_other() -> None:
+    assert set(KINDS) == {kind for kind in DOCUMENTED if kind is not None}
+    for kind, opened in KINDS.items():
+        end = DOCUMENTED[kind].end
+        assert bool(opened.stages) == (end is None)
+        assert end is None or opened.refused == end.value
+    line = [sys.executable, "-m", "umec_platform.cli", "demo-vm", "--json", "--tamper", "weather"]
+    done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, "attack-unknown")
+
+
 @pytest.mark.vm
-def test_every_link_holds_and_the_attack_is_refused(tmp_path: Path) -> None:
+def test_every_link_holds_and_no_tampering_is_trusted(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "umec_platform.cli", "demo-vm", "--json", "--keep", str(tmp_path / "kept")]
+    line += [word for kind in REFUSED for word in ("--tamper", kind)]
     done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=WORK_SECONDS)
     told = [json.loads(text) for text in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr
     assert [(each["link"], each["ok"]) for each in told if "link" in each] == [(n, True) for n in range(1, 7)]
-    assert [(each["attack"], each["code"]) for each in told if "attack" in each] == [("foreign-keys", "pcr-unexpected")]
+    assert [(each["attack"], each["code"]) for each in told if "attack" in each] == list(REFUSED.items())
+    standings = [each["effect"] for each in told if each.get("effect", "").startswith("pole-1 is ")]
+    assert standings == ["pole-1 is lapsed", "pole-1 is untrusted", "pole-1 is untrusted"]
     assert told[-1]["ok"] is True
     assert "umec-node: root" in (tmp_path / "kept" / "node" / "console.log").read_text(errors="replace")

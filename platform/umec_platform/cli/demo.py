@@ -61,6 +61,14 @@ def demo(
 
 @refusals
 def demo_vm(
+    tamper: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="What is done to its box: kernel, cmdline, initrd, root, firmware-vars, downgrade, keys (repeatable), "
+            "or all. [default: keys]",
+        ),
+    ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Copy logs, databases, the image and the console to this folder.")
     ] = None,
@@ -69,17 +77,25 @@ def demo_vm(
     """Show the links 1 to 6 of the chain on a machine that really boots: QEMU, OVMF with Secure Boot, a software TPM.
 
     A node image is built and its PCR values are predicted; it boots, enrols, attests, and gets its credentials. Then
-    somebody opens its box. Exit status 0 only if every link held and the attack was refused.
+    somebody opens its box: what does not boot leaves the node silent until it lapses, what boots is judged and falls.
+    Exit status 0 only if every link held and every attack was refused.
     """
     from umec_platform.demo.sandbox import MACHINE_TOOLS, enter
     from umec_platform.demo.timeline import Broken
+    from umec_platform.demo.vm.box import KINDS
     from umec_platform.demo.vm.image import fetch
 
+    wanted = set(tamper or ["keys"])
+    unknown = wanted - {*KINDS, "all"}
+    if unknown:
+        raise AttackUnknown(f"nobody tampers with {', '.join(sorted(unknown))}", advice=f"one of {', '.join(KINDS)}")
+    kinds = [kind for kind in KINDS if "all" in wanted or kind in wanted]
     try:
         lock = fetch()
     except Broken as broken:
         raise ImageUnavailable(broken.detail, advice="have root run scripts/bootstrap --vm") from broken
-    arguments = ["--lock", str(lock), *(["--json"] if as_json else [])]
+    arguments = ["--lock", str(lock), *(word for kind in kinds for word in ("--tamper", kind))]
+    arguments += ["--json"] if as_json else []
     sys.exit(enter(arguments, keep=keep, module="umec_platform.demo.vm", tools=MACHINE_TOOLS))
 
 

@@ -55,9 +55,9 @@ MANUAL: Final[dict[str, Page]] = {
         "0 if every link held and every attack was refused; 1 otherwise; 2 wrong usage",
     ),
     "demo-vm": Page(
-        "umec demo-vm --keep run",
+        "umec demo-vm --tamper downgrade --keep run",
         "packages and their lock: $UMEC_CACHE (default ~/.cache/umec/nodeimage); --keep copies all others",
-        "0 if every link held and the attack was refused; 1 otherwise; 2 wrong usage",
+        "0 if every link held and every attack was refused; 1 otherwise; 2 wrong usage",
     ),
     "token": Page("umec token --resource https://10.0.0.1:8443/attest/v1 --scope attest:read", CREDENTIAL),
     "netd": Page(

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,28 +13,32 @@ from umec_platform.demo.hand import Hand
 from umec_platform.demo.run import Run
 from umec_platform.demo.timeline import Broken
 from umec_platform.demo.topology import SITE_ADDRESS
+from umec_platform.demo.vm.box import explained, found_of, open_box
 from umec_platform.demo.vm.image import NAME, build, publish
 from umec_platform.demo.vm.machine import NODE, Machine, buy_tpm, switch_on
 
-__all__ = ["ATTACK", "REFUSAL", "show"]
+__all__ = ["DOWNGRADE", "show"]
 
-ATTACK: Final = "foreign-keys"
-"""The kernel image is changed and signed by keys of the attacker, which replace the owner's in the firmware."""
-REFUSAL: Final = "pcr-unexpected"
+DOWNGRADE: Final = "downgrade"
+"""The one kind of tampering that takes an older image of the owner."""
 ROUND_SECONDS: Final = 15
 """Rounds of a machine without hardware virtualisation; a real site's default is 30."""
 AGENT_SECONDS: Final = 300.0
 TENANT: Final = "city"
 
 
-def show(run: Run, lock: Path) -> None:
-    """Show links 1 to 6 and one attack; raises `Broken` at the first link that does not hold."""
+def show(run: Run, lock: Path, kinds: Sequence[str]) -> None:
+    """Show links 1 to 6, and what somebody does to the box; raises `Broken` at the first link that does not hold."""
     _network()
     run.timeline.chapter("A node image is built, and nobody has to boot it to know what it will measure")
     ek = buy_tpm(run)
     start_site(run, (), ROUND_SECONDS)
-    image = build(run, lock)
-    publish(run, image)
+    older = build(run, lock, 1) if DOWNGRADE in kinds else None
+    if older is not None:
+        publish(run, older, 1)
+    version = 1 if older is None else 2
+    image = build(run, lock, version)
+    publish(run, image, version)
     run.timeline.chapter("It boots, and is believed")
     machine = _boot(run, image, ek)
     _enrolled(run, machine)
@@ -41,7 +46,8 @@ def show(run: Run, lock: Path) -> None:
     _credentials(run, machine)
     machine.switch_off()
     run.timeline.chapter("Somebody opens its box")
-    _attack(run, image)
+    for kind in kinds:
+        open_box(run, kind, image, older if kind == DOWNGRADE else None)
 
 
 def _network() -> None:
@@ -70,7 +76,7 @@ def _enrolled(run: Run, machine: Machine) -> None:
     """Link 3: the agent in the image shows the ticket's TPM, and that its keys live in it."""
     with run.timeline.link(3, f"{NODE} enrolled: EK, AK in its hierarchy, node key certified") as evidence:
         machine.wait("enrolment", "enrolled", seconds=AGENT_SECONDS)
-        node = _node(run)
+        node = explained(run)
         evidence.data = json.dumps(node, sort_keys=True).encode()
         evidence.note = f"image {node['image']}"
 
@@ -79,9 +85,9 @@ def _attested(run: Run, machine: Machine) -> None:
     """Link 4: a quote, the firmware's own boot log and the kernel's own list, judged by what was published."""
     with run.timeline.link(4, f"{NODE} attested: quote, boot log, list of what ran") as evidence:
         machine.wait("a round", "round", seconds=AGENT_SECONDS)
-        node = _node(run)
+        node = explained(run)
         if node["standing"] != "trusted":
-            raise Broken(f"{NODE} is {node['standing']}: {', '.join(_findings(node))}", "not-trusted")
+            raise Broken(f"{NODE} is {node['standing']}: {', '.join(found_of(node))}", "not-trusted")
         evidence.data = json.dumps(node, sort_keys=True).encode()
         evidence.note = f"{node['standing']}, generation {node['generation']}"
 
@@ -108,36 +114,3 @@ def _credentials(run: Run, machine: Machine) -> None:
         file.write_bytes(audit.fetch(operator, "identity"))
         umec("audit", "verify", str(file), "--key", str(run.state / "identity-audit.pem"))
         evidence.note = "as the signed log of the authorization server has it"
-
-
-def _attack(run: Run, image: Path) -> None:
-    """The box is open: the disk and the flash are changed, the TPM is the node's."""
-    machine = switch_on(run, image, tamper="keys")
-    outcome = machine.wait("the boot", "outcome")
-    if not outcome["as_documented"]:
-        raise Broken("; ".join(outcome["faults"]), "boot-unexpected")
-    run.timeline.note(f"it boots: Secure Boot believes the attacker's keys, and the stage is {outcome['stage']}")
-
-    def fallen() -> dict[str, Any] | None:
-        node = _node(run)
-        return node if node["standing"] == "untrusted" else None
-
-    try:
-        node, _ = wait_for("the verdict", fallen, seconds=AGENT_SECONDS, every=1)
-    except Broken as broken:
-        run.timeline.attack(ATTACK, expected=REFUSAL, code=None, detail=broken.detail)
-        return
-    found = _findings(node)
-    run.timeline.attack(ATTACK, expected=REFUSAL, code=next(iter(found), None), detail=node["reason"])
-    for finding in node["last_round"]["findings"]:
-        run.timeline.note(finding["detail"])
-    run.timeline.note("(4: what the firmware started; 7: by whose keys; 9 and 11: command line, initrd and kernel)")
-    run.timeline.effect(f"{NODE} is {node['standing']}", ok=True, ms=None, detail=f"generation {node['generation']}")
-
-
-def _node(run: Run) -> dict[str, Any]:
-    return run.operator("node", "explain", NODE)
-
-
-def _findings(node: dict[str, Any]) -> list[str]:
-    return [str(finding["id"]) for finding in (node.get("last_round") or {}).get("findings", [])]

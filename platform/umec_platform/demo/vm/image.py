@@ -34,29 +34,32 @@ def fetch() -> Path:
     return lock
 
 
-def build(run: Run, lock: Path) -> Path:
-    """Build the image for this run's site, of the locked packages; return its folder."""
-    image = run.folder / "image"
-    options = ["--out", str(image), "--locked", str(lock), "--cache", str(lock.parents[3])]
+def build(run: Run, lock: Path, version: int) -> Path:
+    """Build a version of the image for this run's site, of the locked packages; return its folder."""
+    image, keys, recipe = run.folder / f"image-{version}", run.folder / "secure-boot", run.folder / f"{version}.toml"
+    recipe.write_text(RECIPE.read_text().replace("\nversion = 1\n", f"\nversion = {version}\n"))
+    if not keys.exists():
+        umec("nodeimage", "keys", str(keys))
+    options = ["--out", str(image), "--locked", str(lock), "--cache", str(lock.parents[3]), "--keys", str(keys)]
     options += ["--site-url", MANAGEMENT, "--site-ca", run.ca]
-    built = umec("nodeimage", "build", str(RECIPE), *options, seconds=BUILD_SECONDS)
+    built = umec("nodeimage", "build", str(recipe), *options, seconds=BUILD_SECONDS)
     run.timeline.note(
         f"{built['name']} version {built['version']}: Linux {built['kernel']}, root hash {built['root_hash'][:16]}…"
     )
     return image
 
 
-def publish(run: Run, image: Path) -> None:
+def publish(run: Run, image: Path, version: int) -> None:
     """Link 1: predict the PCR values and what may run, sign them, and give them to the verifier."""
-    statement = run.folder / "reference.dsse"
+    statement = run.folder / f"reference-{version}.dsse"
     with run.timeline.link(1, "PCR values predicted from the image, signed, taken by the verifier") as evidence:
-        options = ["--name", NAME, "--version", "1", "--days", str(DAYS), "--out", str(statement)]
+        options = ["--name", NAME, "--version", str(version), "--days", str(DAYS), "--out", str(statement)]
         options += ["--key", str(run.folder / "reference-signer.key"), "--root", str(image / "root.img")]
         predicted = umec("nodeimage", "predict", str(image), *options)
         taken = run.operator("nodeimage", "publish", str(statement))
         evidence.data = statement.read_bytes()
         evidence.note = f"{taken['image']} version {taken['version']}, PCR {_numbers(predicted['pcrs']['sha256'])}"
-    (run.folder / "predicted.json").write_text(json.dumps(predicted))
+    (run.folder / f"predicted-{version}.json").write_text(json.dumps(predicted))
 
 
 def _installed() -> bytes:

@@ -70,12 +70,18 @@ def buy_tpm(run: Run) -> str:
     return ek
 
 
-def switch_on(run: Run, image: Path, *, ticket: Path | None = None, tamper: str | None = None) -> Machine:
-    """Put the image on the node, change it if `tamper` says how, and switch it on."""
+def switch_on(
+    run: Run, image: Path, *, ticket: Path | None = None, tamper: str | None = None, older: Path | None = None
+) -> Machine:
+    """Put the image on the node, change it if `tamper` says how (with an older one, where it takes that); switch it on.
+
+    Raises `Broken` where it cannot be changed so.
+    """
     program = "machine" if tamper is None else f"machine-{tamper}"
     line = umec_line("nodeimage", "boot", str(image), "--keep", str(run.folder / "node"), "--network", "--on", "--json")
     line += [] if ticket is None else ["--ticket", str(ticket)]
     line += [] if tamper is None else ["--tamper", tamper]
+    line += [] if older is None else ["--older", str(older)]
     run.processes.start(program, [*line, "--seconds", str(int(BOOT_SECONDS))])
     return Machine(run, program)
 
