@@ -1,7 +1,8 @@
 """The agent's door on the node itself: a UNIX socket in the state directory, which only its owner can reach.
 
 One JSON object a line, both ways: {"op": "status"}, {"op": "rotate"}, {"op": "token", "resource", "scope"},
-{"op": "call", "method", "url", "resource", "scope", "content"?, "headers"?}. Content is base64. An answer has `ok`, and
+{"op": "call", "method", "url", "resource", "scope", "content"?, "headers"?}, {"op": "start", "tenant", "instance",
+"image", "decision"}. Content is base64. An answer has `ok`, and
 `code`, `detail`, `advice` where it is false. After a good answer to {"op": "door", "host", "port"} the socket is a
 connection to that server (`doors`).
 """
@@ -11,26 +12,21 @@ import base64
 import contextlib
 import fcntl
 import json
-import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from umec_attest.agent.asking import MAX_LINE, SOCKET_NAME, ask, near
 from umec_attest.agent.doors import Door
-from umec_attest.agent.errors import AgentBusy, AgentStateInvalid, AnswerInvalid
+from umec_attest.agent.errors import AgentBusy
 from umec_attest.agent.loop import Agent
-from umec_attest.agent.requests import Call, OpenDoor, Request, Rotate, Status, Token, read_request
+from umec_attest.agent.requests import Call, OpenDoor, Request, Rotate, Start, Status, Token, read_request
 from umec_attest.agent.transport import Answer
 from umec_core.errors import Invalid, UmecError
-from umec_core.remote import RemoteRefused
 
 __all__ = ["answer", "ask", "carry_out", "only_agent", "serve_control"]
 
-SOCKET_NAME: Final = "agent.sock"
 LOCK_NAME: Final = "agent.lock"
-MAX_LINE: Final = 4 * 1024 * 1024
-"""Bytes; a request with a body of one megabyte fits."""
-ASK_SECONDS: Final = 60.0
 
 
 @contextlib.contextmanager
@@ -59,41 +55,15 @@ async def serve_control(agent: Agent, directory: Path) -> AsyncIterator[None]:
                     await door.join((reader, writer))
         writer.close()
 
-    with _near(directory) as near:
+    with near(directory) as there:
         (directory / SOCKET_NAME).unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(connected, near / SOCKET_NAME, limit=MAX_LINE)
+        server = await asyncio.start_unix_server(connected, there / SOCKET_NAME, limit=MAX_LINE)
     (directory / SOCKET_NAME).chmod(0o600)
     try:
         yield
     finally:
         server.close()
         (directory / SOCKET_NAME).unlink(missing_ok=True)
-
-
-async def ask(directory: Path, request: Request) -> Mapping[str, Any] | None:
-    """Ask the running agent; None if none runs. Raises RemoteRefused with the agent's code."""
-    line = json.dumps(request.to_json()).encode() + b"\n"
-    try:
-        with _near(directory) as near:
-            reader, writer = await asyncio.open_unix_connection(near / SOCKET_NAME, limit=MAX_LINE)
-    except OSError:
-        return None
-    try:
-        async with asyncio.timeout(ASK_SECONDS):
-            writer.write(line)
-            said: Mapping[str, Any] = json.loads(await reader.readline())
-    except (OSError, ValueError, TimeoutError) as error:
-        raise AnswerInvalid("the running agent did not answer") from error
-    finally:
-        writer.close()
-    if said.get("ok") is not True:
-        raise RemoteRefused(
-            str(said.get("code")),
-            str(said.get("detail")),
-            status=int(said.get("status", 422)),
-            advice=said.get("advice"),
-        )
-    return said
 
 
 async def answer(agent: Agent, line: bytes) -> dict[str, Any]:
@@ -114,6 +84,8 @@ async def carry_out(agent: Agent, request: Request) -> dict[str, Any]:
             return {"token": text, "expires_at": expires.isoformat()}
         case OpenDoor():
             raise Invalid("a door opens at the socket of a running agent only")
+        case Start():
+            return {"number": await agent.measure_start(request)}
         case Rotate():
             await agent.rotate()
             result = await agent.attest()
@@ -154,16 +126,3 @@ def _response(response: Answer) -> dict[str, Any]:
         "content_type": response.headers.get("content-type", ""),
         "content": base64.b64encode(response.content).decode(),
     }
-
-
-@contextlib.contextmanager
-def _near(directory: Path) -> Iterator[Path]:
-    """A short name for the directory: the path of a UNIX socket has at most 107 bytes."""
-    try:
-        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise AgentStateInvalid(f"there is no state directory {directory}", advice="umec node enroll") from error
-    try:
-        yield Path(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)

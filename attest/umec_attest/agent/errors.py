@@ -19,6 +19,9 @@ AgentError
 │   └── LogInconsistent log-inconsistent      it does not begin with what we saw
 ├── LogDistrusted       log-distrusted        the log was refused before, and no operator has reset that
 ├── DoorsBusy           doors-busy            other programs of the node have as many doors open as there may be
+├── StartUndecided      start-undecided       a start that differs from its decision, or that nobody could judge
+├── StartLogFull        start-log-full        no more starts are measured in this boot
+├── StartLogDiverged    start-log-diverged    PCR 15 is not what the log of starts gives
 └── NotAttested         node-not-attested     there is no certificate, because the last round gave none
 """
 
@@ -40,6 +43,9 @@ __all__ = [
     "NotAttested",
     "PlatformUntrusted",
     "SealedElsewhere",
+    "StartLogDiverged",
+    "StartLogFull",
+    "StartUndecided",
     "StateOfAnotherSite",
     "TicketInvalid",
     "TicketMissing",
@@ -166,3 +172,21 @@ class LogDistrusted(AgentError, Forbidden):
     """The log was refused before, and no operator has reset that."""
 
     code = "log-distrusted"
+
+
+class StartUndecided(AgentError, Refused):
+    """A start that differs from its decision, or that nobody could judge: it is not measured, and must not be."""
+
+    code = "start-undecided"
+
+
+class StartLogFull(AgentError, Refused):
+    """So many starts were measured in this boot as there may be: of all tenants, or of one."""
+
+    code = "start-log-full"
+
+
+class StartLogDiverged(AgentError, Refused):
+    """PCR 15 is not what the log of starts gives: nothing can be measured any more in this boot."""
+
+    code = "start-log-diverged"

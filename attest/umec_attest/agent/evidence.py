@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from umec_attest.agent.errors import AgentStateInvalid
 from umec_attest.agent.runtime_list import MAX_RUNTIME_LIST, RUNTIME_LIST, read_runtime_list
+from umec_attest.agent.start_log import START_LOG, read_start_log
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import PcrQuote, Tpm
 from umec_attest.agent.wire import Challenge
@@ -21,12 +22,15 @@ MAX_BOOT_LOG: Final = 744 * 1024
 """Bytes; logs of real servers have about 70 KB, and the verifier reads no more than this in one body.
 
 A list of what ran that goes along with a whole boot log has what the log leaves of it."""
+MAX_START_LOG: Final = 256 * 1024
+"""Bytes of one part of the log of starts, some 250 of them; it takes half of the room that a boot log leaves."""
 MAX_SAVED_LIST: Final = 64 * 1024 * 1024
 """What an offline verifier reads."""
 MOST_QUOTES: Final = 5
 """A quote takes a second at most; a node on which programs start all the time is asked again later."""
 IMA_PCR: Final = 10
-FOLDER_FILES: Final = frozenset({"ima.bin", "ima.txt", "userspace.log", "ear.jwt"})
+STARTS_PCR: Final = 15
+FOLDER_FILES: Final = frozenset({"ima.bin", "ima.txt", "userspace.log", "ear.jwt", START_LOG})
 """What a folder may have besides what it always has."""
 
 
@@ -39,6 +43,8 @@ class Evidence:
     boot_log: bytes = field(repr=False)
     runtime: tuple[bytes, bool] | None = field(default=None, repr=False)
     """What ran, from where it was asked for, and whether more follows that did not fit."""
+    starts: tuple[bytes, bool] | None = field(default=None, repr=False)
+    """The same of the log of starts."""
 
     def request(self, node: str, challenge: Challenge) -> dict[str, Any]:
         """Return the body of `POST /attest/v1/evidence`: the log itself only where the verifier wants it."""
@@ -56,21 +62,36 @@ class Evidence:
         if self.runtime is not None:
             part, more = self.runtime
             body |= {"ima": _text(part), "ima_from": challenge.runtime_from, "ima_more": more}
+        if self.starts is not None:
+            part, more = self.starts
+            body |= {"starts": _text(part), "starts_from": challenge.starts_from, "starts_more": more}
         return body
 
 
 def collect(
-    tpm: Tpm, state: NodeState, challenge: Challenge, boot_log: Path, runtime_list: Path = RUNTIME_LIST
+    tpm: Tpm,
+    state: NodeState,
+    challenge: Challenge,
+    boot_log: Path,
+    runtime_list: Path = RUNTIME_LIST,
+    *,
+    starts: Path | None = None,
 ) -> Evidence:
-    """Quote what the challenge asks for. Raises AgentStateInvalid, TpmUnavailable, TpmRefused.
+    """Quote what the challenge asks for; `starts` is the folder with the log of starts (None: nobody keeps one).
 
-    What runs is read after the quote: what is in it is then in the list as well.
+    What runs is read after the quote: what is in it is then in the list as well; the same of what was started. Raises
+    AgentStateInvalid, TpmUnavailable, TpmRefused.
     """
     made = tpm.quote(state.ak, challenge.nonce, challenge.pcrs.sha256)
     log = _read_log(boot_log)
     room = MAX_BOOT_LOG - len(log) if challenge.boot_log == "full" else MAX_BOOT_LOG
+    started = None
+    if starts is not None and challenge.starts_from is not None:
+        started = read_start_log(starts, challenge.starts_from, most=min(room // 2, MAX_START_LOG))
+        room -= len(started[0])
     start = challenge.runtime_from
-    return Evidence(challenge.nonce, made, log, None if start is None else _read_part(runtime_list, start, room))
+    ran = None if start is None else _read_part(runtime_list, start, room)
+    return Evidence(challenge.nonce, made, log, ran, started)
 
 
 def collect_folder(
@@ -82,29 +103,42 @@ def collect_folder(
     pcrs: Sequence[int],
     boot_log: Path = BOOT_LOG,
     runtime_list: Path = RUNTIME_LIST,
+    starts: Path | None = None,
 ) -> Evidence:
     """Quote these PCRs with somebody's own nonce (16 to 64 bytes), and write the folder that they judge.
 
     With PCR 10 among them the list of what ran goes along, as it was at the quote: where more ran meanwhile, it is
-    quoted again. Raises AgentStateInvalid, TpmUnavailable, TpmRefused.
+    quoted again. With PCR 15 the log of starts in the folder `starts` does, whatever was started after the quote.
+    Raises AgentStateInvalid, TpmUnavailable, TpmRefused.
     """
     for _ in range(MOST_QUOTES):
         before = _whole_list(runtime_list) if IMA_PCR in pcrs else None
         evidence = Evidence(nonce, tpm.quote(state.ak, nonce, tuple(pcrs)), _read_log(boot_log))
         if before is None or _whole_list(runtime_list) == before:
-            _save(directory, state, evidence, before)
+            started = None if starts is None or STARTS_PCR not in pcrs else _whole_log(starts)
+            _save(directory, state, evidence, before, started)
             return evidence
     raise AgentStateInvalid(
         f"{runtime_list} grew during each of {MOST_QUOTES} quotes", advice="try again when fewer programs start"
     )
 
 
-def save_evidence(directory: Path, state: NodeState, evidence: Evidence, runtime_list: Path = RUNTIME_LIST) -> None:
-    """Write the folder that `umec evidence verify` reads; what ran is in it from the boot on."""
-    _save(directory, state, evidence, None if evidence.runtime is None else _whole_list(runtime_list))
+def save_evidence(
+    directory: Path,
+    state: NodeState,
+    evidence: Evidence,
+    runtime_list: Path = RUNTIME_LIST,
+    *,
+    starts: Path | None = None,
+) -> None:
+    """Write the folder that `umec evidence verify` reads; what ran and was started is in it from the boot on."""
+    listed = None if evidence.runtime is None else _whole_list(runtime_list)
+    _save(directory, state, evidence, listed, None if evidence.starts is None or starts is None else _whole_log(starts))
 
 
-def _save(directory: Path, state: NodeState, evidence: Evidence, listed: bytes | None) -> None:
+def _save(
+    directory: Path, state: NodeState, evidence: Evidence, listed: bytes | None, started: bytes | None = None
+) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     files = {
         "quote.bin": evidence.made.quote.attest,
@@ -117,6 +151,8 @@ def _save(directory: Path, state: NodeState, evidence: Evidence, listed: bytes |
     }
     if listed is not None:
         files["ima.bin"] = listed
+    if started is not None:
+        files[START_LOG] = started
     for stale in FOLDER_FILES - files.keys():
         (directory / stale).unlink(missing_ok=True)  # of an older round: it would be judged with this one
     for name, data in files.items():
@@ -130,6 +166,10 @@ def save_result(directory: Path, result: str | None) -> None:
         path.unlink(missing_ok=True)
     else:
         path.write_text(result)
+
+
+def _whole_log(folder: Path) -> bytes:
+    return read_start_log(folder, 0, most=MAX_SAVED_LIST)[0]
 
 
 def _whole_list(path: Path) -> bytes:

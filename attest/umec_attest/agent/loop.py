@@ -21,8 +21,10 @@ from umec_attest.agent.former_keys import KEYS_UNKNOWN, exchange_keys, former_st
 from umec_attest.agent.pace import Pace, pause, spread, unless
 from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.report import Report
+from umec_attest.agent.requests import Start
 from umec_attest.agent.rotation import rotate, rotation_pending
 from umec_attest.agent.session import AttestationResult, Session, open_session
+from umec_attest.agent.start_log import StartLog
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.transport import Answer
@@ -84,6 +86,7 @@ class Agent:
         self._renewing = asyncio.Lock()
         self._session: Session | None = None
         self._doors = Doors()
+        self._starts = StartLog(directory, tpm)
         self._result: AttestationResult | None = None
         self._round_seconds = FIRST_ROUND_SECONDS
         self._rounds = 0
@@ -206,6 +209,14 @@ class Agent:
             raise NotAttested("the node's credentials went meanwhile", advice="umec node show tells why")
         return door
 
+    async def measure_start(self, start: Start) -> int:
+        """Write down that an application is started, extend PCR 15 with it, and return its number in this boot.
+
+        Raises StartUndecided, StartLogFull, StartLogDiverged, AgentStateInvalid, TpmUnavailable, TpmRefused: the start
+        must not take place.
+        """
+        return await asyncio.to_thread(self._starts.add, start, self._state.node, self._clock())
+
     def status(self) -> Mapping[str, Any]:
         """Return the last status line, with what was obtained since."""
         return self._last
@@ -286,9 +297,11 @@ class Agent:
         self._witness.check()
         challenge = await self._platform.challenge(state.node)
         self._round_seconds = challenge.round_seconds
-        evidence = await asyncio.to_thread(collect, self._tpm, state, challenge, self._boot_log, self._runtime_list)
+        evidence = await asyncio.to_thread(
+            collect, self._tpm, state, challenge, self._boot_log, self._runtime_list, starts=self._directory
+        )
         if self._save is not None:
-            save_evidence(self._save, state, evidence, self._runtime_list)
+            save_evidence(self._save, state, evidence, self._runtime_list, starts=self._directory)
         result = await self._platform.evidence(evidence.request(state.node, challenge))
         await self._look(result)
         if self._save is not None:

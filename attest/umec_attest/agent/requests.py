@@ -10,10 +10,22 @@ from typing import Any, Final
 from umec_attest.agent.fields import FieldInvalid, Fields, read_object
 from umec_core.errors import Invalid
 
-__all__ = ["MAX_CONTENT", "Call", "OpenDoor", "Request", "Rotate", "Status", "Token", "checked", "read_request"]
+__all__ = [
+    "MAX_CONTENT",
+    "Call",
+    "OpenDoor",
+    "Request",
+    "Rotate",
+    "Start",
+    "Status",
+    "Token",
+    "checked",
+    "read_request",
+]
 
 MAX_CONTENT: Final = 1024 * 1024
 """Bytes of a body that is sent; what comes back is bounded where it is read (`transport`)."""
+MAX_DECISION: Final = 65536
 MAX_NAME: Final = 512
 MAX_URL: Final = 4096
 MAX_HEADERS: Final = 8192
@@ -83,6 +95,26 @@ class OpenDoor:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """Ask to measure that an application is started: `image` is the digest of its manifest, `decision` a JWT."""
+
+    tenant: str
+    instance: str
+    image: str
+    decision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the members of the request."""
+        return {
+            "op": "start",
+            "tenant": self.tenant,
+            "instance": self.instance,
+            "image": self.image,
+            "decision": self.decision,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Rotate:
     """Ask for new keys of the node, and a round with them."""
 
@@ -91,7 +123,7 @@ class Rotate:
         return {"op": "rotate"}
 
 
-Request = Status | Token | Call | OpenDoor | Rotate
+Request = Status | Token | Call | OpenDoor | Rotate | Start
 
 
 def read_request(line: bytes) -> Request:
@@ -126,6 +158,16 @@ def _door(fields: Fields) -> Request:
     return OpenDoor(fields.text("host", longest=255, pattern=_HOST), fields.integer("port", least=1, most=65535))
 
 
+def _start(fields: Fields) -> Request:
+    """What these texts have to be like, `umec_attest.starts` says: nothing else is measured."""
+    return Start(
+        tenant=fields.text("tenant", longest=MAX_NAME),
+        instance=fields.text("instance", longest=MAX_NAME),
+        image=fields.text("image", longest=MAX_NAME),
+        decision=fields.text("decision", longest=MAX_DECISION),
+    )
+
+
 def _call(fields: Fields) -> Request:
     headers = fields.optional("headers", lambda name: fields.texts(name, longest=MAX_HEADERS)) or {}
     if not all(_HEADER.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers.items()):
@@ -140,4 +182,4 @@ def _call(fields: Fields) -> Request:
     )
 
 
-_READERS: Final = {"status": _status, "token": _token, "call": _call, "door": _door, "rotate": _rotate}
+_READERS: Final = {"status": _status, "token": _token, "call": _call, "door": _door, "rotate": _rotate, "start": _start}

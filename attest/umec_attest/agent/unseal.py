@@ -77,7 +77,7 @@ async def unseal_from_site(
     async with PlatformClient(state.url, state.ca) as platform:
         while True:
             try:
-                released = await _ask(platform, state, tpm, name, (boot_log, runtime_list))
+                released = await _ask(platform, state, tpm, name, (boot_log, runtime_list), directory)
                 break
             except RemoteRefused as error:
                 if error.code == KEYS_UNKNOWN and former:
@@ -89,9 +89,11 @@ async def unseal_from_site(
     return await asyncio.to_thread(tpm.do, lambda esys: unseal_released(esys, released.sealed))  # 3
 
 
-async def _ask(platform: PlatformClient, state: NodeState, tpm: Tpm, name: str, lists: tuple[Path, Path]) -> Released:
+async def _ask(
+    platform: PlatformClient, state: NodeState, tpm: Tpm, name: str, lists: tuple[Path, Path], directory: Path
+) -> Released:
     challenge = await platform.challenge(state.node)  # 1
-    evidence = await asyncio.to_thread(collect, tpm, state, challenge, *lists)
+    evidence = await asyncio.to_thread(collect, tpm, state, challenge, *lists, starts=directory)
     body: dict[str, Any] = {"name": name, "evidence": evidence.request(state.node, challenge)}
     content, headers = json_body(body)
     return read_answer(Released, await platform.send("POST", RELEASE, content=content, headers=headers))  # 2

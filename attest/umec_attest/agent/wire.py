@@ -116,6 +116,8 @@ class Challenge:
     """From which entry on the list of what ran is wanted; None: not at all."""
     deadline: datetime
     round_seconds: float
+    starts_from: int | None = None
+    """From which entry on the log of starts is wanted; None: not at all."""
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
@@ -128,6 +130,7 @@ class Challenge:
             fields.optional("ima", lambda name: fields.inside(name).integer("from")),
             fields.instant("deadline"),
             fields.number("round_seconds", above=0, most=86400),
+            fields.optional("starts", lambda name: fields.inside(name).integer("from")),
         )
 
 

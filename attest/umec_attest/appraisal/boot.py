@@ -19,7 +19,7 @@ from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
 from umec_attest.ima import IMA_PCR
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet, match_model
-from umec_attest.starts import STARTS_PCR
+from umec_attest.starts.entry import STARTS_PCR
 from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["AppraisalCache", "BootJudged", "allowed_forms", "judge_boot", "of_boot"]

@@ -29,7 +29,8 @@ from umec_attest.findings import Tier
 from umec_attest.ima import IMA_PCR, RuntimeJudged
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet
-from umec_attest.starts import STARTS_PCR, StartsJudged
+from umec_attest.starts.entry import STARTS_PCR
+from umec_attest.starts.judge import StartsJudged
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_policies import Decision, Entity, Fact, PolicySet, Request
 

@@ -13,7 +13,7 @@ from cbor2 import CBORTag, dumps
 from umec_attest.corim.reader import HASHES
 from umec_attest.reference import ReferenceSet
 from umec_attest.reference.values import AllowedValues
-from umec_attest.starts import STARTS_PCR
+from umec_attest.starts.entry import STARTS_PCR
 
 __all__ = ["write_corim"]
 

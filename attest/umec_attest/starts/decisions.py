@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from umec_attest.bootlog.findings import Finding
+from umec_attest.starts.claims import differences, shown
 from umec_attest.starts.entry import StartEntry
 from umec_core.jose import JwtInvalid, KeySet, claim_text, claim_time, verify_jwt
 
-__all__ = ["DECISION_TYPE", "DecisionRules", "contradiction", "decision_finding"]
+__all__ = ["DECISION_TYPE", "DecisionRules", "decision_finding"]
 
 DECISION_TYPE: Final = "umec-admission+jwt"
 SLACK: Final = timedelta(minutes=1)
@@ -45,16 +46,15 @@ def decision_finding(
         return _finding("start-undecided", entry, f"and the decision is not the site's: {error.detail}")
     if issuer != rules.issuer:
         return _finding("start-undecided", entry, "and the decision is of another issuer")
-    return contradiction(claims, entry, node) or _time_finding(entry, times, since, now)
+    return _difference_finding(claims, entry, node) or _time_finding(entry, times, since, now)
 
 
-def contradiction(claims: Mapping[str, Any], entry: StartEntry, node: str) -> Finding | None:
-    """Return in what a start differs from the claims of its decision, or None."""
-    if entry.node != node or claims.get("node") != node:  # 2
-        return _finding("start-of-another-node", entry, f"for node {_shown(claims, 'node')}, and this is {node}")
-    said = {"tenant": entry.tenant, "instance": entry.instance, "digest": entry.image}
-    other = [f"{name} {_shown(claims, name)}" for name, value in said.items() if claims.get(name) != value]
-    if other:  # 3
+def _difference_finding(claims: Mapping[str, Any], entry: StartEntry, node: str) -> Finding | None:
+    """2, 3. The node may say anything of what it started."""
+    if entry.node != node or claims.get("node") != node:
+        return _finding("start-of-another-node", entry, f"for node {shown(claims, 'node')}, and this is {node}")
+    other = differences(claims, entry)
+    if other:
         return _finding("start-not-as-decided", entry, f"and the decision was about {', '.join(other)}")
     return None
 
@@ -74,7 +74,3 @@ def _time_finding(
 def _finding(identifier: str, entry: StartEntry, why: str) -> Finding:
     what = f"{entry.image} was started as {entry.instance} of tenant {entry.tenant} (start {entry.number})"
     return Finding(identifier, f"{what}, {why}", None, entry.image)
-
-
-def _shown(claims: Mapping[str, Any], name: str) -> str:
-    return repr(claims.get(name))[:100]

@@ -35,10 +35,10 @@ MAX_DECISION: Final = 7 * 1024
 """Characters; a decision with three policies has some 800."""
 MAX_ENTRY: Final = 8 * 1024
 """Bytes of a line: a decision, and 500 for the rest."""
-MAX_ENTRIES: Final = 16_384
-"""Starts of one boot: with ten a day, they last four years; the log of all of them has some 16 MB."""
+MAX_ENTRIES: Final = 8192
+"""Starts of one boot: with twenty a day, they last a year; the log of all of them has some 8 MB."""
 MAX_LOG: Final = MAX_ENTRIES * 1024
-"""Bytes of the log, which a node may keep in memory."""
+"""Bytes of the log, which lies where a node keeps its own state."""
 MAX_OF_TENANT: Final = MAX_ENTRIES // 4
 """Starts of one tenant in one boot: no tenant takes the room of the others."""
 

@@ -18,7 +18,7 @@ from umec_attest.service.references.filed import FiledReferences, Identity
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.tables import ReferenceRow
 from umec_attest.service.wire import instant
-from umec_attest.starts import STARTS_PCR
+from umec_attest.starts.entry import STARTS_PCR
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
