@@ -205,6 +205,7 @@ ENDPOINTS = [
     ("POST", "/attest/v1/nodes/node-1/revoke", "attest:admin"),
     ("POST", "/attest/v1/nodes/node-1/announce-reboot", "attest:admin"),
     ("POST", "/attest/v1/nodes/node-1/clear-reset", "attest:admin"),
+    ("POST", "/attest/v1/nodes/node-1/allow-version", "attest:admin"),
     ("GET", "/attest/v1/nodes/node-1/secrets", "attest:read"),
     ("PUT", "/attest/v1/nodes/node-1/secrets/disk", "attest:admin"),
     ("DELETE", "/attest/v1/nodes/node-1/secrets/disk", "attest:admin"),

@@ -178,6 +178,8 @@ def _management() -> Iterator[Endpoint]:
     for act in ("approve", "quarantine", "readmit", "revoke", "announce-reboot", "clear-reset"):
         said = {"tenant": "harbour"} if act == "approve" else {"reason": "r"}
         yield Endpoint(m, "POST", f"{node}/{{node}}/{act}", 404, "node-unknown", body=said, **decided)
+    back = {"version": 1, "reason": "r"}
+    yield Endpoint(m, "POST", f"{node}/{{node}}/allow-version", 404, "node-unknown", body=back, ours=True, **admin)
     own = {"seconds": 60, "resets": 1, "reason": "r"}
     yield Endpoint(
         m, "POST", "/attest/v1/reboots", 403, "not-a-node", body=own, ours=True, api=ATTEST, scope="node:host"

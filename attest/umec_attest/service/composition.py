@@ -22,6 +22,7 @@ from umec_attest.service.evidence.history import History
 from umec_attest.service.evidence.service import RoundRules, RoundService
 from umec_attest.service.nodes.decisions import Decisions
 from umec_attest.service.nodes.endpoints import nodes_router, reboots_router
+from umec_attest.service.nodes.floors import FloorService
 from umec_attest.service.nodes.reboots import RebootService
 from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.policies import load_policies
@@ -190,7 +191,7 @@ class AttestService:
             rounds_router(rounds),
             history_router(History(store), nodes, access),
             rotation_router(rotation),
-            nodes_router(nodes, reboots, access),
+            nodes_router(nodes, reboots, FloorService(decisions), access),
             reboots_router(reboots, access),
             secrets_router(kept, access),
             standings_router(feed, access, keys.verifier.public_key()),

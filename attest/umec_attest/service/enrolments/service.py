@@ -332,11 +332,11 @@ def _new_node(row: EnrolmentRow, now: datetime) -> NodeRow:
 def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: datetime) -> None:
     """Set keys, and forget what the former keys said: a new AK is a new base line.
 
-    At which boot the TPM's machine was found untrusted, or booted unannounced, is not forgotten: other keys do not mend
-    what runs there.
+    At which boot the TPM's machine was found untrusted, or booted unannounced, and below which version of its image it
+    does not go is not forgotten: other keys do not mend what runs there.
     """
     if node.ek_sha256 != row.ek_sha256:
-        node.ek_sha256, node.fell_at_reset, node.reset_watch = row.ek_sha256, None, None
+        node.ek_sha256, node.fell_at_reset, node.reset_watch, node.version_floor = row.ek_sha256, None, None, None
     claimed = Identity.of(row)
     node.iak_sha256, node.idevid_sha256 = claimed.iak_sha256, claimed.idevid_sha256
     node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 
 from umec_attest.service.access import Access
+from umec_attest.service.nodes.floors import FloorService
 from umec_attest.service.nodes.reboots import RebootService
-from umec_attest.service.nodes.schemas import Announcement, Approval, Decision, NodeClass
+from umec_attest.service.nodes.schemas import AllowedVersion, Announcement, Approval, Decision, NodeClass
 from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.standings.endpoints import NotANode
 from umec_attest.service.wire import Id
@@ -24,7 +25,7 @@ MOST: Final = 1000
 DryRun = Annotated[bool, Query(description="Tell what the decision would make of the node, and change nothing.")]
 
 
-def nodes_router(service: NodeService, reboots: RebootService, access: Access) -> APIRouter:
+def nodes_router(service: NodeService, reboots: RebootService, floors: FloorService, access: Access) -> APIRouter:
     """Return the routes of nodes."""
     router = APIRouter(prefix="/attest/v1/nodes")
     reader = Annotated[Principal, Depends(access.require("attest:read"))]
@@ -80,6 +81,10 @@ def nodes_router(service: NodeService, reboots: RebootService, access: Access) -
     @router.post("/{node}/clear-reset")
     async def clear(node: Id, principal: admin, decision: Decision | None = None) -> dict[str, Any]:
         return await reboots.clear(node, decision or Decision(), actor=principal.subject)
+
+    @router.post("/{node}/allow-version")
+    async def allow(node: Id, principal: admin, allowed: AllowedVersion) -> dict[str, Any]:
+        return await floors.allow(node, allowed, actor=principal.subject)
 
     return router
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from umec_attest.resets import MAX_RESETS
 from umec_attest.service.wire import Id, WireModel
 
-__all__ = ["Announcement", "Approval", "Decision", "NodeClass"]
+__all__ = ["AllowedVersion", "Announcement", "Approval", "Decision", "NodeClass"]
 
 MAX_AHEAD: Final = 24 * 3600
 """Seconds; who plans for later announces later."""
@@ -43,4 +43,11 @@ class Announcement(WireModel):
 
     seconds: int = Field(default=900, ge=1, le=MAX_AHEAD)
     resets: int = Field(default=1, ge=1, le=MAX_RESETS)
+    reason: str = Field(default="", max_length=200)
+
+
+class AllowedVersion(WireModel):
+    """POST …/allow-version: the version of its image that the node may go back to."""
+
+    version: int = Field(ge=1, le=2**53)
     reason: str = Field(default="", max_length=200)

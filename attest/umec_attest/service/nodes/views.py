@@ -4,26 +4,32 @@ import json
 from datetime import datetime
 from typing import Any
 
+from umec_attest.floors import VersionFloor
+from umec_attest.node_binding import is_bound
 from umec_attest.resets import ResetWatch
 from umec_attest.service.tables import NodeRow
 from umec_attest.service.wire import instant
+from umec_attest.tpm.public import parse_public
 
 __all__ = ["last_round", "view"]
 
 
 def view(node: NodeRow) -> dict[str, Any]:
-    """Return what lists and decisions show of a node."""
-    watch = ResetWatch.from_json(node.reset_watch)
+    """Return what lists and decisions show of a node; `version` is the one of its image that it stood on last."""
+    watch, floor = ResetWatch.from_json(node.reset_watch), VersionFloor.from_json(node.version_floor)
     return {
         "node": node.id,
         "tenant": node.tenant,
         "image": node.image,
+        "version": floor.version or None if floor.image == node.image else None,
+        "version_floor": floor.floor if floor.image == node.image else 0,
         "class": node.node_class,
         "standing": node.standing,
         "generation": node.generation,
         "reason": node.reason,
         "approved": node.approved,
         "ek_sha256": node.ek_sha256,
+        "node_key_bound": is_bound(parse_public(node.node_key_public)),
         "changed_at": instant(node.changed_at),
         "enrolled_at": instant(node.enrolled_at),
         "rounds": node.rounds,
