@@ -30,6 +30,7 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 INIT = ("/usr/sbin/init", b"init")
 NEWER_TOOL = ("/usr/bin/tool", b"of version 2")
+KEYS = make_keys(1)
 PCRS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
 
 Said = dict[str, Any]
@@ -60,7 +61,7 @@ class Site:
         self.clock = clock
         self.folder = folder
         self.verifier = FleetVerifier(folder, clock=clock)
-        self.node = SimulatedNode("node-1", make_keys(1), boots[1], **node)
+        self.node = SimulatedNode("node-1", KEYS, boots[1], **node)
         self.service: AttestService
 
     def envelope(
@@ -142,7 +143,7 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory, boots: dict[Any, Boot]) -
     """The folder of a verifier with a node, which each test copies."""
     folder = tmp_path_factory.mktemp("site") / "verifier"
     verifier = FleetVerifier(folder)
-    asyncio.run(verifier.enrol([SimulatedNode("node-1", make_keys(1), boots[1])]))
+    asyncio.run(verifier.enrol([SimulatedNode("node-1", KEYS, boots[1])]))
     return folder
 
 
