@@ -63,6 +63,7 @@ class Site:
         self.verifier = FleetVerifier(folder, clock=clock)
         self.node = SimulatedNode("node-1", KEYS, boots[1], **node)
         self.service: AttestService
+        self.applications: dict[AttestService, Any] = {}
 
     def envelope(
         self, version: int, *, since: int | None = None, grace: timedelta = DAY, of: int | None = None, **changes: Any
@@ -85,7 +86,9 @@ class Site:
         return sign_reference_set(**(said | changes))
 
     async def call(self, method: str, path: str, *, status: int = 200, **options: Any) -> Said:
-        transport = httpx.ASGITransport(self.verifier.application(self.service))
+        if self.service not in self.applications:
+            self.applications[self.service] = self.verifier.application(self.service)
+        transport = httpx.ASGITransport(self.applications[self.service])
         async with httpx.AsyncClient(transport=transport, base_url="https://localhost:8443") as client:
             headers = self.verifier.token("attest:admin", "attest:read")
             answer = await client.request(method, f"/attest/v1/{path}", headers=headers, **options)
