@@ -466,7 +466,10 @@ def test_a_node_carries_the_agent_and_no_server():
     assert not [
         name for name in found if name.startswith(("umec_attest.service", "umec_attest.testing", "umec_core.store"))
     ]
-    assert {name.partition(".")[0] for name in found} == {"umec_attest", "umec_core"}
+    assert {name.partition(".")[0] for name in found} == {"umec_attest", "umec_core", "umec_images"}
+    images = {".".join(name.split(".")[1:2]) for name in found if name.startswith("umec_images.")}
+    assert images == {"der", "nodeimage", "update"}
+    assert not {"umec_images.nodeimage.builder", "umec_images.nodeimage.keys", "umec_images.update.store"} & set(found)
 
 
 def test_an_agent_that_could_not_start_makes_no_image(tmp_path):

@@ -2,10 +2,13 @@
 
 import hashlib
 import struct
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
@@ -15,8 +18,9 @@ from hypothesis import strategies as st
 from umec_attest.predict.pe import parse_pe
 from umec_attest.testing.pe import make_pe
 from umec_images.authority.der import Reader, tlv
-from umec_images.nodeimage.authenticode import sign_image
+from umec_images.nodeimage.authenticode import sign_image, verify_signed
 from umec_images.nodeimage.errors import UkiInvalid
+from umec_images.nodeimage.keys import load_signer, make_keys
 from umec_images.nodeimage.uki import SECTIONS, assemble
 
 PARTS = {".osrel": b"ID=x\n", ".cmdline": b"a b", ".initrd": b"i" * 5000, ".linux": b"k" * 513}
@@ -202,3 +206,61 @@ def test_what_is_no_image_is_not_signed(signer, data):
         sign_image(data, signer)
     assert caught.value.code == "uki-invalid"
     assert sign_image(stub(), signer)
+
+
+@pytest.fixture(scope="session")
+def signed_image(key_folder):
+    signer = load_signer(key_folder)
+    return sign_image(assemble(stub(), PARTS), signer), signer.certificate
+
+
+def unverified(image: bytes, certificate, why: str) -> None:
+    with pytest.raises(UkiInvalid, match=why) as caught:
+        verify_signed(image, certificate)
+    assert caught.value.code == "uki-invalid"
+
+
+def test_what_was_signed_here_is_verified(signer):
+    for parts in (PARTS, PARTS | {".linux": b"k" * 1001}):
+        verify_signed(sign_image(assemble(stub(), parts), signer), signer.certificate)
+
+
+def test_an_image_without_a_signature_is_not_verified(signer):
+    for image in (assemble(stub(), PARTS), b"", b"MZ" + bytes(400), sign_image(stub(), signer)[:120]):
+        unverified(image, signer.certificate, "signature|image|signed")
+    verify_signed(sign_image(assemble(stub(), PARTS), signer), signer.certificate)
+
+
+@given(place=st.floats(0, 0.999999), change=st.integers(1, 255))
+def test_no_byte_of_a_signed_image_may_be_another(signed_image, place, change):
+    image, certificate = signed_image
+    at = int(place * len(image))
+    other = image[:at] + bytes([image[at] ^ change]) + image[at + 1 :]
+    checksum = range(OPTIONAL + 64, OPTIONAL + 68)
+    if at in checksum:  # no part of what is signed, as firmware hashes it
+        return
+    with pytest.raises(UkiInvalid):
+        verify_signed(other, certificate)
+
+
+def test_a_signature_of_another_key_is_refused(signed_image, tmp_path):
+    image, certificate = signed_image
+    make_keys(tmp_path / "other", datetime(2026, 11, 22, tzinfo=UTC))
+    unverified(image, load_signer(tmp_path / "other").certificate, "none over this image")
+    verify_signed(image, certificate)
+
+
+def test_what_is_behind_a_signature_is_refused(signed_image):
+    image, certificate = signed_image
+    for other in (image + bytes(8), image[:-1], image + b"x"):
+        unverified(other, certificate, "signature")
+    verify_signed(image, certificate)
+
+
+def test_a_certificate_of_another_kind_of_key_verifies_nothing(signed_image):
+    image, certificate = signed_image
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(certificate.not_valid_before_utc)
+    unverified(image, builder.not_valid_after(certificate.not_valid_after_utc).sign(key, SHA256()), "no RSA key")
+    verify_signed(image, certificate)

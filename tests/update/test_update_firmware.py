@@ -6,10 +6,11 @@ import uuid
 
 import pytest
 
-from umec_images.update import EfiVariables, StoreVariables
+from umec_images.update import EfiVariables
 from umec_images.update.errors import VariablesUnusable
 from umec_images.update.firmware import ask_no_more, ask_once
 from umec_images.update.layout import read_layout
+from umec_images.update.store import StoreVariables
 
 GLOBAL = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 

@@ -141,6 +141,8 @@ RECORDS = st.builds(
     image=st.from_regex(r"[a-z0-9-]{0,63}", fullmatch=True),
     version=st.integers(0, 2**31 - 1),
     manifest=st.sampled_from(["", MANIFEST]),
+    attempt=st.integers(0, 2**31 - 1),
+    why=st.from_regex(r"[a-z-]{0,40}", fullmatch=True),
 )
 
 
@@ -166,9 +168,34 @@ def test_any_bytes_are_a_record_or_none(data):
 
 
 def test_a_member_of_a_later_version_is_ignored():
-    body = (json.dumps(json.loads(record(Phase.TRIAL).model_dump_json()) | {"later": 1})).encode().ljust(480, b"\0")
+    said = json.loads(encode(record(Phase.TRIAL))[:480].rstrip(b"\0"))
+    body = json.dumps(said | {"later": 1}).encode().ljust(480, b"\0")
     assert decode(body + hashlib.sha256(body).digest()) == record(Phase.TRIAL)
     assert decode(body + b"\0" + hashlib.sha256(body + b"\0").digest()) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation": -1},
+        {"generation": 2**63},
+        {"generation": True},
+        {"version": "5"},
+        {"version": 2**31},
+        {"attempt": 2**31},
+        {"image": "Lamp"},
+        {"manifest": "AA" * 32},
+        {"why": "x" * 41},
+        {"why": None},
+        {"phase": "later"},
+    ],
+    ids=str,
+)
+def test_a_member_that_is_none_makes_a_copy_none(change):
+    said = json.loads(encode(record(Phase.TRIAL))[:480].rstrip(b"\0"))
+    for found, expected in ((said, record(Phase.TRIAL)), (said | change, None)):
+        body = json.dumps(found).encode().ljust(480, b"\0")
+        assert decode(body + hashlib.sha256(body).digest()) == expected
 
 
 def test_the_newest_copy_counts_and_the_other_one_is_written_over():

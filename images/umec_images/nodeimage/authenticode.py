@@ -1,20 +1,26 @@
 """Sign a PE image so that a firmware with Secure Boot starts it (Authenticode PE 1.0, RFC 2315; UEFI 2.10 §32).
 
-RSA with PKCS#1 v1.5 and no signing time: the same image and key give the same bytes.
+RSA with PKCS#1 v1.5 and no signing time: the same image and key give the same bytes. So an image is verified by signing
+it once more, with the signature that it has: what differs in one byte from what is signed here is refused.
 """
 
 import hashlib
 import struct
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from umec_images.der import integer, octets, oid, sequence, set_of, tlv
 from umec_images.nodeimage.errors import UkiInvalid
 from umec_images.nodeimage.pe import CERTIFICATES, PE32_PLUS, read_headers
 
-__all__ = ["Signer", "sign_image"]
+__all__ = ["Signer", "sign_image", "verify_signed"]
 
 _SHA256: Final = sequence(oid("2.16.840.1.101.3.4.2.1"), tlv(0x05, b""))
 _RSA: Final = sequence(oid("1.2.840.113549.1.1.1"), tlv(0x05, b""))
@@ -53,6 +59,39 @@ def sign_image(image: bytes, signer: Signer) -> bytes:
     return image[:entry] + struct.pack("<II", len(image), len(certificate)) + image[entry + 8 :] + certificate
 
 
+def verify_signed(image: bytes, certificate: x509.Certificate) -> None:
+    """Check that an image is what `sign_image` makes with the key of this certificate. Raises UkiInvalid."""
+    key = certificate.public_key()
+    if not isinstance(key, RSAPublicKey):
+        raise UkiInvalid("the certificate is of no RSA key")
+    try:
+        entry = read_headers(image).optional + CERTIFICATES
+        (offset,) = struct.unpack_from("<I", image, entry)
+    except struct.error:
+        raise UkiInvalid("the image ends in the middle of its headers") from None
+    unsigned = image[:entry] + bytes(8) + image[entry + 8 : offset]
+    length = key.key_size // 8
+    end = len(image) - _padding(certificate, length)
+    if sign_image(unsigned, _Found(certificate, image[end - length : end], key)) != image:
+        raise UkiInvalid("the signature is none that is made here")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A signature that is there already, taken only where it is one by `key` over what is signed."""
+
+    certificate: x509.Certificate
+    signature: bytes
+    key: RSAPublicKey
+
+    def sign(self, data: bytes) -> bytes:
+        try:
+            self.key.verify(self.signature, data, PKCS1v15(), SHA256())
+        except InvalidSignature:
+            raise UkiInvalid("the signature is none over this image by the key of this certificate") from None
+        return self.signature
+
+
 def _offsets(image: bytes) -> tuple[int, int]:
     try:
         headers = read_headers(image)
@@ -68,19 +107,33 @@ def _offsets(image: bytes) -> tuple[int, int]:
 
 
 def _signed_data(digest: bytes, signer: Signer) -> bytes:
+    about, attributes = _about(digest)
+    signature = signer.sign(set_of(*attributes))
+    return _assembled(about, attributes, signer.certificate, signature)
+
+
+def _padding(certificate: x509.Certificate, length: int) -> int:
+    """Return how many zeros follow a signature by a key of `length` bytes."""
+    return -len(_assembled(*_about(bytes(32)), certificate, bytes(length))) % _CERTIFICATE_ALIGNMENT
+
+
+def _about(digest: bytes) -> tuple[bytes, list[bytes]]:
+    """Return what is said of an image, and the attributes that are signed."""
     about = sequence(_PE_IMAGE_DATA, sequence(_NO_FLAGS, _NO_FILE)) + sequence(_SHA256, octets(digest))
-    attributes = [
+    return about, [
         sequence(_CONTENT_TYPE, set_of(_INDIRECT_DATA)),
         sequence(_MESSAGE_DIGEST, set_of(octets(hashlib.sha256(about).digest()))),
     ]
-    certificate = signer.certificate
+
+
+def _assembled(about: bytes, attributes: list[bytes], certificate: x509.Certificate, signature: bytes) -> bytes:
     info = sequence(
         integer(1),
         sequence(certificate.issuer.public_bytes(), integer(certificate.serial_number)),
         _SHA256,
         set_of(*attributes, tag=0xA0),
         _RSA,
-        octets(signer.sign(set_of(*attributes))),
+        octets(signature),
     )
     return sequence(
         _SIGNED_DATA,

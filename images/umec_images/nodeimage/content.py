@@ -42,7 +42,7 @@ OWNER: Final = "/etc/umec/owner.pem"
 OWNER_PACKAGES: Final = ("cryptsetup-bin", "e2fsprogs")
 OWNER_MODULES: Final = ("dm_crypt", "ecb", "xts", "algif_skcipher", "aesni_intel")
 """AES-XTS for the volume, and for cryptsetup, which opens a key slot by the kernel's ciphers."""
-PROGRAMS: Final = ("approval", "data", "dhcp", "init", "unlock")
+PROGRAMS: Final = ("approval", "data", "dhcp", "init", "unlock", "update")
 """`guest/NAME.sh`, which lie in /usr/lib/umec."""
 SUBJECT: Final = PublicFormat.SubjectPublicKeyInfo
 
@@ -82,6 +82,7 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
     place_link(root, "/etc/mtab", "/proc/self/mounts")
     for name in PROGRAMS:
         place_file(root, f"/usr/lib/umec/{name}", guest_program(f"{name}.sh"), executable=True)
+    place_file(root, "/etc/umec/trial-seconds", f"{recipe.update.trial_seconds}\n".encode())
     if recipe.owner is not None:
         place_file(root, OWNER, _owner(recipe.owner, folder).public_bytes(Encoding.PEM, SUBJECT))
     if recipe.site is not None:

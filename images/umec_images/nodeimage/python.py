@@ -20,8 +20,11 @@ __all__ = ["PLACE", "compile_tree", "foreign", "imported", "locked_distributions
 
 PLACE: Final = "/usr/lib/python3/dist-packages"
 """Where Debian's Python finds packages in its isolated mode, too."""
-OWN: Final = ("umec_core", "umec_attest")
-ENTRIES: Final = ("umec_attest.agent.__main__", "umec_attest.agent.boot", "umec_attest.agent.disk")
+OWN: Final = ("umec_core", "umec_attest", "umec_images")
+ENTRIES: Final = (
+    *("umec_attest.agent.__main__", "umec_attest.agent.boot", "umec_attest.agent.disk"),
+    "umec_images.update.keeper",
+)
 """What an image starts."""
 _OF_THE_INSTALLER: Final = frozenset({"INSTALLER", "REQUESTED", "uv_cache.json"})
 

@@ -19,6 +19,9 @@ esp = 64
 root = 128
 data = 64
 
+[update]
+trial-seconds = 900                    in which the verifier has to trust a node with a new image, from its start on
+
 [site]                                 where the node belongs; the options of `umec nodeimage build` win
 url = "https://site.example:8443"
 ca = "ca.pem"                          beside the recipe
@@ -43,6 +46,7 @@ __all__ = [
     "Kernel",
     "Recipe",
     "Site",
+    "Update",
     "load_recipe",
     "parse_recipe",
     "with_owner",
@@ -132,6 +136,13 @@ class Disk(_Part):
     data: _Mebibytes = 64
 
 
+class Update(_Part):
+    """How a node of this image is updated to it."""
+
+    trial_seconds: Annotated[int, Field(ge=60, le=24 * 3600)] = 900
+    """A node that is not trusted so many seconds after its start goes back to the image before."""
+
+
 class Site(_Part):
     """Where the node belongs: measured with the root file system that holds it."""
 
@@ -164,6 +175,7 @@ class Recipe(_Part):
     command_line: list[_Word] = []
     kernel: Kernel
     disk: Disk = Disk()
+    update: Update = Update()
     site: Annotated[Site | None, AfterValidator(_with_its_ca)] = None
     owner: Annotated[str | None, AfterValidator(_owner_beside)] = None
     """Public key (PEM) beside the recipe; or any, where an option of the build gives it."""

@@ -6,7 +6,12 @@
     updater    the order in which a disk is written
     esp, slots, layout, device   EFI partition, slots for root file systems, partitions, bytes
     kernel     what a signed kernel image says of itself
-    firmware, store   asking the firmware for one start of another image
+    firmware, store   asking the firmware for one start of another image; `store` is for machines that are off
+    secureboot        whose signature counts for the firmware of this machine
+    node, keeper      on a running node: the program that does this as root, for an agent that is not
+    request, status, trial   what the agent asks for, what it is told, and when a trial ends
+
+A node carries these modules and what they import: nothing of what builds, and no library but for signatures.
 
 After a power cut anywhere a node starts an image that is whole. Why it is done this way:
 docs/decisions/0009-updates-swap-two-names.md.
@@ -19,8 +24,7 @@ from umec_images.update.image import Image, check_root_file, verify_image
 from umec_images.update.kernel import Kernel, command_line_root, read_kernel
 from umec_images.update.phases import Outcome
 from umec_images.update.state import Phase, Record
-from umec_images.update.store import StoreVariables
-from umec_images.update.updater import Plan, carry_out, confirm, plan, settled
+from umec_images.update.updater import Plan, carry_out, confirm, plan, settled, stage, try_staged
 
 __all__ = [
     "Device",
@@ -31,7 +35,6 @@ __all__ = [
     "Phase",
     "Plan",
     "Record",
-    "StoreVariables",
     "Survey",
     "Variables",
     "carry_out",
@@ -42,6 +45,8 @@ __all__ = [
     "plan",
     "read_kernel",
     "settled",
+    "stage",
     "survey",
+    "try_staged",
     "verify_image",
 ]

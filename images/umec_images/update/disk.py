@@ -5,7 +5,7 @@ EFI/BOOT/OTHER.EFI     the image in the other slot, if there is one: on trial, o
 EFI/UMEC/STATE*.BIN    the record of the update, twice
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from umec_images.update.device import Area, Device
@@ -63,7 +63,7 @@ def note(seen: Survey, phase: Phase, record: Record | None = None) -> Record:
     """Write down what an update has come to, so that it is there after any cut, or the record before is."""
     copies = [seen.esp.read(path) for path in STATES]
     present, place = newest(copies)
-    fresh = (record or present).model_copy(update={"generation": present.generation + 1, "phase": phase})
+    fresh = replace(record or present, generation=present.generation + 1, phase=phase)
     seen.device.flush()
     seen.esp.overwrite(STATES[place], encode(fresh))
     seen.device.flush()

@@ -12,23 +12,33 @@ UpdateError
 ├── WriteFailed          update-write-failed       the disk does not give back what was written
 ├── TrialOpen            update-trial-open         an image is on trial; the other slot is what the node falls back to
 ├── NothingOnTrial       update-nothing-on-trial   what runs is not on trial
+├── NothingStaged        update-nothing-staged     no such image waits for its trial
+├── SignatureOther       update-signature-other    no certificate of this firmware's db signed the kernel image
+├── RequestInvalid       update-request-invalid    what the agent says is no request, or it ended in the middle
+├── UserOther            update-user-other         it is not the node's agent that asks
+├── ImageCurrent         update-image-current      this very image is what the node starts already
 └── VariablesUnusable    firmware-variables-unusable
 """
 
-from umec_core.errors import Conflict, Invalid, Refused, UmecError, Unavailable
+from umec_core.errors import Conflict, Forbidden, Invalid, Refused, UmecError, Unavailable
 
 __all__ = [
     "DiskBusy",
     "DiskUnfit",
+    "ImageCurrent",
     "ImageFailed",
     "ImageOlder",
     "ImageOther",
     "ManifestOther",
     "NoRoom",
     "NothingOnTrial",
+    "NothingStaged",
+    "RequestInvalid",
+    "SignatureOther",
     "SlotDamaged",
     "TrialOpen",
     "UpdateError",
+    "UserOther",
     "VariablesUnusable",
     "WriteFailed",
 ]
@@ -104,6 +114,36 @@ class NothingOnTrial(UpdateError, Conflict):
     """What runs is not on trial."""
 
     code = "update-nothing-on-trial"
+
+
+class NothingStaged(UpdateError, Conflict):
+    """No such image waits for its trial."""
+
+    code = "update-nothing-staged"
+
+
+class SignatureOther(UpdateError, Refused):
+    """The kernel image is not signed as the build signs, by a certificate of the firmware's db."""
+
+    code = "update-signature-other"
+
+
+class RequestInvalid(UpdateError, Invalid):
+    """What the agent says is no request, or it ended in the middle."""
+
+    code = "update-request-invalid"
+
+
+class ImageCurrent(UpdateError, Conflict):
+    """This very image is what the node starts already."""
+
+    code = "update-image-current"
+
+
+class UserOther(UpdateError, Forbidden):
+    """It is not the node's agent that asks."""
+
+    code = "update-user-other"
 
 
 class VariablesUnusable(UpdateError, Invalid):

@@ -4,6 +4,8 @@ BootNext is deleted by the firmware before it does what it says: whatever become
 ordinary one. The option is in no boot order, so that it is measured nowhere, and nothing is started by it unasked.
 """
 
+import contextlib
+import fcntl
 import os
 import struct
 import uuid
@@ -15,9 +17,10 @@ from umec_images.update.device import SECTOR
 from umec_images.update.errors import VariablesUnusable
 from umec_images.update.layout import Partition
 
-__all__ = ["ATTRIBUTES", "GLOBAL", "EfiVariables", "Variables", "ask_no_more", "ask_once"]
+__all__ = ["ATTRIBUTES", "GLOBAL", "SECURITY_DATABASE", "EfiVariables", "Variables", "ask_no_more", "ask_once"]
 
 GLOBAL: Final = uuid.UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
+SECURITY_DATABASE: Final = uuid.UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 ATTRIBUTES: Final = 0x7
 """Kept, and for programs before and after the start."""
 NEXT: Final = "BootNext"
@@ -28,6 +31,12 @@ _ACTIVE: Final = 1
 _DISK: Final = struct.Struct("<BBHIQQ16sBB")
 """Device path of a partition (§10.3.5.1): by the identifier of a GUID partition table."""
 _END_PATH: Final = b"\x7f\xff\x04\x00"
+MAX_VARIABLE: Final = 64 * 1024
+"""Bytes of a variable that is read: a db with some dozens of certificates."""
+_GET_FLAGS: Final = 0x8008_6601
+_SET_FLAGS: Final = 0x4008_6602
+_IMMUTABLE: Final = 0x10
+"""FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL: efivarfs sets it on what the kernel does not know as harmless."""
 
 
 class Variables(Protocol):
@@ -66,9 +75,22 @@ class EfiVariables:
 
     folder: Path = Path("/sys/firmware/efi/efivars")
 
+    def read(self, name: str, vendor: uuid.UUID = GLOBAL) -> bytes:
+        """Return the value of one, without its attributes. Raises VariablesUnusable."""
+        path = self._path(name, vendor)
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_VARIABLE + 1)
+        except OSError as error:
+            raise VariablesUnusable(f"{path}: {error.strerror}") from error
+        if not 4 <= len(content) <= MAX_VARIABLE:
+            raise VariablesUnusable(f"{path} is no variable, or has more than {MAX_VARIABLE} bytes")
+        return content[4:]
+
     def write(self, name: str, value: bytes) -> None:
         """Set one: the kernel takes it from one write. Raises VariablesUnusable."""
         try:
+            _let_change(self._path(name))
             descriptor = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 file.write(struct.pack("<I", ATTRIBUTES) + value)
@@ -78,9 +100,25 @@ class EfiVariables:
     def remove(self, name: str) -> None:
         """Delete one, if it is there. Raises VariablesUnusable."""
         try:
+            _let_change(self._path(name))
             self._path(name).unlink(missing_ok=True)
         except OSError as error:
             raise VariablesUnusable(f"{self._path(name)}: {error.strerror}") from error
 
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}-{GLOBAL}"
+    def _path(self, name: str, vendor: uuid.UUID = GLOBAL) -> Path:
+        return self.folder / f"{name}-{vendor}"
+
+
+def _let_change(path: Path) -> None:
+    """Take the immutable flag from a file that is there; a file system without flags has none to take."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        with contextlib.suppress(OSError):
+            (flags,) = struct.unpack("<L", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))[:4])
+            if flags & _IMMUTABLE:
+                fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("<Q", flags & ~_IMMUTABLE))
+    finally:
+        os.close(descriptor)

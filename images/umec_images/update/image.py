@@ -2,35 +2,45 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from umec_images.nodeimage.artifact.contents import PAPERS, Papers, parse_papers
+from umec_images.nodeimage.disk import APPROVAL_AREA
 from umec_images.nodeimage.errors import RootOther
+from umec_images.nodeimage.papers import APPROVAL, MAX_PAPERS, PAPERS, Papers, parse_papers
 from umec_images.nodeimage.verity import BLOCK, root_hash_of
 from umec_images.update.errors import DiskUnfit, ImageOther, ManifestOther
 from umec_images.update.kernel import Kernel, read_kernel
 
-__all__ = ["Image", "check_root_file", "verify_image"]
+__all__ = ["APPROVAL", "KERNEL", "ROOT", "Image", "assemble_image", "check_papers", "check_root_file", "verify_image"]
 
 KERNEL: Final = "uki.efi"
 ROOT: Final = "root.img"
 MAX_KERNEL: Final = 256 * 1024 * 1024
 """Bytes of what is read into memory: a kernel image has some 20 MB."""
+CHUNK: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is what its manifest says, and whose manifest has the digest that was asked for."""
+    """An image whose manifest has the digest that was asked for, and whose kernel image is what the manifest says.
+
+    `chunks` gives the root file system in pieces of any size; whoever writes them compares what came with
+    `root_sha256` and `root_size`.
+    """
 
     manifest: str
     """SHA-256, hex."""
     kernel: Kernel
     kernel_image: bytes
-    root: Path
     root_sha256: str
     root_size: int
+    chunks: Callable[[], Iterable[bytes]]
+    approval: bytes = b""
+    """By the image's owner, if it has one; the agent and the TPM judge it."""
 
 
 def verify_image(folder: Path, digest: str) -> Image:
@@ -38,7 +48,16 @@ def verify_image(folder: Path, digest: str) -> Image:
 
     Raises ManifestOther, ImageOther, PapersInvalid.
     """
-    raw = _read(folder / PAPERS, MAX_KERNEL)
+    papers = check_papers(_read(folder / PAPERS, MAX_PAPERS), digest)
+    image, root = _read(folder / KERNEL, MAX_KERNEL), folder / ROOT
+    approval = _read(folder / APPROVAL, APPROVAL_AREA) if APPROVAL in papers.files else b""
+    made = assemble_image(digest, papers, image, partial(_chunks, root), approval)
+    _same(ROOT, _digest(root), papers)
+    return made
+
+
+def check_papers(raw: bytes, digest: str) -> Papers:
+    """Return what a manifest.json says that has this SHA-256 (hex). Raises ManifestOther, ImageOther, PapersInvalid."""
     found = hashlib.sha256(raw).hexdigest()
     if found != digest:
         raise ManifestOther(f"the manifest has SHA-256 {found}, and {digest} was asked for")
@@ -46,22 +65,28 @@ def verify_image(folder: Path, digest: str) -> Image:
     missing = {KERNEL, ROOT} - papers.files.keys()
     if missing:
         raise ImageOther(f"the manifest names no {', '.join(sorted(missing))}")
-    image, root = _read(folder / KERNEL, MAX_KERNEL), folder / ROOT
-    _same(folder / KERNEL, hashlib.sha256(image).hexdigest(), papers)
-    root_sha256 = _digest(root)
-    _same(root, root_sha256, papers)
+    return papers
+
+
+def assemble_image(
+    digest: str, papers: Papers, kernel_image: bytes, chunks: Callable[[], Iterable[bytes]], approval: bytes = b""
+) -> Image:
+    """Return the image of checked papers. Raises ImageOther where kernel image or approval are not those they name."""
+    _same(KERNEL, hashlib.sha256(kernel_image).hexdigest(), papers)
+    if APPROVAL in papers.files:
+        _same(APPROVAL, hashlib.sha256(approval).hexdigest(), papers)
     try:
-        kernel = read_kernel(image)
+        kernel = read_kernel(kernel_image)
     except DiskUnfit as error:
-        raise ImageOther(f"{folder / KERNEL}: {error.detail}") from error
+        raise ImageOther(f"{KERNEL}: {error.detail}") from error
     if (papers.name, papers.version) != (kernel.name, kernel.version):
         raise ImageOther(
             f"the manifest says {papers.name} {papers.version}, and the kernel image {kernel.name} {kernel.version}"
         )
-    size = root.stat().st_size
+    root, size = papers.files[ROOT]
     if size <= kernel.blocks * BLOCK or size % BLOCK:
-        raise ImageOther(f"{root} has {size} bytes, and the kernel image opens {kernel.blocks} blocks of it")
-    return Image(digest, kernel, image, root, root_sha256, size)
+        raise ImageOther(f"{ROOT} has {size} bytes, and the kernel image opens {kernel.blocks} blocks of it")
+    return Image(digest, kernel, kernel_image, root.removeprefix("sha256:"), size, chunks, approval)
 
 
 def check_root_file(folder: Path, root: Path) -> None:
@@ -73,10 +98,16 @@ def check_root_file(folder: Path, root: Path) -> None:
         )
 
 
-def _same(path: Path, found: str, papers: Papers) -> None:
-    wanted, _ = papers.files[path.name]
+def _same(name: str, found: str, papers: Papers) -> None:
+    wanted, _ = papers.files[name]
     if f"sha256:{found}" != wanted:
-        raise ImageOther(f"{path} has SHA-256 {found}, and its manifest says {wanted}")
+        raise ImageOther(f"{name} has SHA-256 {found}, and its manifest says {wanted}")
+
+
+def _chunks(root: Path) -> Iterator[bytes]:
+    with root.open("rb") as file:
+        while data := file.read(CHUNK):
+            yield data
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -4,21 +4,31 @@ A node finds its slot by a label, in the block behind the data (`nodeimage/guest
 in a slot only while all the rest of it is: it goes first, and comes last.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from umec_images.nodeimage.verity import BLOCK, hash_tree
 from umec_images.update.device import Area
-from umec_images.update.errors import SlotDamaged
+from umec_images.update.errors import ImageOther, SlotDamaged
 from umec_images.update.kernel import Kernel
 from umec_images.update.layout import Layout
 
-__all__ = ["check_root", "label_root", "slot_of", "unlabel", "write_root"]
+__all__ = ["Written", "check_root", "label_root", "slot_of", "unlabel", "write_root"]
 
-COPY: Final = 4 * 1024 * 1024
+COPY: Final = 1024 * 1024
 _LABEL: Final = 16
 """Offset of the label in its block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written of a root file system: its size and SHA-256 (hex), and the block of the label, which was not."""
+
+    size: int
+    sha256: str
+    label: bytes
 
 
 def slot_of(layout: Layout, kernel: Kernel) -> str | None:
@@ -43,17 +53,27 @@ def unlabel(area: Area, kernels: "list[Kernel]") -> None:
             area.write(kernel.blocks * BLOCK, bytes(BLOCK))
 
 
-def write_root(area: Area, root: Path, kernel: Kernel) -> None:
-    """Write a root file system into a slot, all but its label."""
-    for offset, data in _without_label(root, kernel):
-        area.write(offset, data)
+def write_root(area: Area, chunks: Iterable[bytes], kernel: Kernel) -> Written:
+    """Write a root file system into a slot as it comes, all but its label. Raises ImageOther, DiskUnfit."""
+    digest, place, label = hashlib.sha256(), 0, b""
+    for data in _whole_blocks(chunks):
+        digest.update(data)
+        cut = kernel.blocks * BLOCK - place
+        if 0 <= cut < len(data):
+            label = data[cut : cut + BLOCK]
+            pieces = [(place, data[:cut]), (place + cut + BLOCK, data[cut + BLOCK :])]
+        else:
+            pieces = [(place, data)]
+        for offset, piece in pieces:
+            if piece:
+                area.write(offset, piece)
+        place += len(data)
+    return Written(place, digest.hexdigest(), label)
 
 
-def label_root(area: Area, root: Path, kernel: Kernel) -> None:
+def label_root(area: Area, written: Written, kernel: Kernel) -> None:
     """Write the label of a root file system that is in the slot already."""
-    with root.open("rb") as file:
-        file.seek(kernel.blocks * BLOCK)
-        area.write(kernel.blocks * BLOCK, file.read(BLOCK))
+    area.write(kernel.blocks * BLOCK, written.label)
 
 
 def _labelled(area: Area, kernel: Kernel) -> bool:
@@ -62,11 +82,15 @@ def _labelled(area: Area, kernel: Kernel) -> bool:
     return area.read(kernel.blocks * BLOCK + _LABEL, len(kernel.label)) == kernel.label
 
 
-def _without_label(root: Path, kernel: Kernel) -> Iterator[tuple[int, bytes]]:
-    label = kernel.blocks * BLOCK
-    with root.open("rb") as file:
-        place = 0
-        while data := file.read(COPY if place > label else min(COPY, label - place) or BLOCK):
-            if place != label:
-                yield place, data
-            place += len(data)
+def _whole_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    waiting = bytearray()
+    for chunk in chunks:
+        waiting += chunk
+        if len(waiting) >= COPY:
+            whole = len(waiting) - len(waiting) % BLOCK
+            yield bytes(waiting[:whole])
+            del waiting[:whole]
+    if len(waiting) % BLOCK:
+        raise ImageOther("the root file system ends in the middle of a block")
+    if waiting:
+        yield bytes(waiting)

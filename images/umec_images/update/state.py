@@ -6,17 +6,21 @@ what a node really started, its TPM says.
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Annotated, Final
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Final
 
 from umec_images.update.device import SECTOR
 
 __all__ = ["Phase", "Record", "decode", "encode", "newest"]
 
 DIGEST: Final = hashlib.sha256().digest_size
+_IMAGE: Final = re.compile(r"[a-z0-9-]{0,63}")
+_MANIFEST: Final = re.compile(r"(?:[0-9a-f]{64})?")
+_WHY: Final = re.compile(r"[a-z-]{0,40}")
 
 
 @unique
@@ -35,33 +39,51 @@ class Phase(Enum):
     """It was tried, and the node fell back."""
 
 
-class Record(BaseModel):
-    """An update: `image`, `version` and `manifest` (SHA-256, hex) are those of the image that it is about."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An update: `image`, `version` and `manifest` (SHA-256, hex) are those of the image that it is about.
 
-    # What another version of this writes beside it is ignored: a node that falls back has an older one.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    `attempt` is the number of the operator's order, which rises when they want it tried again; `why` is the code of
+    what ended a trial that the image itself left. Raises ValueError where a member is none.
+    """
 
-    generation: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    generation: int = 0
     phase: Phase = Phase.NONE
-    image: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,63}$")] = ""
-    version: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    manifest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    image: str = ""
+    version: int = 0
+    manifest: str = ""
+    attempt: int = 0
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = ((self.generation, 2**63), (self.version, 2**31), (self.attempt, 2**31))
+        texts = ((self.image, _IMAGE), (self.manifest, _MANIFEST), (self.why, _WHY))
+        if not all(type(number) is int and 0 <= number < limit for number, limit in numbers):
+            raise ValueError("a number of a record is out of its bounds")
+        if not all(isinstance(text, str) and pattern.fullmatch(text) for text, pattern in texts):
+            raise ValueError("a text of a record is none")
 
 
 def encode(record: Record) -> bytes:
     """Return a copy."""
-    body = record.model_dump_json().encode().ljust(SECTOR - DIGEST, b"\0")
+    members = {name: getattr(record, name) for name in Record.__slots__} | {"phase": record.phase.value}
+    body = json.dumps(members, separators=(",", ":")).encode().ljust(SECTOR - DIGEST, b"\0")
     return body + hashlib.sha256(body).digest()
 
 
 def decode(copy: bytes) -> Record | None:
-    """Return the record in a copy, or None where it is not whole: never written, or torn."""
+    """Return the record in a copy, or None where it is not whole: never written, or torn.
+
+    What another version of this writes beside it is ignored: a node that falls back has an older one.
+    """
     body, digest = copy[:-DIGEST], copy[-DIGEST:]
     if len(copy) != SECTOR or hashlib.sha256(body).digest() != digest:
         return None
     try:
-        return Record.model_validate_json(body.rstrip(b"\0"))
-    except ValidationError:
+        said = json.loads(body.rstrip(b"\0"))
+        known = {name: said[name] for name in Record.__slots__ if name in said}
+        return Record(**known | {"phase": Phase(said.get("phase", Phase.NONE.value))})
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

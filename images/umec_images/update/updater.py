@@ -16,11 +16,20 @@ Confirming swaps the names BOOTX64.EFI and OTHER.EFI in one sector, and then not
 starts whenever nobody asks for something else, and its slot is not written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from umec_images.nodeimage.disk import APPROVAL_AREA, approval_area
 from umec_images.update.device import Area, Device
 from umec_images.update.disk import BOOT, OTHER, Survey, note, survey
-from umec_images.update.errors import NoRoom, SlotDamaged, TrialOpen, WriteFailed
+from umec_images.update.errors import (
+    ImageOther,
+    NoRoom,
+    NothingOnTrial,
+    NothingStaged,
+    SlotDamaged,
+    TrialOpen,
+    WriteFailed,
+)
 from umec_images.update.esp import open_esp
 from umec_images.update.firmware import Variables, ask_no_more, ask_once
 from umec_images.update.image import Image
@@ -29,7 +38,7 @@ from umec_images.update.phases import Outcome, begin, confirmable, settle
 from umec_images.update.slots import check_root, label_root, unlabel, write_root
 from umec_images.update.state import Phase, Record
 
-__all__ = ["Plan", "carry_out", "confirm", "plan", "settled"]
+__all__ = ["Plan", "carry_out", "confirm", "leave", "plan", "settled", "stage", "try_staged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +49,56 @@ class Plan:
     image: Image
     phase: Phase
     """WRITING, or STAGED where the image is in its slot already."""
+    attempt: int = 0
+    """Number of the order that this is for."""
 
 
-def plan(device: Device, image: Image, running: bytes | None, *, again: bool = False) -> Plan:
+def plan(device: Device, image: Image, running: bytes | None, *, again: bool = False, attempt: int = 0) -> Plan:
     """Check whether an image may be put on a disk, and whether it fits; write nothing.
 
-    `running` is the root hash of what runs; None for a disk whose node is switched off.
+    `running` is the root hash of what runs; None for a disk whose node is switched off. What failed here is taken with
+    `again`, or for an `attempt` that is higher than the one that failed.
 
     Raises what `begin` and `survey` raise, SlotDamaged where the confirmed image is not whole, NoRoom.
     """
     seen = survey(device)
     running = seen.confirmed.root_hash if running is None else running
+    again = again or attempt > seen.record.attempt
     phase = begin(seen.record, seen.confirmed, running, image.kernel, image.manifest, again=again)
     check_root(seen.layout.roots[seen.slot].area, seen.confirmed)
     if seen.other != image.kernel or not _holds(seen.target, image.kernel):
         phase = Phase.WRITING
-    if image.root_size > seen.target.size:
-        raise NoRoom(f"the root file system has {image.root_size} bytes, and the slot {seen.target.size}")
+    slot = seen.target.size - (APPROVAL_AREA if image.approval else 0)
+    if image.root_size > slot:
+        raise NoRoom(f"the root file system has {image.root_size} bytes, and the slot {slot}")
     room = seen.esp.room(OTHER)
     if len(image.kernel_image) > room:
         raise NoRoom(f"the kernel image has {len(image.kernel_image)} bytes, and the EFI partition room for {room}")
-    return Plan(seen, image, phase)
+    return Plan(seen, image, phase, attempt)
 
 
 def carry_out(planned: Plan, variables: Variables | None) -> Record:
     """Write the image, and ask the firmware to try it at the next start.
 
-    Without `variables` it is staged alone. Raises TrialOpen, WriteFailed, VariablesUnusable; running it again goes on.
+    Without `variables` it is staged alone. Raises what `stage` raises; running it again goes on.
+    """
+    noted = stage(planned, variables)
+    if variables is None:
+        return noted
+    ask_once(variables, planned.seen.layout.esp, OTHER)
+    return note(planned.seen, Phase.TRIAL)
+
+
+def stage(planned: Plan, variables: Variables | None) -> Record:
+    """Write the image into the other slot; it starts when `try_staged` asks for it.
+
+    Raises TrialOpen, ImageOther (what came is not the root file system that the manifest names), WriteFailed,
+    VariablesUnusable.
     """
     seen, image = planned.seen, planned.image
-    record = Record(image=image.kernel.name, version=image.kernel.version, manifest=image.manifest)
+    record = Record(
+        image=image.kernel.name, version=image.kernel.version, manifest=image.manifest, attempt=planned.attempt
+    )
     if planned.phase is Phase.WRITING:
         if variables is None and seen.record.phase is Phase.TRIAL:
             raise TrialOpen(
@@ -79,11 +108,30 @@ def carry_out(planned: Plan, variables: Variables | None) -> Record:
             ask_no_more(variables)
         note(seen, Phase.WRITING, record)
         _write(seen, image)
-    noted = note(seen, Phase.STAGED, record)
-    if variables is None:
-        return noted
+    return note(seen, Phase.STAGED, record)
+
+
+def try_staged(device: Device, variables: Variables, manifest: str) -> Record:
+    """Ask the firmware to start the image with this manifest (SHA-256, hex) once: it is in the other slot, whole.
+
+    Raises NothingStaged, VariablesUnusable, and what `survey` raises.
+    """
+    seen = survey(device)
+    if seen.record.phase is not Phase.STAGED or seen.record.manifest != manifest or seen.other is None:
+        raise NothingStaged(f"no image with the manifest {manifest} waits for its trial: {seen.record.phase.value}")
     ask_once(variables, seen.layout.esp, OTHER)
     return note(seen, Phase.TRIAL)
+
+
+def leave(device: Device, running: bytes, why: str) -> Record:
+    """Write down why the image that is on trial leaves it; the next start is the confirmed image's.
+
+    Raises NothingOnTrial, and what `survey` raises.
+    """
+    seen = survey(device)
+    if settle(seen.record, seen.confirmed, seen.other, running)[1] is not Outcome.ON_TRIAL:
+        raise NothingOnTrial(f"version {seen.confirmed.version} runs, and is confirmed")
+    return note(seen, Phase.TRIAL, replace(seen.record, why=why))
 
 
 def settled(device: Device, running: bytes) -> tuple[Survey, Outcome]:
@@ -118,11 +166,15 @@ def _write(seen: Survey, image: Image) -> None:
         seen.esp.remove(OTHER)
     unlabel(target, [each for each in (seen.confirmed, seen.other, image.kernel) if each is not None])
     device.flush()
-    write_root(target, image.root, image.kernel)
+    written = write_root(target, image.chunks(), image.kernel)
+    if (written.sha256, written.size) != (image.root_sha256, image.root_size):
+        raise ImageOther(f"the root file system came with SHA-256 {written.sha256}, and not {image.root_sha256}")
+    if image.root_size <= target.size - APPROVAL_AREA:  # also where there is none: that of another image goes
+        target.write(target.size - APPROVAL_AREA, approval_area(image.approval))
     esp = open_esp(seen.esp.area)
     clusters = esp.store(image.kernel_image)
     device.flush()
-    label_root(target, image.root, image.kernel)
+    label_root(target, written, image.kernel)
     device.flush()
     if esp.fetch(clusters)[: len(image.kernel_image)] != image.kernel_image or not _holds(target, image.kernel):
         raise WriteFailed(

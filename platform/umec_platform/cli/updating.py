@@ -111,7 +111,8 @@ def _root(command_line: Path) -> bytes:
 
 
 def _variables(path: Path | None) -> "Variables | None":
-    from umec_images.update import EfiVariables, StoreVariables
+    from umec_images.update import EfiVariables
+    from umec_images.update.store import StoreVariables
 
     if path is None:
         return None

@@ -25,6 +25,7 @@ for number in 0 1 2 3 4 5 6 7 8 9 11 12 13 14 15; do
   say "pcr $number $(cat /sys/class/tpm/tpm0/pcr-sha256/$number)"
 done
 mkdir -p /run/umec
+[ ! -e /etc/umec/node.json ] || /usr/lib/umec/update &
 [ ! -e /etc/umec/owner.pem ] || /usr/lib/umec/approval /run/umec/approval
 if [ -e /etc/umec/node.json ]; then
   umask 077
@@ -50,7 +51,7 @@ while true; do
     say "agent: starting"
     as_agent /usr/bin/python3 -- -I -m umec_attest.agent.boot \
       --site /etc/umec/node.json --state /var/lib/umec-agent --boot-log /run/umec-agent/bootlog \
-      --ticket /run/umec-agent/ticket > /dev/console 2>&1
+      --ticket /run/umec-agent/ticket --identity /dev/mapper/identity > /dev/console 2>&1
     say "the agent ended with status $?"
   fi
   sleep 5
