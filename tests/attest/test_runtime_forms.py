@@ -127,7 +127,7 @@ def long_way(data, quoted):
     """Number of entries, PCR and findings; or the error."""
     found, value, count = [], START, 0
     try:
-        entries = raw_entries(binary_list(data))
+        entries = iter(raw_entries(binary_list(data)))
         while value != quoted and (raw := next(entries, None)) is not None:
             entry = parse_entry(raw)
             finding = None

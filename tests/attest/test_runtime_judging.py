@@ -397,6 +397,20 @@ def test_an_empty_list_for_a_register_that_grew(node, refused):
         node.judge(data=b"")
 
 
+def test_a_bank_of_another_hash_alone(kit, node, values):
+    """What a listed file extends is known beforehand for SHA-256, and for no other bank."""
+    sha384 = type(kit.SHA256).SHA384
+    aggregate = sha384.digest(b"".join(sha384.digest(bytes([pcr])) for pcr in range(10)))
+    entries = [measured("boot_aggregate", aggregate, label="sha384"), *node.ran.entries[1:]]
+    value = bytes(48)
+    for entry in entries:
+        value = sha384.digest(value + sha384.digest(entry[32 + entry[24] :]))
+    pcrs = {sha384: {pcr: sha384.digest(bytes([pcr])) for pcr in range(10)} | {10: value}}
+    quote = VerifiedQuote(pcrs, ClockInfo(1, 5, 2, safe=True), 7)
+    judged = judge_runtime(b"".join(entries), quote, None, policy_of())
+    assert (judged.findings, judged.entries) == ((), 6)
+
+
 def test_every_quoted_bank_is_replayed(kit, node, values, refused):
     sha384 = type(kit.SHA256).SHA384
     value = bytes(48)

@@ -10,7 +10,6 @@ The legacy template "ima" has no size of its data; its first field has none eith
 
 import hashlib
 import struct
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from umec_attest.errors import ImaInvalid, ImaTemplateUnknown
@@ -22,12 +21,13 @@ __all__ = [
     "MAX_FIELD_SIZE",
     "MAX_LIST_SIZE",
     "TEMPLATES",
+    "USUAL_HEAD",
     "VIOLATION",
     "ImaEntry",
-    "cut_entry",
     "entry_end",
     "parse_entry",
     "raw_entries",
+    "usual_entry",
 ]
 
 MAX_LIST_SIZE: Final = 64 * 1024 * 1024
@@ -55,6 +55,13 @@ AGGREGATE: Final = b"boot_aggregate"
 
 _HEAD: Final = struct.Struct("<I20sI")
 _SIZE: Final = struct.Struct("<I")
+_SIZES: Final = struct.Struct("<24xI6xI")
+"""The size of the template's name, and that of the data if the name has six letters, as the usual one has."""
+_USUAL_NAME: Final = 6
+USUAL_HEAD: Final = 38
+"""Bytes before the data of an entry in the template ima-ng."""
+_FILE: Final = struct.Struct("<I20sI6sII8s32sI")
+"""The usual entry up to the name of the file."""
 _NAMES: Final = {name.encode(): name for name in TEMPLATES}
 _LONGEST: Final = max(map(len, _NAMES))
 _LEGACY_DIGEST: Final = 20
@@ -80,6 +87,10 @@ class ImaEntry(NamedTuple):
         return self.fields[1].rstrip(b"\0") if self.template == LEGACY else self.fields[1][:-1]
 
 
+def _cut(offset: int, after: int, end: int) -> ImaInvalid:
+    return ImaInvalid(f"offset {offset}: an entry has at least {after - offset} bytes, and {end - offset} are left")
+
+
 def entry_end(data: bytes, offset: int) -> int:
     """Return where the entry at `offset` ends; `ImaInvalid` where it does not end within the list."""
     end = len(data)
@@ -90,25 +101,34 @@ def entry_end(data: bytes, offset: int) -> int:
             at += _LEGACY_DIGEST
         (length,) = _SIZE.unpack_from(data, at)
     except struct.error:
-        raise cut_entry(offset, offset + _HEAD.size, end) from None
+        raise _cut(offset, offset + _HEAD.size, end) from None
     after = int(at + _SIZE.size + length)
     if after > end:
-        raise cut_entry(offset, after, end)
+        raise _cut(offset, after, end)
     return after
 
 
-def cut_entry(offset: int, after: int, end: int) -> ImaInvalid:
-    """Return the error for an entry from `offset` to `after` in a list that ends at `end`."""
-    return ImaInvalid(f"offset {offset}: an entry has at least {after - offset} bytes, and {end - offset} are left")
-
-
-def raw_entries(data: bytes) -> Iterator[bytes]:
+def raw_entries(data: bytes) -> list[bytes]:
     """Cut a binary list into its entries. Errors: `ImaInvalid`."""
-    offset = 0
-    while offset < len(data):
-        after = entry_end(data, offset)
-        yield data[offset:after]
+    entries: list[bytes] = []
+    offset, end, sizes = 0, len(data), _SIZES.unpack_from
+    while offset < end:
+        try:
+            size, length = sizes(data, offset)
+        except struct.error:
+            size, length = 0, 0  # a shorter entry than the usual ones, or a cut one
+        after = offset + USUAL_HEAD + length if size == _USUAL_NAME else entry_end(data, offset)
+        entries.append(data[offset:after])
         offset = after
+    if offset > end:
+        raise _cut(end - len(entries[-1]), offset, end)
+    return entries
+
+
+def usual_entry(template_hash: bytes, digest: bytes, name: bytes) -> bytes:
+    """Return the entry of a file in the usual template, ima-ng, by SHA-256; the name ends with its NUL."""
+    size = len(name)
+    return _FILE.pack(IMA_PCR, template_hash, 6, b"ima-ng", 48 + size, 40, b"sha256:\0", digest, size) + name
 
 
 def parse_entry(raw: bytes) -> ImaEntry:

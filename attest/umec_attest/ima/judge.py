@@ -9,20 +9,21 @@
 7  something ran: boot_aggregate alone is the list of a kernel without a policy, and so is good for none
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Final
 
 from umec_attest.bootlog.findings import Finding
 from umec_attest.errors import ImaCheckpointOutdated, ImaEmpty, ImaRefused, ImaReplayMismatch
 from umec_attest.ima.checkpoint import ImaCheckpoint
 from umec_attest.ima.entries import IMA_PCR, ImaEntry, parse_entry, raw_entries
-from umec_attest.ima.lines import walk_lines
 from umec_attest.ima.lists import check_aggregate, first_entry, quoted_banks, replay_ima
 from umec_attest.ima.policy import RuntimePolicy
 from umec_attest.ima.seen import SeenByFleet, SeenEntries
-from umec_attest.ima.text import binary_list, binary_of_text, is_text
+from umec_attest.ima.text import binary_list, binary_of_text, entry_of_line, is_text
 from umec_attest.ima.walk import Walked, walk
 from umec_attest.quote import VerifiedQuote
 from umec_attest.tpm.algorithms import HashAlgorithm
@@ -100,13 +101,17 @@ def _walk(
     A text that is refused line by line is turned into the binary form as a whole, and refused there: for its first
     fault.
     """
+    replay = functools.partial(walk, start=start, quoted=quoted, policy=policy, algorithm=algorithm, seen=seen)
     if is_text(data):
         try:
-            walked = walk_lines(data, start, quoted, policy=policy, algorithm=algorithm, seen=seen)
-            return walked, data[: walked.size]
+            walked = replay(list(BytesIO(data)), entry_of_line)
+            if walked.size < len(data):
+                raw_entries(binary_of_text(data[walked.size :]))  # what waits for the next quote has to be a list, too
         except ImaRefused:
             data = binary_of_text(data)
-    walked = walk(data, start, quoted, policy=policy, algorithm=algorithm, seen=seen)
+        else:
+            return walked, data[: walked.size]
+    walked = replay(raw_entries(data), bytes)
     return walked, data[: walked.size]
 
 

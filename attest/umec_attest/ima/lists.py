@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from umec_attest.errors import ImaAggregateMismatch, ImaEmpty, ImaReplayMismatch
-from umec_attest.ima.entries import AGGREGATE, IMA_PCR, ImaEntry, parse_entry, raw_entries
+from umec_attest.ima.entries import AGGREGATE, IMA_PCR, ImaEntry, entry_end, parse_entry, raw_entries
 from umec_attest.ima.text import binary_list, is_text
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote
 from umec_attest.tpm.algorithms import HashAlgorithm
@@ -34,7 +34,8 @@ def parse_ima(data: bytes) -> tuple[ImaEntry, ...]:
 def first_entry(data: bytes) -> ImaEntry:
     """Return the first entry of a list that has one, in either form. Errors: `ImaInvalid`, `ImaTemplateUnknown`."""
     start = data[: data.find(b"\n") + 1] if is_text(data) else data
-    return parse_entry(next(raw_entries(binary_list(start))))
+    raw = binary_list(start)
+    return parse_entry(raw[: entry_end(raw, 0)])
 
 
 def replay_ima(entries: Iterable[ImaEntry], algorithm: HashAlgorithm) -> bytes:

@@ -23,8 +23,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from umec_attest.errors import ReferenceEmpty, ReferenceInvalid
+from umec_attest.ima.entries import USUAL_HEAD, usual_entry
 from umec_attest.ima.keys import SigningKey, parse_signing_key, unambiguous
 from umec_attest.ima.paths import PathPattern, parse_pattern, policy_path
+from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["RuntimePolicy", "parse_runtime_policy"]
 
@@ -60,13 +62,14 @@ class _Policy(BaseModel):
 class RuntimePolicy:
     """Only `parse_runtime_policy` makes one. Names are bytes, as they are measured; digests are raw.
 
-    `files` has each path with the NUL that the kernel measures behind it; `usual` holds the template data (ima-ng) of
-    every listed file with its digests of SHA-256, so that one look-up knows a good entry. `keys` and `revoked_keys` go
-    by the identifiers that signatures name; `sha256` (hex) is that of the policy.
+    `files` has each path with the NUL that the kernel measures behind it; `usual` holds the entry (ima-ng, binary form)
+    of every listed file with its digests of SHA-256, so that one look-up knows a good entry, and what it extends into
+    the bank of SHA-256: hashed once, and not for each node. `keys` and `revoked_keys` go by the identifiers that
+    signatures name; `sha256` (hex) is that of the policy.
     """
 
     files: Mapping[bytes, tuple[bytes, ...]]
-    usual: frozenset[bytes]
+    usual: Mapping[bytes, bytes]
     exclude: tuple[PathPattern, ...]
     buffers: Mapping[bytes, tuple[bytes, ...]]
     keys: Mapping[bytes, SigningKey]
@@ -74,6 +77,10 @@ class RuntimePolicy:
     violations: Literal["refuse", "warn"]
     kexec: Literal["refuse", "allow"]
     sha256: str
+
+    def usual_in(self, algorithm: HashAlgorithm) -> Mapping[bytes, bytes]:
+        """Return the entries that are known by one look-up, with what each extends into a bank."""
+        return self.usual if algorithm is HashAlgorithm.SHA256 else {}
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as `parse_runtime_policy` takes it, every member in its one order."""
@@ -106,7 +113,7 @@ def parse_runtime_policy(value: object) -> RuntimePolicy:
     files = {policy_path(path).encode() + b"\0": _digests(wire.files[path]) for path in sorted(wire.files)}
     policy = RuntimePolicy(
         files=MappingProxyType(files),
-        usual=frozenset(data for name, digests in files.items() for data in _usual(name, digests)),
+        usual=dict(one for name, digests in files.items() for one in _usual(name, digests)),
         exclude=tuple(parse_pattern(text) for text in sorted(wire.exclude)),
         buffers=MappingProxyType({_buffer(name): _digests(wire.buffers[name]) for name in sorted(wire.buffers)}),
         keys=MappingProxyType(unambiguous(keys)),
@@ -125,11 +132,13 @@ def _digests(texts: list[str]) -> tuple[bytes, ...]:
     return tuple(sorted({bytes.fromhex(text) for text in texts}))
 
 
-def _usual(name: bytes, digests: tuple[bytes, ...]) -> Iterator[bytes]:
-    """Return the template data of a file in ima-ng, for each digest of SHA-256."""
+def _usual(name: bytes, digests: tuple[bytes, ...]) -> Iterator[tuple[bytes, bytes]]:
+    """Return the entry of a file in ima-ng and its template digest, for each digest of SHA-256."""
     for digest in digests:
         if len(digest) == _SHA256_SIZE:
-            yield b"\x28\0\0\0sha256:\0" + digest + len(name).to_bytes(4, "little") + name
+            data = usual_entry(b"", digest, name)[USUAL_HEAD:]
+            template_hash = hashlib.sha1(data, usedforsecurity=False).digest()
+            yield usual_entry(template_hash, digest, name), hashlib.sha256(data).digest()
 
 
 def _buffer(name: str) -> bytes:

@@ -36,7 +36,8 @@ class SeenEntries:
         if len(raw) > MAX_ENTRY_SIZE:
             return
         if len(self.recent) >= self._size:
-            self.former, self.recent = self.recent, {}
+            self.former = self.recent.copy()
+            self.recent.clear()  # and stay the same: whoever walks a list holds it
         self.recent[raw] = digest
 
 

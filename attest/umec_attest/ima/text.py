@@ -10,11 +10,15 @@ from binascii import a2b_hex
 from typing import Final
 
 from umec_attest.errors import ImaInvalid
-from umec_attest.ima.entries import IMA_PCR, LEGACY, MAX_LIST_SIZE
+from umec_attest.ima.entries import IMA_PCR, LEGACY, MAX_LIST_SIZE, entry_end, usual_entry
 
-__all__ = ["binary_list", "binary_of_text", "is_text"]
+__all__ = ["binary_list", "binary_of_text", "entry_of_line", "is_text"]
 
 _HASH_SIZE: Final = 20
+_HASH: Final = slice(3, 43)
+_DIGEST: Final = slice(58, 122)
+_NAME: Final = slice(123, -1)
+"""Where they stand in a line "10 HASH ima-ng sha256:DIGEST NAME" with its line break."""
 _EVM_TEXT: Final = 3
 """Names of attributes, the fourth field of evm-sig, are text with a NUL behind it, where there are any."""
 _EVM_NUMBERS: Final = {6: 4, 7: 4, 8: 2}
@@ -38,6 +42,21 @@ def binary_of_text(text: bytes) -> bytes:
     if not text.endswith(b"\n"):
         raise ImaInvalid("the last line is cut")
     return b"".join([_line(line.split(b" ")) for line in text[:-1].split(b"\n")])
+
+
+def entry_of_line(line: bytes) -> bytes:
+    """Return the entry of one line with its line break; quickly where it is a file in the template ima-ng, by SHA-256.
+
+    Errors: `ImaInvalid`, also for a line of which more or less than one entry would become.
+    """
+    template_hash, digest, name = line[_HASH], line[_DIGEST], line[_NAME]
+    if line == b"10 %b ima-ng sha256:%b %b\n" % (template_hash, digest, name) and b" " not in name:
+        digests = _hex(template_hash + digest)
+        return usual_entry(digests[:_HASH_SIZE], digests[_HASH_SIZE:], name + b"\0")
+    raw = binary_of_text(line)
+    if entry_end(raw, 0) != len(raw):
+        raise ImaInvalid("a line that is not one entry")
+    return raw
 
 
 def _line(words: list[bytes]) -> bytes:
