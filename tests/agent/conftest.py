@@ -57,6 +57,7 @@ from umec_core.tree import Tree
 __all__ = ["scene", "server_ca", "shared_tpm", "software_node", "software_tpm", "standin"]
 
 NAME = "127.0.0.1"
+NAMED_BY_THE_SITE = "tpm-0123456789abcdef"
 
 
 @dataclass
@@ -120,6 +121,7 @@ class Standin:
     faults: dict[str, list[UmecError | dict[str, Any]]] = field(default_factory=dict)
     nodes: dict[str, dict[str, Public]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    approves: bool = True
     verdict: str = "affirming"
     generation: int = 1
     boot_log: str = "full"
@@ -192,7 +194,7 @@ class Standin:
             ).public
             secret = os.urandom(32)
             credential = make_credential(ek, check_ak(ak).name(), secret)
-            self._pending["1"] = (body["node"], ek, ak, node_key, secret)
+            self._pending["1"] = (body.get("node", NAMED_BY_THE_SITE), ek, ak, node_key, secret)
             return {
                 "enrolment": "1",
                 "credential_blob": _b64(credential.blob),
@@ -216,7 +218,7 @@ class Standin:
                 qualifying=hashlib.sha256(secret).digest(),
             )
             self.nodes[node] = {"ek": ek, "ak": ak, "node_key": node_key}
-            return {"node": node, "standing": "pending", "approved": True}
+            return {"node": node, "standing": "pending", "approved": self.approves}
 
         @router.post("/attest/v1/challenges")
         async def challenge(body: dict[str, str]) -> dict[str, Any]:

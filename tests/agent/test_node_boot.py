@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +21,7 @@ from umec_attest.agent.boot import Site, check_clock, check_state, persist, read
 from umec_attest.agent.enrol import enrol
 from umec_attest.agent.errors import AgentStateInvalid, ClockBehind, StateOfAnotherSite
 from umec_attest.agent.state import load_state, save_state
+from umec_attest.service.errors import NodeOtherEk, TicketRequired
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteRefused, RemoteUnavailable
 
@@ -165,17 +167,56 @@ def test_a_network_that_is_late_is_tried_often() -> None:
     assert all(seconds <= 30 for seconds in waits(*[RemoteUnavailable("no route")] * 12))
 
 
+def test_a_node_without_a_ticket_enrolls_as_its_site_says(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            for approved in (True, False):
+                scene.standin.approves = approved
+                async with image.booted() as said:
+                    lines = await until(said, "round", "refused")
+                assert [line["event"] for line in lines] == ["enrolled", "round"]
+                assert (lines[0]["node"], lines[0]["approved"]) == ("tpm-0123456789abcdef", approved)
+                assert lines[0].get("advice") == (None if approved else "umec node approve tpm-0123456789abcdef")
+                check_state(load_state(scene.state), read_site(image.site), scene.device.tcti)
+                shutil.rmtree(scene.state)
+
+    asyncio.run(playing())
+
+
 def test_a_node_without_a_ticket_says_where_it_looks_for_one(image: Image, scene: Any) -> None:
     async def playing() -> None:
         async with scene.standin.running():
+            scene.standin.faults["enrolments"] = [TicketRequired("no", advice="umec node allow NAME")]
             async with image.booted() as said:
                 [line] = await until(said, "refused", "enrolled")
             assert line["code"] == "ticket-missing"
             assert "data partition" in line["detail"]
-            assert scene.standin.asked == []
+            assert "umec node allow NAME" in line["detail"]
             image.hand_in_ticket()
             async with image.booted() as said:
                 assert [line["event"] for line in await until(said, "refused", "enrolled")] == ["enrolled"]
+
+    asyncio.run(playing())
+
+
+def test_another_refusal_is_told_as_it_is(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            scene.standin.faults["enrolments"] = [NodeOtherEk("another TPM")]
+            async with image.booted() as said:
+                [line] = await until(said, "refused", "enrolled")
+            assert line["code"] == "node-other-ek"
+
+    asyncio.run(playing())
+
+
+def test_what_cannot_be_read_is_no_ticket_that_is_missing(image: Image, scene: Any) -> None:
+    async def playing() -> None:
+        async with scene.standin.running():
+            image.ticket.mkdir()
+            async with image.booted() as said:
+                [line] = await until(said, "refused", "enrolled")
+            assert (line["code"], scene.standin.asked) == ("ticket-invalid", [])
 
     asyncio.run(playing())
 

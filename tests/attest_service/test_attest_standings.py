@@ -209,6 +209,8 @@ ENDPOINTS = [
     ("GET", "/attest/v1/nodes/node-1/secrets", "attest:read"),
     ("PUT", "/attest/v1/nodes/node-1/secrets/disk", "attest:admin"),
     ("DELETE", "/attest/v1/nodes/node-1/secrets/disk", "attest:admin"),
+    ("PUT", f"/attest/v1/allowed-tpms/{'ab' * 32}", "attest:admin"),
+    ("DELETE", f"/attest/v1/allowed-tpms/{'ab' * 32}", "attest:admin"),
     ("GET", "/attest/v1/standings", "standings:read"),
     ("GET", "/attest/v1/audit", "attest:admin"),
 ]
@@ -254,7 +256,13 @@ def test_the_matrix_knows_every_endpoint(run: Run) -> None:
     async def body(world: Any) -> None:
         known = (
             {
-                (method, path.replace("node-1", "{node}").replace("disk", "{name}").replace("0" * 64, "{sha256}"))
+                (
+                    method,
+                    path.replace("node-1", "{node}")
+                    .replace("disk", "{name}")
+                    .replace("0" * 64, "{sha256}")
+                    .replace("ab" * 32, "{ek_sha256}"),
+                )
                 for method, path, _ in ENDPOINTS
             }
             | OPEN

@@ -157,6 +157,10 @@ def _management() -> Iterator[Endpoint]:
     evidence = {"node": "lamp", "challenge": "c", "quote": BLOB, "signature": BLOB, "pcrs": {"sha256": {"0": "00"}}}
     admin = {"api": ATTEST, "scope": "attest:admin"}
     yield Endpoint(m, "POST", "/attest/v1/tickets", 201, body=ticket, ours=True, **admin)
+    allowed = "/attest/v1/allowed-tpms/{ek_sha256}"
+    word = {name: value for name, value in ticket.items() if name != "ek_sha256"}
+    yield Endpoint(m, "PUT", allowed, 200, body=word, ours=True, **admin)
+    yield Endpoint(m, "DELETE", allowed, 404, "tpm-not-allowed", **admin)
     yield Endpoint(m, "POST", enrolment, 400, "tpm-invalid", body=keys, ours=True)
     yield Endpoint(m, "POST", enrolment + "/{enrolment}/activation", 404, "enrolment-unknown", body=proof, ours=True)
     yield Endpoint(m, "POST", "/attest/v1/challenges", 404, "node-unknown", body={"node": "lamp"}, ours=True)

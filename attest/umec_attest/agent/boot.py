@@ -2,7 +2,8 @@
 
 The image says to which site the node belongs and which CA it has; both are measured with it. The state lies where
 whoever holds the disk writes: one that names another site is not run with, the node enrolls anew. The ticket comes from
-outside: it is only shown to the verifier, and nothing is believed because of it.
+outside: it is only shown to the verifier, and nothing is believed because of it. Without one the node asks all the
+same: an operator may have allowed its TPM, or approves it then.
 """
 
 import argparse
@@ -16,22 +17,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from umec_attest.agent.enrol import enrol, plan_enrolment
-from umec_attest.agent.errors import AgentStateInvalid, ClockBehind, StateOfAnotherSite, TicketMissing
+from umec_attest.agent.enrol import EnrolmentPlan, enrol, plan_enrolment
+from umec_attest.agent.errors import AgentStateInvalid, ClockBehind, StateOfAnotherSite, TicketInvalid, TicketMissing
 from umec_attest.agent.fields import FieldInvalid, read_object
+from umec_attest.agent.keepsake import Keepsake
 from umec_attest.agent.pace import Pace
 from umec_attest.agent.running import Options, run_until_told
 from umec_attest.agent.state import URL, NodeState, load_state, state_exists
 from umec_attest.agent.ticket import MAX_TICKET
+from umec_attest.agent.version_floor import VersionFloor
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
-from umec_core.remote import RemoteUnavailable
+from umec_core.remote import RemoteRefused, RemoteUnavailable
 
 __all__ = ["Site", "check_clock", "check_state", "main", "persist", "read_site"]
 
 TCTI: Final = "device:/dev/tpmrm0"
 REACHING: Final = Pace(first=5.0, longest=30.0)
 """Between tries to reach the site: the network may be later than the node."""
+TICKET_REQUIRED: Final = "ticket-required"
+"""What a site says that takes no node without a ticket whose TPM no operator has allowed."""
 REFUSED: Final = Pace(first=10.0, longest=900.0)
 """After a refusal: each try to enrol makes keys in the TPM, and work for the verifier."""
 
@@ -85,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--boot-log", type=Path, required=True)
     parser.add_argument("--ticket", type=Path, required=True, help="a file that may be missing")
+    parser.add_argument(
+        "--identity", type=Path, help="an area outside of encrypted data, for a copy of who the node is"
+    )
     parser.add_argument("--tcti", default=TCTI)
     given = parser.parse_args(arguments)
     persist(lambda: _run(given), time.sleep)
@@ -112,7 +120,15 @@ def _run(given: argparse.Namespace) -> None:
     check_clock(system_clock(), given.site)
     if not _enrolled(site, given.state, given.tcti):
         _enrol(site, given.state, given.ticket, given.tcti)
-    run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), _say)
+    listeners: list[Callable[[Mapping[str, object]], None]] = [VersionFloor(given.tcti, _say).heard]
+    listeners += [] if given.identity is None else [Keepsake(given.identity, given.state).heard]
+
+    def report(line: Mapping[str, object]) -> None:
+        _say(line)
+        for heard in listeners:
+            heard(line)
+
+    run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), report)
 
 
 def _enrolled(site: Site, state: Path, tcti: str) -> bool:
@@ -129,21 +145,34 @@ def _enrolled(site: Site, state: Path, tcti: str) -> bool:
 
 def _enrol(site: Site, state: Path, ticket: Path, tcti: str) -> None:
     """Enrol, also where the state is one of another site. Raises UmecError."""
-    plan = plan_enrolment(ticket=_read_ticket(ticket), node=None, url=site.url, ca=site.ca, tcti=tcti)
-    done = asyncio.run(enrol(plan, state, replace=True))
-    _say({"event": "enrolled", "node": done.node, "standing": done.standing, "approved": done.approved})
+    text = _read_ticket(ticket)
+    if text is None:
+        plan = EnrolmentPlan(node=None, url=site.url, ca=site.ca, tcti=tcti, ticket=None)
+    else:
+        plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=site.ca, tcti=tcti)
+    try:
+        done = asyncio.run(enrol(plan, state, replace=True))
+    except RemoteRefused as error:
+        if error.code != TICKET_REQUIRED:
+            raise
+        raise TicketMissing(
+            "this node was handed no ticket, and its site takes none without: write one to the start of its data "
+            f"partition, or allow its TPM ({error.advice})",
+            advice="umec node ticket makes one",
+        ) from error
+    told = {"event": "enrolled", "node": done.node, "standing": done.standing, "approved": done.approved}
+    _say(told if done.approved else told | {"ek_sha256": done.ek_sha256, "advice": f"umec node approve {done.node}"})
 
 
-def _read_ticket(path: Path) -> str:
-    """Return what was handed in as a ticket, as far as a ticket is long. Raises TicketMissing."""
+def _read_ticket(path: Path) -> str | None:
+    """Return what was handed in as a ticket, as far as a ticket is long; None for nothing. Raises TicketInvalid."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_TICKET + 1).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise TicketMissing(
-            "this node is not enrolled and was handed no ticket: write one to the start of its data partition",
-            advice="umec node ticket makes one",
-        ) from error
+        raise TicketInvalid(f"what was handed in as a ticket cannot be read: {error.strerror}") from error
 
 
 def _say(line: Mapping[str, object]) -> None:

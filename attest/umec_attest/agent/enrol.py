@@ -32,7 +32,10 @@ __all__ = ["Enrolled", "EnrolmentPlan", "enrol", "plan_enrolment"]
 class EnrolmentPlan:
     """Who asks whom: `ek_chain` are certificates (DER) that the TPM itself does not have."""
 
-    node: str
+    `node` None: the site says who this TPM is.
+    """
+
+    node: str | None
     url: str
     ca: str
     tcti: str
@@ -110,11 +113,12 @@ async def enrol(plan: EnrolmentPlan, directory: Path, *, replace: bool = False) 
 
 def _request(plan: EnrolmentPlan, ek: EndorsementKey, ak: WrappedKey, node_key: WrappedKey) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "node": plan.node,
         "ek_public": _text(ek.public),
         "ak_public": _text(ak.public),
         "node_key_public": _text(node_key.public),
     }
+    if plan.node is not None:
+        body["node"] = plan.node
     if plan.ticket is not None:
         body["ticket"] = plan.ticket.text
     if ek.certificate is not None:

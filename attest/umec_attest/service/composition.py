@@ -164,6 +164,7 @@ class AttestService:
             endorsements=endorsements,
             device_roots=load_bundle(settings.device_roots),
             allow_list=settings.ek_allow_list,
+            unknown_wait=settings.unknown_nodes == "wait",
             activation=timedelta(seconds=settings.activation_seconds),
             clock=clock,
         )

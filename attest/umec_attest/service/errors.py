@@ -60,8 +60,10 @@ __all__ = [
     "TicketNodeMismatch",
     "TicketOutdated",
     "TicketRefused",
+    "TicketRequired",
     "TicketUnknown",
     "TicketUsed",
+    "TpmNotAllowed",
     "VerifierBusy",
 ]
 
@@ -147,6 +149,19 @@ class TicketRefused(AttestError):
 
     code = "ticket-refused"
     kind = Kind.FORBIDDEN
+
+
+class TicketRequired(TicketRefused):
+    """No ticket was shown, no operator has allowed this TPM, and the site takes no node that waits for approval."""
+
+    code = "ticket-required"
+
+
+class TpmNotAllowed(AttestError):
+    """No TPM with this endorsement key is allowed to enrol without a ticket."""
+
+    code = "tpm-not-allowed"
+    kind = Kind.NOT_FOUND
 
 
 class TicketUnknown(TicketRefused):

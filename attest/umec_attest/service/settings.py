@@ -36,6 +36,9 @@ class AttestSettings(BaseModel):
     """The same of makers of devices, who issue IAK and IDevID; None: nobody's are believed."""
     ek_allow_list: frozenset[str] = frozenset()
     """`ek_sha256` of TPMs without EK certificate that may enrol without a ticket."""
+    unknown_nodes: Literal["wait", "refuse"] = "wait"
+    """What becomes of a TPM that enrols without a ticket, and that no operator allowed: it waits for an operator who
+    approves it, or is refused."""
     reference_signers: tuple[Path, ...] = ()
     """PEM files of the public keys that sign reference sets; without one, no reference set is taken."""
     signed_policies: Path | None = None

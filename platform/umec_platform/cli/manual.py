@@ -99,6 +99,10 @@ MANUAL: Final[dict[str, Page]] = {
     "node ticket": Page(
         "umec node ticket pole-17 --tenant city --image street-node --ek-sha256 5f70bf18… --lifetime 600", CREDENTIAL
     ),
+    "node allow": Page(
+        "umec node allow pole-17 --tenant city --image street-node --ek-sha256 5f70bf18… --days 90", CREDENTIAL
+    ),
+    "node disallow": Page("umec node disallow 5f70bf18…", CREDENTIAL),
     "node list": Page("umec node list --standing untrusted --json", CREDENTIAL),
     "node show": Page("umec node show pole-17", CREDENTIAL),
     "node explain": Page("umec node explain pole-17", CREDENTIAL),

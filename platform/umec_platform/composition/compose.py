@@ -258,6 +258,7 @@ class _Builder:
                 software_tpms=options.software_tpms,
                 device_roots=options.device_roots,
                 ek_allow_list=options.ek_allow_list,
+                unknown_nodes=options.unknown_nodes,
                 reference_signers=options.reference_signers,
                 signed_policies=options.signed_policies,
                 policy_signers=options.policy_signers,

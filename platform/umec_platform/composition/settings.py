@@ -67,6 +67,7 @@ class AttestOptions(_Strict):
     device_roots: Path | None = None
     """A folder of CA certificates of device makers. Without it, no IAK and no IDevID is believed."""
     ek_allow_list: frozenset[str] = frozenset()
+    unknown_nodes: Literal["wait", "refuse"] = "wait"
     """`ek_sha256` of TPMs without certificate that may enrol without a ticket."""
     pcrs: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
     round_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0

@@ -20,7 +20,8 @@ class DeviceKey(WireModel):
 class EnrolmentRequest(WireModel):
     """POST /attest/v1/enrolments: keys are TPMT_PUBLIC, certificates DER."""
 
-    node: Id
+    node: Id | None = None
+    """None: the site names it, by the ticket or by its TPM."""
     ticket: str | None = Field(default=None, min_length=1, max_length=2048)
     ek_public: Blob
     ek_certificate: Certificate | None = None

@@ -7,7 +7,8 @@
 3. secret    MakeCredential for this EK and the Name of this AK; single use, with a deadline
 4. residency TPM2_Certify over the SHA-256 of the secret: of the node key by the AK; where there is an IAK, by that of
              the AK below this EK, and of the IDevID
-5. result    the node is pending; it is approved if a ticket was good, and an operator approves it otherwise
+5. result    the node is pending; it is approved if a ticket was good, or an operator had allowed its TPM, and an
+             operator approves it otherwise
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.certificates import TrustStore
@@ -34,11 +35,14 @@ from umec_attest.service.errors import (
     ActivationUsed,
     EnrolmentsBusy,
     EnrolmentUnknown,
+    NodeOtherEk,
+    TicketExpired,
+    TicketRequired,
 )
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import EnrolmentRow, NodeRow, TicketRow
-from umec_attest.service.tickets.service import check_ticket, find_ticket
+from umec_attest.service.tickets.service import allowed_key, check_ticket, find_allowed, find_ticket
 from umec_attest.service.wire import encode, instant
 from umec_attest.tpm.public import Public, parse_public
 from umec_core.audit import AuditLog
@@ -51,6 +55,10 @@ __all__ = ["MAX_OPEN", "MAX_OPEN_PER_ADDRESS", "EnrolmentService"]
 
 SECRET_SIZE: Final = 32
 """Bytes: the longest secret that every EK template takes (the digest of its Name)."""
+
+OWN_NAME: Final = "tpm-"
+OWN_DIGITS: Final = 16
+"""How a node is called that nobody gave a name: its TPM's `ek_sha256`, as far as a person compares it."""
 
 MAX_OPEN_PER_ADDRESS: Final = 64
 """Enrolments without a ticket that are under way at once from one address: a room full of nodes behind one router."""
@@ -71,6 +79,7 @@ class EnrolmentService:
         endorsements: EkPolicy,
         device_roots: TrustStore,
         allow_list: frozenset[str],
+        unknown_wait: bool,
         activation: timedelta,
         clock: Clock,
     ) -> None:
@@ -81,6 +90,7 @@ class EnrolmentService:
         self._endorsements = endorsements
         self._device_roots = device_roots
         self._allow_list = allow_list
+        self._unknown_wait = unknown_wait
         self._activation = activation
         self._clock = clock
 
@@ -94,7 +104,7 @@ class EnrolmentService:
         try:
             return await self._begin(request, address, now)
         except UmecError as error:
-            await self._refusals.stranger("enrolment.begin", request.node, error, now, address=address)
+            await self._refusals.stranger("enrolment.begin", request.node or "-", error, now, address=address)
             raise
 
     async def _begin(self, request: EnrolmentRequest, address: str, now: datetime) -> dict[str, Any]:
@@ -110,16 +120,24 @@ class EnrolmentService:
         )
 
         async with self._store.read() as session:  # judged before the transaction, where all others would wait
-            shown = await _ticket(session, request.ticket, request.node, fingerprint, now)
+            shown = await _ticket(session, request, fingerprint, now)
         endorsed = self._endorse(ek, request, shown, device, now)  # 1
 
         async def work(session: AsyncSession) -> None:
-            ticket = await _ticket(session, request.ticket, request.node, fingerprint, now)
-            await check_identity(session, request.node, claimed, ticket)  # 2
-            await _replace(session, fingerprint, ticket)
+            ticket = await _ticket(session, request, fingerprint, now)
+            if shown is not None and ticket is None:
+                raise TicketExpired("what an operator said of this TPM was taken back meanwhile")
+            if ticket is None and not self._unknown_wait:
+                raise TicketRequired(
+                    "this site takes no node without a ticket, unless an operator has allowed its TPM",
+                    advice=f"umec node allow NAME --ek-sha256 {fingerprint}",
+                )
+            node = _name(request, ticket, fingerprint)
+            await check_identity(session, node, claimed, ticket)  # 2
+            await _replace(session, fingerprint, shown=request.ticket is not None)
             if ticket is None:
                 await _check_room(session, address, now)
-            row = _enrolment_row(identifier, request, endorsed, device, ticket, expires_at)
+            row = _enrolment_row(identifier, node, endorsed, device, ticket, expires_at)
             row.address = address
             row.secret_sha256 = hashlib.sha256(secret).digest()
             row.ak_public, row.node_key_public = ak.to_bytes(), node_key.to_bytes()
@@ -199,7 +217,7 @@ class EnrolmentService:
     async def _enrolled(
         self, session: AsyncSession, node: NodeRow, row: EnrolmentRow, *, new: bool, now: datetime
     ) -> None:
-        reason = "enrolled with a ticket" if node.approved else "enrolled, waits for an operator"
+        reason = _how(row) if node.approved else "enrolled, waits for an operator"
         if new:
             session.add(node)
             await session.flush()
@@ -256,19 +274,34 @@ class EnrolmentService:
 
 
 async def _ticket(
-    session: AsyncSession, text: str | None, node: str, fingerprint: str, now: datetime
+    session: AsyncSession, request: EnrolmentRequest, fingerprint: str, now: datetime
 ) -> TicketRow | None:
-    if text is None:
-        return None
-    ticket = await find_ticket(session, text)
-    check_ticket(ticket, node=node, ek_sha256=fingerprint, now=now)
+    """Return the ticket that was shown, or what an operator said of this TPM; raises a `TicketRefused`."""
+    if request.ticket is None:
+        ticket = await find_allowed(session, fingerprint, now)
+    else:
+        ticket = await find_ticket(session, request.ticket)
+    if ticket is not None:
+        check_ticket(ticket, node=request.node or ticket.node, ek_sha256=fingerprint, now=now)
     return ticket
 
 
-async def _replace(session: AsyncSession, ek_sha256: str, ticket: TicketRow | None) -> None:
-    """End what this TPM has under way; without a ticket, only what has none either."""
+def _name(request: EnrolmentRequest, ticket: TicketRow | None, fingerprint: str) -> str:
+    """Return the name of the node: that of the ticket, the one that is asked for, or one of its TPM's own."""
+    if ticket is not None:
+        return ticket.node
+    own = f"{OWN_NAME}{fingerprint[:OWN_DIGITS]}"
+    asked = request.node or own
+    if asked.startswith(OWN_NAME) and asked != own:  # else a stranger could occupy the name that a TPM will have
+        raise NodeOtherEk(f"{asked} is the name of another TPM")
+    return asked
+
+
+async def _replace(session: AsyncSession, ek_sha256: str, *, shown: bool) -> None:
+    """End what this TPM has under way; who shows no ticket ends only what was begun without one."""
     work = delete(EnrolmentRow).where(EnrolmentRow.ek_sha256 == ek_sha256, EnrolmentRow.used_at.is_(None))
-    await session.execute(work if ticket is not None else work.where(EnrolmentRow.ticket.is_(None)))
+    without = or_(EnrolmentRow.ticket.is_(None), EnrolmentRow.ticket == allowed_key(ek_sha256))
+    await session.execute(work if shown else work.where(without))
 
 
 async def _check_room(session: AsyncSession, address: str, now: datetime) -> None:
@@ -282,13 +315,18 @@ async def _check_room(session: AsyncSession, address: str, now: datetime) -> Non
         raise EnrolmentsBusy("too many enrolments are under way", advice="try again in some minutes, or with a ticket")
 
 
+def _how(row: EnrolmentRow) -> str:
+    allowed = row.ticket == allowed_key(row.ek_sha256)
+    return "enrolled as a TPM that an operator allowed" if allowed else "enrolled with a ticket"
+
+
 def _shown(key: DeviceKey) -> ShownKey:
     return ShownKey(parse_public(key.public), key.certificate, key.chain)
 
 
 def _enrolment_row(
     identifier: str,
-    request: EnrolmentRequest,
+    node: str,
     endorsed: EndorsedKey,
     device: DeviceIdentity | None,
     ticket: TicketRow | None,
@@ -301,7 +339,7 @@ def _enrolment_row(
     }
     return EnrolmentRow(
         id=identifier,
-        node=request.node,
+        node=node,
         ticket=None if ticket is None else ticket.secret_sha256,
         ek_sha256=endorsed.sha256,
         ek_public=endorsed.public.to_bytes(),

@@ -15,20 +15,32 @@ from umec_attest.service.errors import (
     TicketNodeMismatch,
     TicketUnknown,
     TicketUsed,
+    TpmNotAllowed,
 )
 from umec_attest.service.tables import TicketRow
-from umec_attest.service.tickets.schemas import TicketRequest
+from umec_attest.service.tickets.schemas import AllowRequest, TicketRequest
 from umec_attest.service.wire import instant
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.store import Store
 
-__all__ = ["TicketService", "check_ticket", "find_ticket", "ticket_digest"]
+__all__ = ["TicketService", "allowed_key", "check_ticket", "find_allowed", "find_ticket", "ticket_digest"]
 
 
 def ticket_digest(ticket: str) -> bytes:
     """Return what is kept of a ticket: the SHA-256 of its text, whose secret has 256 bits."""
     return hashlib.sha256(ticket.encode()).digest()
+
+
+def allowed_key(ek_sha256: str) -> bytes:
+    """Return what is in the place of a digest where there is no text: longer than one, so that no text has it."""
+    return b"ek-sha256:" + bytes.fromhex(ek_sha256)
+
+
+async def find_allowed(session: AsyncSession, ek_sha256: str, now: datetime) -> TicketRow | None:
+    """Return the row of a TPM that an operator allowed, if it was not used and is in time."""
+    row = await session.get(TicketRow, allowed_key(ek_sha256), with_for_update=True)
+    return None if row is None or row.used_at is not None or now >= row.expires_at else row
 
 
 async def find_ticket(session: AsyncSession, ticket: str) -> TicketRow:
@@ -64,39 +76,52 @@ class TicketService:
     async def create(self, request: TicketRequest, *, actor: str) -> dict[str, Any]:
         """Make a ticket; its text is returned once and not kept."""
         now = self._clock()
-        expires_at = now + timedelta(seconds=request.lifetime_seconds)
         ticket = self._text(request.asset)
-        row = TicketRow(
-            secret_sha256=ticket_digest(ticket),
-            node=request.asset,
-            tenant=request.tenant,
-            image=request.image,
-            node_class=request.node_class.value,
-            ek_sha256=request.ek_sha256,
-            created_at=now,
-            expires_at=expires_at,
-            used_at=None,
-        )
+        row = _row(ticket_digest(ticket), request.ek_sha256, request, now)
 
         async def work(session: AsyncSession) -> None:
             session.add(row)
-            await self._audit.append(
-                session,
-                actor=actor,
-                action="ticket.create",
-                subject=request.asset,
-                outcome="done",
-                facts={
-                    "tenant": request.tenant,
-                    "image": request.image,
-                    "class": request.node_class.value,
-                    "ek_sha256": request.ek_sha256,
-                },
-                now=now,
-            )
+            await self._write_down(session, "ticket.create", row, actor, now)
 
         await self._store.write(work)
-        return {"ticket": ticket, "node": request.asset, "expires_at": instant(expires_at)}
+        return {"ticket": ticket, "node": request.asset, "expires_at": instant(row.expires_at)}
+
+    async def allow(self, ek_sha256: str, request: AllowRequest, *, actor: str) -> dict[str, Any]:
+        """Let a TPM enrol as that asset without a ticket, once; what was said of it before counts no more."""
+        now = self._clock()
+        row = _row(allowed_key(ek_sha256), ek_sha256, request, now)
+
+        async def work(session: AsyncSession) -> None:
+            await session.merge(row)
+            await self._write_down(session, "tpm.allow", row, actor, now)
+
+        await self._store.write(work)
+        return {"node": request.asset, "ek_sha256": ek_sha256, "expires_at": instant(row.expires_at)}
+
+    async def disallow(self, ek_sha256: str, *, actor: str) -> dict[str, Any]:
+        """Take that word back, if it was not used. Raises `TpmNotAllowed` where there is none."""
+        now = self._clock()
+
+        async def work(session: AsyncSession) -> str:
+            row = await find_allowed(session, ek_sha256, now)
+            if row is None:
+                raise TpmNotAllowed("no TPM with this endorsement key is allowed to enrol")
+            row.expires_at = now
+            await self._write_down(session, "tpm.disallow", row, actor, now)
+            return row.node
+
+        return {"node": await self._store.write(work), "ek_sha256": ek_sha256}
+
+    async def _write_down(self, session: AsyncSession, action: str, row: TicketRow, actor: str, now: datetime) -> None:
+        await self._audit.append(
+            session,
+            actor=actor,
+            action=action,
+            subject=row.node,
+            outcome="done",
+            facts={"tenant": row.tenant, "image": row.image, "class": row.node_class, "ek_sha256": row.ek_sha256},
+            now=now,
+        )
 
     def _text(self, asset: str) -> str:
         content = {
@@ -106,3 +131,17 @@ class TicketService:
             "secret": secrets.token_urlsafe(32),
         }
         return base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+def _row(key: bytes, ek_sha256: str, request: TicketRequest | AllowRequest, now: datetime) -> TicketRow:
+    return TicketRow(
+        secret_sha256=key,
+        node=request.asset,
+        tenant=request.tenant,
+        image=request.image,
+        node_class=request.node_class.value,
+        ek_sha256=ek_sha256,
+        created_at=now,
+        expires_at=now + timedelta(seconds=request.lifetime_seconds),
+        used_at=None,
+    )

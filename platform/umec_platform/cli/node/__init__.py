@@ -15,7 +15,18 @@ from typing import Final
 
 import typer
 
-from umec_platform.cli.node.desk import approve, explain, list_nodes, quarantine, readmit, revoke, show, ticket
+from umec_platform.cli.node.desk import (
+    allow,
+    approve,
+    disallow,
+    explain,
+    list_nodes,
+    quarantine,
+    readmit,
+    revoke,
+    show,
+    ticket,
+)
 from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
 from umec_platform.cli.node.on_node import attest, call, ek, enroll, rotate, run, token, trust_log
 from umec_platform.cli.node.reboots import announce_own_reboot, announce_reboot, clear_reset
@@ -39,6 +50,8 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
     },
     "As an operator": {
         "ticket": ticket,
+        "allow": allow,
+        "disallow": disallow,
         "list": list_nodes,
         "show": show,
         "explain": explain,

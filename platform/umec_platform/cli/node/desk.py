@@ -11,7 +11,19 @@ import typer
 from umec_platform.cli.node.parameters import Class, Credential, DryRun, Json, Node, Reason
 from umec_platform.cli.output import emit, refusals
 
-__all__ = ["approve", "explain", "list_nodes", "operate", "quarantine", "readmit", "revoke", "show", "ticket"]
+__all__ = [
+    "allow",
+    "approve",
+    "disallow",
+    "explain",
+    "list_nodes",
+    "operate",
+    "quarantine",
+    "readmit",
+    "revoke",
+    "show",
+    "ticket",
+]
 
 
 @refusals
@@ -39,14 +51,43 @@ def ticket(
 
 
 @refusals
+def allow(
+    asset: Annotated[str, typer.Argument(help="The asset; it becomes the node's id.")],
+    tenant: Annotated[str, typer.Option(help="The tenant that the node belongs to.")],
+    image: Annotated[str, typer.Option(help="The node image whose reference set applies.")],
+    ek_sha256: Annotated[str, typer.Option(help="What `umec node ek` printed on the node, or its maker's list says.")],
+    credential: Credential,
+    node_class: Class = "standard",
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days until it has to have enrolled.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Let the node with this TPM enrol once without a ticket, as that asset, approved at once."""
+    body = {"asset": asset, "tenant": tenant, "image": image, "class": node_class, "lifetime_seconds": days * 86400}
+    said = operate(credential, "PUT", f"allowed-tpms/{ek_sha256}", "attest:admin", body)
+    emit(said, as_json=as_json, human=f"{said['node']} may enrol until {said['expires_at']}")
+
+
+@refusals
+def disallow(
+    ek_sha256: Annotated[str, typer.Argument(help="The endorsement key that `umec node allow` was told.")],
+    credential: Credential,
+    as_json: Json = False,
+) -> None:
+    """Take back what `umec node allow` said, while its TPM has not enrolled; a node is revoked instead."""
+    said = operate(credential, "DELETE", f"allowed-tpms/{ek_sha256}", "attest:admin")
+    emit(said, as_json=as_json, human=f"{said['node']} may not enrol without a ticket any more")
+
+
+@refusals
 def list_nodes(
     credential: Credential,
     standing: Annotated[str | None, typer.Option(help="Only nodes of this standing, e.g. untrusted.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only nodes of this tenant.")] = None,
     node_class: Annotated[str | None, typer.Option("--class", help="Only nodes of this class.")] = None,
+    behind: Annotated[bool, typer.Option("--behind", help="Only nodes on an older version than the newest.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the nodes and their standing."""
+    """List the nodes, their standing, and the version of their image that they stood on last."""
     wanted = {"standing": standing, "tenant": tenant, "class": node_class}
     query = {name: value for name, value in wanted.items() if value is not None}
     nodes: list[dict[str, Any]] = []
@@ -54,7 +95,15 @@ def list_nodes(
     while after is not None:
         page = operate(credential, "GET", f"nodes?{urlencode(query | {'after': after})}", "attest:read")
         nodes, after = [*nodes, *page["nodes"]], page["next"]
-    rows = [f"{row['node']:<24} {row.get('tenant') or '-':<16} {row['standing']}" for row in nodes]
+    if behind:
+        sets = operate(credential, "GET", "reference-sets", "attest:read")["reference_sets"]
+        newest = {each["image"]: each["version"] for each in sets if each["counts"] == "newest"}
+        nodes = [row for row in nodes if row["version"] is not None and row["version"] < newest.get(row["image"], 0)]
+    rows = [
+        f"{row['node']:<24} {row.get('tenant') or '-':<16} {row['standing']:<12} "
+        f"{row['image'] or '-'} {row['version'] or '-'}"
+        for row in nodes
+    ]
     emit({"nodes": nodes}, as_json=as_json, human="\n".join(rows) if rows else "no nodes")
 
 
