@@ -176,14 +176,23 @@ class World:
         return await self.post(f"enrolments/{begun['enrolment']}/activation", body)
 
     async def reference(
-        self, version: int = 1, *, key: Any = SIGNER, status: int = 201, days: int = 30, runtime: Any = None
+        self,
+        version: int = 1,
+        *,
+        key: Any = SIGNER,
+        status: int = 201,
+        days: int = 30,
+        runtime: Any = None,
+        starts: bool = False,
     ) -> Any:
-        envelope = self.envelope(version, key=key, days=days, runtime=runtime)
+        envelope = self.envelope(version, key=key, days=days, runtime=runtime, starts=starts)
         answer = await self.http.post("/attest/v1/reference-sets", content=envelope, headers=self.admin)
         assert answer.status_code == status, answer.text
         return answer.json()
 
-    def envelope(self, version: int = 1, *, key: Any = SIGNER, days: int = 30, runtime: Any = None) -> bytes:
+    def envelope(
+        self, version: int = 1, *, key: Any = SIGNER, days: int = 30, runtime: Any = None, starts: bool = False
+    ) -> bytes:
         image = predict(self.tpms.image)
         predicted = image.pcrs
         if runtime is not None:  # its list begins with a hash over PCR 0 to 9
@@ -199,6 +208,7 @@ class World:
             pcrs=pcrs,
             ignored={},
             runtime=runtime,
+            starts=starts,
             stages=image.stages,
             key=key,
         )

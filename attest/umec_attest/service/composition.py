@@ -43,11 +43,12 @@ from umec_attest.service.tables import AuditRow
 from umec_attest.service.tending import Tending
 from umec_attest.service.tickets.endpoints import tickets_router
 from umec_attest.service.tickets.service import TicketService
-from umec_attest.service.trust import load_bundle, load_signers
+from umec_attest.service.trust import load_bundle, load_keys, load_signers
 from umec_attest.service.vault.cabinet import KEY_SIZE, Cabinet
 from umec_attest.service.vault.endpoints import secrets_router
 from umec_attest.service.vault.service import SecretService
 from umec_core.audit import AuditLog
+from umec_attest.starts.decisions import DecisionRules
 from umec_core.clock import Clock
 from umec_core.events import Events
 from umec_core.keys import load_or_create_key, load_or_create_secret
@@ -245,6 +246,10 @@ def _rules(settings: AttestSettings) -> RoundRules:
 def _endorsements(settings: AttestSettings) -> EkPolicy:
     tolerate = settings.malformed_ek_certificates == "tolerate"
     store = load_bundle(settings.ek_roots, tolerate=tolerate)
+        decisions=DecisionRules(
+            None if settings.decision_jwks is None else load_keys(settings.decision_jwks),
+            settings.decision_issuer or f"{settings.management_url}/platform/v1",
+        ),
     return EkPolicy(store, tolerate_malformed=tolerate, software_tpms=settings.software_tpms)
 
 

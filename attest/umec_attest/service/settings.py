@@ -45,6 +45,11 @@ class AttestSettings(BaseModel):
     """A signed bundle of appraisal policies, in place of all others. Once in use, never an older one again, or none."""
     policy_signers: tuple[Path, ...] = ()
     """PEM files of the public keys that sign it."""
+    decision_jwks: Path | None = None
+    """JWKS file of the keys that sign decisions about starts of applications. None: of a node whose image
+    keeps a log of them no start is believed."""
+    decision_issuer: str | None = None
+    """Who issues these decisions; None: the MEC platform of this site."""
     pcrs: tuple[int, ...] = Field(default=DEFAULT_PCRS, min_length=1)
     round_seconds: float = Field(default=30.0, gt=0, le=3600)
     silent_rounds: int = Field(default=3, ge=1, le=100)

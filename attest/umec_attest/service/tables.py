@@ -112,6 +112,8 @@ class NodeRow(Base):
     """The versions of its image that it stood on (JSON of `umec_attest.floors.VersionFloor`)."""
     runtime_checkpoint: Mapped[str | None] = mapped_column(Text)
     """How far the list of what ran is judged (JSON of `ImaCheckpoint`)."""
+    start_checkpoint: Mapped[str | None] = mapped_column(Text)
+    """The same of the log of starts (JSON of `StartCheckpoint`)."""
     last_round: Mapped[str | None] = mapped_column(Text)
     """What the last round said (JSON), apart from its time and its evidence: they are another with each round."""
     round_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""What the service trusts from files: roots of the makers of TPMs and devices, and the signers of reference sets."""
+"""What the service trusts from files: roots of makers of TPMs and devices, signers of reference sets and decisions."""
 
 import base64
 import binascii
@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from umec_attest.certificates.certificate import Certificate, CertificateMalformed, load_certificate
 from umec_attest.certificates.path import TrustStore, sort_bundle
 from umec_core.errors import Invalid
+from umec_core.jose import JwkInvalid, JwtMalformed, KeySet, strict_json
 
-__all__ = ["TrustFileInvalid", "load_bundle", "load_signers"]
+__all__ = ["TrustFileInvalid", "load_bundle", "load_keys", "load_signers"]
 
 MAX_FILE: Final = 1024 * 1024
 """Bytes of a file with certificates; a bundle of all vendors has some hundred KB."""
@@ -56,6 +57,14 @@ def load_bundle(folder: Path | None, *, tolerate: bool = False) -> TrustStore:
 def load_signers(files: tuple[Path, ...]) -> tuple[EllipticCurvePublicKey, ...]:
     """Return the P-256 public keys of PEM files; raises `TrustFileInvalid`."""
     return tuple(_signer(path) for path in files)
+
+
+def load_keys(path: Path) -> KeySet:
+    """Return the keys of a JWKS file; raises `TrustFileInvalid`."""
+    try:
+        return KeySet.from_jwks(strict_json(path.read_bytes()[:MAX_FILE]))
+    except (OSError, JwkInvalid, JwtMalformed) as error:
+        raise TrustFileInvalid(f"{path} holds no set of public keys (JWKS)") from error
 
 
 def _folder(folder: Path, *, tolerate: bool) -> list[Certificate]:

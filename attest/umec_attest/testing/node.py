@@ -128,9 +128,17 @@ class SoftwareNode:
         }
 
     def evidence(
-        self, challenge: Mapping[str, object], *, boot_log: bytes | None, runtime: RuntimeList | None = None
+        self,
+        challenge: Mapping[str, object],
+        *,
+        boot_log: bytes | None,
+        runtime: RuntimeList | None = None,
+        starts: bytes | None = None,
     ) -> dict[str, object]:
-        """Return the body of `POST /attest/v1/evidence` for an answer to `POST /attest/v1/challenges`."""
+        """Return the body of `POST /attest/v1/evidence` for an answer to `POST /attest/v1/challenges`.
+
+        `starts` is the node's whole log of starts, of which the challenge says what it wants.
+        """
         pcrs = challenge["pcrs"]
         if not isinstance(pcrs, dict):
             raise TypeError("pcrs of a challenge is an object")
@@ -149,6 +157,10 @@ class SoftwareNode:
         wanted = challenge.get("ima")
         if isinstance(wanted, dict) and runtime is not None:
             body |= {"ima": _b64(b"".join(runtime.entries[wanted["from"] :])), "ima_from": wanted["from"]}
+        wanted = challenge.get("starts")
+        if isinstance(wanted, dict) and starts is not None:
+            lines = starts.splitlines(keepends=True)
+            body |= {"starts": _b64(b"".join(lines[wanted["from"] :])), "starts_from": wanted["from"]}
         return body
 
 

@@ -380,7 +380,7 @@ def _baseline(node: NodeRow, row: EnrolmentRow, ticket: TicketRow | None, now: d
     node.ek_public, node.ak_public, node.node_key_public = row.ek_public, row.ak_public, row.node_key_public
     node.enrolled_at, node.deadline = now, None
     node.clock_state = node.boot_log_reset = node.boot_log_sha256 = node.last_round = None
-    node.runtime_checkpoint = None
+    node.runtime_checkpoint = node.start_checkpoint = None
     node.result = node.result_basis = node.result_expires_at = None
     if ticket is not None:
         node.tenant, node.image, node.approved = ticket.tenant, ticket.image, True

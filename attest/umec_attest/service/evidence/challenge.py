@@ -29,7 +29,7 @@ class Challenge:
     """What was asked of a node.
 
     `ak` is the Name of its AK, `runtime_from` the entry from which on its list of what runs is wanted (None: not at
-    all), `salt` makes two challenges of a round differ.
+    all), `starts_from` the same of its log of starts, `salt` makes two challenges of a round differ.
     """
 
     node: str
@@ -40,19 +40,20 @@ class Challenge:
     round: int
     expires_at: datetime
     salt: str
+    starts_from: int | None = None
 
     def to_bytes(self) -> bytes:
         """Return the bytes that are sealed."""
         expires = (self.expires_at - EPOCH) // timedelta(microseconds=1)
-        asked = [list(self.pcrs), self.runtime_from, self.policy]
+        asked = [list(self.pcrs), self.runtime_from, self.starts_from, self.policy]
         return json.dumps([self.node, self.ak, *asked, self.round, expires, self.salt], separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Challenge":
         """Read what `to_bytes` wrote; only for bytes that carried our MAC."""
-        node, ak, pcrs, runtime_from, policy, number, expires, salt = json.loads(data)
+        node, ak, pcrs, runtime_from, starts_from, policy, number, expires, salt = json.loads(data)
         expires_at = EPOCH + timedelta(microseconds=expires)
-        return cls(node, ak, tuple(pcrs), runtime_from, policy, number, expires_at, salt)
+        return cls(node, ak, tuple(pcrs), runtime_from, policy, number, expires_at, salt, starts_from)
 
 
 class ChallengeSeal:
@@ -62,7 +63,7 @@ class ChallengeSeal:
         if len(key) != MAC_SIZE:
             raise ValueError("the key of challenges has 32 bytes")
         # the number is that of the form: a challenge of a former release is none of ours
-        self._mac_key = hmac.digest(key, b"umec challenge mac 2", "sha256")
+        self._mac_key = hmac.digest(key, b"umec challenge mac 3", "sha256")
         self._nonce_key = hmac.digest(key, b"umec challenge nonce", "sha256")
 
     def seal(self, challenge: Challenge) -> tuple[str, bytes]:

@@ -24,6 +24,7 @@ from umec_attest.service.evidence.logs import forget_logs, keep_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.rules import RoundRules
 from umec_attest.service.evidence.runtime_lists import kept_checkpoint
+from umec_attest.service.evidence.start_logs import kept_starts
 from umec_attest.service.evidence.state import NodeState, read_states
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.evidence.transition import next_standing
@@ -60,6 +61,7 @@ _WRITTEN: Final = (
     "boot_log_sha256",
     "boot_log_reset",
     "runtime_checkpoint",
+    "start_checkpoint",
     "last_round",
     "result",
     "result_basis",
@@ -186,6 +188,7 @@ class Effects:
             boot_log_sha256=judged.log.sha256 if judged.log_replayed else None,
             boot_log_reset=judged.quote.clock_info.reset_count if judged.log_replayed else node.boot_log_reset,
             runtime_checkpoint=kept_checkpoint(judged.runtime),
+            start_checkpoint=kept_starts(node, judged.starts),
             last_round=json.dumps(_said(judged)),
         )
         issued = self._results.after(after, judged)
@@ -230,7 +233,7 @@ def _check_unchanged(node: NodeState, judged: Judged, filed: Mapping[str, Identi
     if node.standing == Standing.REVOKED.value:
         raise NodeRevoked(f"node {node.id} is revoked")
     challenge = judged.challenge
-    asked = Asked(challenge.pcrs, challenge.runtime_from)
+    asked = Asked(challenge.pcrs, challenge.runtime_from, challenge.starts_from)
     check_round(node, challenge, judged.nonce, policy=challenge.policy, asked=asked)
     if (node.node_class, node.reset_watch) != (judged.node.node_class, judged.node.reset_watch):
         raise EvidenceStale("meanwhile a reboot was announced, or a reset cleared", advice="ask for a new challenge")

@@ -136,7 +136,7 @@ def _row(node: NodeState, judged: Judged) -> dict[str, Any]:
 
 
 def _evidence(judged: Judged) -> dict[str, Any]:
-    request, at = judged.request, judged.node.runtime_checkpoint
+    request, at, started = judged.request, judged.node.runtime_checkpoint, judged.node.start_checkpoint
     content = {
         "ak_public": encode(judged.node.ak_public),
         "ek_public": encode(judged.node.ek_public),
@@ -145,6 +145,7 @@ def _evidence(judged: Judged) -> dict[str, Any]:
         "signature": encode(request.signature),
         "pcrs": request.pcrs,
         "runtime_checkpoint": None if at is None else json.loads(at),
+        "start_checkpoint": None if started is None else json.loads(started),
     }
     return {
         "sha256": judged.evidence_sha256,

@@ -13,12 +13,13 @@ from umec_attest.appraisal import (
     allowed_forms,
     appraise,
     judge_boot,
+    of_boot,
     outdated_finding,
 )
 from umec_attest.bootlog.findings import Finding
 from umec_attest.clock import ClockState
 from umec_attest.digests import parse_pcr_values
-from umec_attest.errors import ImaRefused
+from umec_attest.errors import ImaRefused, StartLogRefused
 from umec_attest.floors import VersionFloor, rollback_finding
 from umec_attest.ima import RuntimeJudged, RuntimePolicy
 from umec_attest.quote import VerifiedQuote, verify_quote
@@ -31,9 +32,11 @@ from umec_attest.service.evidence.logs import BootLogs, SentLog
 from umec_attest.service.evidence.rules import RoundRules, selection_of
 from umec_attest.service.evidence.runtime_lists import RuntimeLists
 from umec_attest.service.evidence.schemas import EvidenceRequest
+from umec_attest.service.evidence.start_logs import judge_start_log, wanted_starts
 from umec_attest.service.evidence.state import NodeState
 from umec_attest.service.nodes.schemas import NodeClass
 from umec_attest.service.references.filed import FiledReference, FiledReferences, FiledVersions, Identity
+from umec_attest.starts.judge import StartsJudged
 from umec_core.errors import UmecError
 from umec_policies import PolicySet
 
@@ -41,10 +44,14 @@ __all__ = ["Asked", "Judge", "Judged", "check_round"]
 
 
 class Asked(NamedTuple):
-    """The PCRs that a quote has to cover, and from which entry on the list of what ran is wanted (None: not at all)."""
+    """The PCRs that a quote has to cover, and from which entry on the list of what ran is wanted (None: not at all).
+
+    `starts_from` is the same of the log of starts.
+    """
 
     pcrs: tuple[int, ...]
     runtime_from: int | None
+    starts_from: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Judged:
     appraisal: Appraisal
     watch: ResetWatch | None
     runtime: RuntimeJudged | ImaRefused | None
+    starts: StartsJudged | StartLogRefused | None
     evidence_sha256: str
 
 
@@ -79,7 +87,7 @@ def check_round(node: NodeState, challenge: Challenge, nonce: bytes, *, policy: 
         raise EvidenceReplayed("the challenge was answered already", advice="ask for a new challenge")
     if (challenge.round, challenge.policy) != (node.rounds, policy):
         raise NonceSuperseded("the challenge is of another round or policy", advice="ask for a new challenge")
-    if Asked(challenge.pcrs, challenge.runtime_from) != asked:  # else what nobody asked for would be missed
+    if Asked(challenge.pcrs, challenge.runtime_from, challenge.starts_from) != asked:  # else it would be missed
         raise NonceSuperseded("meanwhile something else is asked for", advice="ask for a new challenge")
 
 
@@ -109,8 +117,9 @@ class Judge:
 
     def _asked(self, node: NodeState, found: FiledVersions | UmecError, now: datetime) -> Asked:
         if isinstance(found, UmecError):  # which `judge` raises where it counts
-            return Asked(self._rules.pcrs, None)
-        return Asked(self._rules.asked(found.versions.newest), self._lists.wanted(node, _policies(found.versions, now)))
+            return Asked(self._rules.pcrs, None, None)
+        newest, runtime_from = found.versions.newest, self._lists.wanted(node, _policies(found.versions, now))
+        return Asked(self._rules.asked(newest), runtime_from, wanted_starts(node, newest))
 
     async def judge(
         self, node: NodeState, filed: FiledReference | None, request: EvidenceRequest, now: datetime
@@ -137,9 +146,19 @@ class Judge:
         boot = self._boots.get(log.sha256, quote, reference)
         if boot is None:
             allowed = allowed_forms(quote, reference)
-            outcome = await self._logs.replayed(log, quote, allowed)  # 3, unless this very boot was judged before
+            # 3, unless this very boot was judged before
+            outcome = await self._logs.replayed(log, of_boot(quote, reference), allowed)
             boot = self._boots.put(log.sha256, judge_boot(quote, outcome, reference))
         runtime = self._lists.judge(node, request, quote, reference.runtime, _policies(versions, now))  # 3
+        starts = judge_start_log(  # 3
+            node,
+            request,
+            quote,
+            reference,
+            rules=self._rules.decisions,
+            asked_at=challenge.expires_at - self._rules.challenge,
+            now=now,
+        )
         watch = _watch(node, quote, now)
         appraisal = appraise(  # 5
             node=node.id,
@@ -150,6 +169,7 @@ class Judge:
             previous=None if node.clock_state is None else ClockState(**json.loads(node.clock_state)),
             now=now,
             runtime=runtime,
+            starts=starts,
             unannounced=None if watch is None else reset_finding(watch),
             version=await self._about_version(node, found, reference, boot, quote, now),
         )
@@ -168,6 +188,7 @@ class Judge:
             appraisal=appraisal,
             watch=watch,
             runtime=runtime,
+            starts=starts,
             evidence_sha256=_digest(request, log),
         )
 

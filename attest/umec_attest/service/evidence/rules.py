@@ -5,12 +5,15 @@ from datetime import timedelta
 from functools import lru_cache
 
 from umec_attest.reference import ReferenceSet
+from umec_attest.starts.decisions import DecisionRules
+from umec_attest.starts.entry import STARTS_PCR
 from umec_attest.tpm.pcr import PcrSelection
 
 __all__ = ["RUNTIME_PCR", "RoundRules", "selection_of"]
 
 RUNTIME_PCR = 10
 """What the kernel's IMA extends: asked for where the reference set of an image says what may run."""
+NO_DECISIONS = DecisionRules(None, "")
 AGGREGATED_PCRS = range(10)
 """Whose hash begins a list of runtime measurements: without them nobody knows of which boot it is."""
 
@@ -26,12 +29,15 @@ class RoundRules:
     silent_rounds: int
     challenge: timedelta
     result: timedelta
+    decisions: DecisionRules = NO_DECISIONS
+    """Whose decisions about starts of applications count."""
 
     def asked(self, reference: ReferenceSet | None) -> tuple[int, ...]:
         """Return the PCRs that a node is asked for whose image has this reference set (None: has none that holds)."""
-        if reference is None or reference.runtime is None:
+        if reference is None or (reference.runtime is None and not reference.starts):
             return self.pcrs
-        return tuple(sorted({*self.pcrs, *AGGREGATED_PCRS, RUNTIME_PCR}))
+        listed = () if reference.runtime is None else (*AGGREGATED_PCRS, RUNTIME_PCR)
+        return tuple(sorted({*self.pcrs, *listed, *((STARTS_PCR,) if reference.starts else ())}))
 
 
 @lru_cache(maxsize=16)

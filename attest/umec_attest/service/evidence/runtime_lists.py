@@ -13,6 +13,7 @@ from umec_attest.quote import VerifiedQuote
 from umec_attest.service.errors import BootLogRequired, EvidenceRefused, NonceSuperseded
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
+from umec_attest.starts.checkpoint import StartCheckpoint
 
 __all__ = ["RuntimeListContinues", "RuntimeLists", "kept_checkpoint"]
 
@@ -64,20 +65,20 @@ class RuntimeLists:
 
 
 class RuntimeListContinues(EvidenceRefused):
-    """A good part of a list that is too long for one body: nothing is judged by it before the rest is here."""
+    """A good part of a list, or a log of starts, that is too long for one body: nothing is judged before the rest."""
 
     code = "runtime-list-continues"
 
-    def __init__(self, checkpoint: ImaCheckpoint) -> None:
+    def __init__(self, checkpoint: ImaCheckpoint | StartCheckpoint) -> None:
         super().__init__(
             f"{checkpoint.entries} entries are here", advice="ask for a new challenge, and go on from there"
         )
         self.checkpoint = checkpoint
 
 
-def kept_checkpoint(runtime: RuntimeJudged | ImaRefused | RuntimeListContinues | None) -> str | None:
+def kept_checkpoint(runtime: RuntimeJudged | ImaRefused | None) -> str | None:
     """Return what a node's row keeps of a judged list (JSON), for the next round."""
-    if isinstance(runtime, RuntimeJudged | RuntimeListContinues):
+    if isinstance(runtime, RuntimeJudged):
         return json.dumps(runtime.checkpoint.to_json())
     return None
 

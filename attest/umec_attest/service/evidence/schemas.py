@@ -19,7 +19,7 @@ class EvidenceRequest(WireModel):
     """POST /attest/v1/evidence: TPMS_ATTEST, TPMT_SIGNATURE, {"sha256": {"0": hex, …}}, the boot log or its hash.
 
     `ima`: the list of runtime measurements in binary form, from entry `ima_from` on, where the challenge asks for it;
-    `ima_more`: as much of it as fits, and the rest follows at the next challenge.
+    `ima_more`: as much of it as fits, and the rest follows at the next challenge. The same of the log of starts.
     """
 
     node: Id
@@ -32,3 +32,6 @@ class EvidenceRequest(WireModel):
     ima: LargeBlob | None = None
     ima_from: Annotated[int, Field(ge=0, le=2**31)] | None = None
     ima_more: bool = False
+    starts: LargeBlob | None = None
+    starts_from: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    starts_more: bool = False

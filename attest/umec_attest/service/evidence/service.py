@@ -3,7 +3,8 @@
 The order in which evidence is checked:
     1. freshness      our challenge, for this node, AK, round and policy, in time and not answered before
     2. authenticity   the quote, by the enrolled AK (`umec_attest.quote`)
-    3. logs           the boot log of this boot and the list of what ran since, replayed against the quote
+    3. logs           the boot log of this boot, the list of what ran since and the log of starts of applications,
+                      replayed against the quote
     4. reference      the newest signed set of the image that the node is to run, or an older one in its grace: the
                       one whose PCR values the quote has, as a whole
     5. appraisal      findings, verdict, trust vector, decided by policies
@@ -16,6 +17,7 @@ A result is signed where none lives for long enough, or where what it says has c
 lives, whose `eat_nonce` and `evidence_sha256` are those of its own round. A steady round signs and logs nothing.
 """
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -33,8 +35,9 @@ from umec_attest.service.evidence.logs import BootLogs, forget_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.room import Room
 from umec_attest.service.evidence.rules import RoundRules
-from umec_attest.service.evidence.runtime_lists import RuntimeListContinues, kept_checkpoint
+from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
 from umec_attest.service.evidence.schemas import EvidenceRequest
+from umec_attest.service.evidence.start_logs import begun_anew
 from umec_attest.service.evidence.state import NodeState, Seen, look_at
 from umec_attest.service.evidence.together import Together
 from umec_attest.service.policies import LoadedPolicies
@@ -43,6 +46,7 @@ from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import NodeRow
 from umec_attest.service.wire import encode, instant
+from umec_attest.starts.checkpoint import StartCheckpoint
 from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.errors import UmecError
@@ -112,6 +116,7 @@ class RoundService:
             round=node.rounds,
             expires_at=now + self._rules.challenge,
             salt=secrets.token_hex(SALT_SIZE),
+            starts_from=asked.starts_from,
         )
         token, nonce = self._seal.seal(challenge)
         return {
@@ -120,6 +125,7 @@ class RoundService:
             "pcrs": {"sha256": list(challenge.pcrs)},
             "boot_log": _wanted_log(node),
             "ima": None if asked.runtime_from is None else {"from": asked.runtime_from},
+            "starts": None if asked.starts_from is None else {"from": asked.starts_from},
             "deadline": instant(challenge.expires_at),
             "round_seconds": self._rules.round.total_seconds(),
         }
@@ -173,7 +179,11 @@ class RoundService:
         async def work(session: AsyncSession) -> None:
             node = await _as_judged(session, judged)
             if node is not None:
-                node.runtime_checkpoint = kept_checkpoint(part)
+                kept = json.dumps(part.checkpoint.to_json())
+                if isinstance(part.checkpoint, StartCheckpoint):
+                    node.start_checkpoint = kept
+                else:
+                    node.runtime_checkpoint = kept
 
         await self._store.write(work)
 
@@ -184,6 +194,7 @@ class RoundService:
             node = await _as_judged(session, judged)
             if node is not None:
                 former, node.boot_log_sha256, node.runtime_checkpoint = node.boot_log_sha256, None, None
+                node.start_checkpoint = begun_anew(node.start_checkpoint)
                 await session.flush()
                 await (await session.connection()).run_sync(forget_logs, [former])
 

@@ -38,6 +38,7 @@ class NodeState:
     boot_log_reset: int | None
     version_floor: str | None
     runtime_checkpoint: str | None
+    start_checkpoint: str | None
     last_round: str | None
     result: str | None
     result_basis: str | None
