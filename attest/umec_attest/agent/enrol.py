@@ -30,7 +30,7 @@ __all__ = ["Enrolled", "EnrolmentPlan", "enrol", "plan_enrolment"]
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentPlan:
-    """Who asks whom: `ek_chain` are certificates (DER) that the TPM itself does not have."""
+    """Who asks whom: `ek_chain` are certificates (DER) that the TPM itself does not have.
 
     `node` None: the site says who this TPM is.
     """
