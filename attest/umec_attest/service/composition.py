@@ -240,16 +240,16 @@ def _rules(settings: AttestSettings) -> RoundRules:
         silent_rounds=settings.silent_rounds,
         challenge=timedelta(seconds=settings.challenge_seconds),
         result=timedelta(seconds=settings.result_seconds),
+        decisions=DecisionRules(
+            None if settings.decision_jwks is None else load_keys(settings.decision_jwks),
+            settings.decision_issuer or f"{settings.management_url}/platform/v1",
+        ),
     )
 
 
 def _endorsements(settings: AttestSettings) -> EkPolicy:
     tolerate = settings.malformed_ek_certificates == "tolerate"
     store = load_bundle(settings.ek_roots, tolerate=tolerate)
-        decisions=DecisionRules(
-            None if settings.decision_jwks is None else load_keys(settings.decision_jwks),
-            settings.decision_issuer or f"{settings.management_url}/platform/v1",
-        ),
     return EkPolicy(store, tolerate_malformed=tolerate, software_tpms=settings.software_tpms)
 
 
