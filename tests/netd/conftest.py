@@ -136,7 +136,7 @@ def tar_of(*entries):
 class Lab:
     """One MEC host: namespaces, netd in them, and a client's network beside."""
 
-    def __init__(self, folder, keys, *, unprivileged=False, lease=60.0, allow=0, network=None):
+    def __init__(self, folder, keys, *, unprivileged=False, lease=60.0, allow=0, network=None, agent=None):
         self.folder, self.keys = Path(folder), keys
         self.socket = self.folder / "netd.sock"
         self.state = self.folder / "state"
@@ -150,6 +150,7 @@ class Lab:
             "--decision-issuer", PLATFORM, "--access", "acc0", "--access-address", f"{ACCESS}/24",
             "--allow-uid", str(allow), "--service", f"{ACCESS}:{SERVICE_PORT}", "--lease-seconds", str(lease), "--json",
         ]  # fmt: skip
+        self.command += [] if agent is None else ["--agent", str(agent)]
         unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         if unprivileged:
             os.chown(self.folder, NOBODY, NOBODY)

@@ -41,6 +41,9 @@ def netd(
     service: Annotated[
         list[str] | None, typer.Option(help="ADDRESS:PORT that every instance may call by TCP (Mp1).")
     ] = None,
+    agent: Annotated[
+        Path | None, typer.Option(help="State folder of the node's agent: it measures every start, or there is none.")
+    ] = None,
     lease_seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long a statement holds.")] = 90.0,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Log as JSON, and say so when ready.")] = False,
@@ -64,6 +67,7 @@ def netd(
             access_address=IPv4Interface(access_address),
             pool=IPv4Network(pool),
             services=tuple(_service(one) for one in service or ()),
+            agent=None if agent is None else agent.resolve(),
         )
     except ValueError as error:
         raise OptionInvalid(str(error)) from error

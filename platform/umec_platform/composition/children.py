@@ -60,6 +60,8 @@ def _command_line(site: SiteSettings, host: NetdSettings, files: NetdFiles, fold
         "pool": host.pool,
         "lease-seconds": str(site.platform.lease_seconds),
     }
+    if host.agent is not None:
+        options["agent"] = str(host.agent)
     line += [sys.executable, "-m", "umec_platform.cli", "netd"]
     for name, value in options.items():
         line += [f"--{name}", value]

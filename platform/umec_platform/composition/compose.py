@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from umec_attest.service import AttestService, AttestSettings
@@ -179,9 +180,7 @@ class _Builder:
         client: OAuthClient,
     ) -> PlatformService:
         settings, state = self._settings, self._state / "platform"
-        state.mkdir(mode=0o700, exist_ok=True)
-        decision_key = load_or_create_key(state / "decision.key")
-        _write_jwks(self._state / DECISION_JWKS, KeySet([decision_key.public_key()]))
+        decision_key = self._decision_key()
         audit_key = load_or_create_key(state / "audit.key")
         self._public(self._state / "platform-audit.pem", audit_key.public_key())
         http = await closing.enter_async_context(http_client(self._ca))
@@ -247,6 +246,7 @@ class _Builder:
 
     async def _attest(self, closing: contextlib.AsyncExitStack, identity: IdentityService) -> AttestService:
         state, options = self._state / "attest", self._settings.attest
+        self._decision_key()
         service = await AttestService.open(
             AttestSettings(
                 management_url=self._settings.management,
@@ -260,6 +260,7 @@ class _Builder:
                 ek_allow_list=options.ek_allow_list,
                 unknown_nodes=options.unknown_nodes,
                 reference_signers=options.reference_signers,
+                decision_jwks=self._state / DECISION_JWKS,
                 signed_policies=options.signed_policies,
                 policy_signers=options.policy_signers,
                 pcrs=options.pcrs,
@@ -299,6 +300,14 @@ class _Builder:
             key=self._tls.key,
             client_ca=identity.ca_path,
         )
+
+    def _decision_key(self) -> EllipticCurvePrivateKey:
+        """The key that signs admission decisions; its public half is written for netd and the verifier."""
+        state = self._state / "platform"
+        state.mkdir(mode=0o700, exist_ok=True)
+        key = load_or_create_key(state / "decision.key")
+        _write_jwks(self._state / DECISION_JWKS, KeySet([key.public_key()]))
+        return key
 
     def _pinned_verifier_keys(self) -> KeySet:
         """The keys whose verdicts this site believes: its own verifier's, unless the settings pin others."""

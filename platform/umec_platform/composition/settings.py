@@ -45,6 +45,8 @@ class NetdSettings(_Strict):
     """Its address with the prefix length."""
     pool: str = "10.64.0.0/16"
     """Where tenants' subnets come from."""
+    agent: Path | None = None
+    """State folder of this node's agent, which then measures every start into the TPM; None: nobody does."""
 
 
 class AttestOptions(_Strict):

@@ -29,7 +29,8 @@ NetdError
 ├── TenantUnknown          tenant-unknown
 ├── SubnetRefused          subnet-refused
 ├── InstanceExists         instance-exists
-└── InstanceStopped        instance-stopped       it was stopped while it was being started
+├── InstanceStopped        instance-stopped       it was stopped while it was being started
+└── StartUnmeasured        start-unmeasured       the node's agent did not measure the start, so there is none
 
 Statements about the node are refused with the errors of `umec_core.standing` (standing-invalid, standing-rollback,
 standing-fallen).
@@ -66,6 +67,7 @@ __all__ = [
     "RuntimeFailed",
     "StandingDegraded",
     "StandingLapsed",
+    "StartUnmeasured",
     "SubnetRefused",
     "TenantUnknown",
 ]
@@ -251,3 +253,9 @@ class InstanceExists(NetdError, Conflict):
     """An instance of this name runs already."""
 
     code = "instance-exists"
+
+
+class StartUnmeasured(NetdError, Unavailable):
+    """The node's agent did not measure the start of an instance into the TPM: what nobody can see does not start."""
+
+    code = "start-unmeasured"

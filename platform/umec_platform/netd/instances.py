@@ -17,6 +17,7 @@ from umec_platform.netd.force import Force
 from umec_platform.netd.leases import Lease
 from umec_platform.netd.rules import Rules
 from umec_platform.netd.settings import NetdSettings
+from umec_platform.netd.starts import measure_start
 from umec_platform.netd.state import Instance, TenantNetwork, Wanted
 
 __all__ = ["Instances"]
@@ -64,9 +65,9 @@ class Instances:
     async def start_instance(self, request: messages.InstanceStart) -> dict[str, Any]:
         """Start an instance.
 
-        1. The node stands, without reserve. 2. The decision is for exactly this. 3. The image is the decision's. 4. The
-        node still stands when the container is there, and nobody has stopped the instance meanwhile; only then 5. it is
-        connected, and 6. its program begins.
+        1. The node stands, without reserve. 2. The decision is for exactly this, and the start is measured while it
+        is. 3. The image is the decision's. 4. The node still stands when the container is there, and nobody has stopped
+        the instance meanwhile; only then 5. it is connected, and 6. its program begins.
         """
         spec = request.spec
         self._lease.check_admission(self._clock())  # 1
@@ -80,6 +81,8 @@ class Instances:
             now=self._clock(),
         )
         with self._reserved(spec.instance) as start:
+            if settings.agent is not None:
+                await measure_start(settings.agent, admitted, spec.decision)
             bundle = await self._containers.prepare(spec, admitted)  # 3, without the lock: large images take a while
             async with self._force.lock:
                 try:

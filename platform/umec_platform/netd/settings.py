@@ -15,7 +15,8 @@ class NetdSettings:
     """Where, for whom and on whose word netd serves.
 
     `access` are the interfaces towards the users, the first of which has `access_address`, where names are answered.
-    Each tenant gets a /24 of `pool`. `services` are the TCP services that every instance may call.
+    Each tenant gets a /24 of `pool`. `services` are the TCP services that every instance may call. `agent` is the state
+    folder of the node's agent, which measures every start (None: nobody does).
     """
 
     state: Path
@@ -26,3 +27,4 @@ class NetdSettings:
     access_address: IPv4Interface
     pool: IPv4Network
     services: tuple[tuple[IPv4Address, int], ...] = ()
+    agent: Path | None = None
