@@ -5,11 +5,12 @@ which proves that the pieces belong together, and nothing about whose they are.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from umec_attest.appraisal import Appraisal, allowed_forms, appraise
+from umec_attest.appraisal import Appraisal, allowed_forms, appraise, outdated_finding
 from umec_attest.bootlog import ReplayedLog, UserspaceRecord, parse_boot_log, parse_userspace_log, verify_boot_log
 from umec_attest.bootlog.coverage import check_coverage
 from umec_attest.digests import PcrValues, parse_pcr_values
@@ -21,10 +22,11 @@ from umec_attest.errors import (
     ImaReplayMismatch,
     PcrValuesInvalid,
     QuoteSignerMismatch,
+    ReferenceInvalid,
 )
 from umec_attest.ima import IMA_PCR, RuntimeJudged, judge_runtime, parse_ima, verify_ima
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote, verify_quote, verify_quote_unanchored
-from umec_attest.reference import ReferenceSet
+from umec_attest.reference import FiledSet, ReferenceSet, Versions, versions_of
 from umec_attest.tpm.attest import Quoted, parse_attest
 from umec_attest.tpm.names import Hierarchy, signer_name
 from umec_attest.tpm.pcr import PcrSelection
@@ -144,15 +146,19 @@ def judge_evidence(
     reference: ReferenceSet,
     policies: PolicySet,
     now: datetime,
+    older: Sequence[ReferenceSet] = (),
 ) -> Appraisal:
     """Verify and appraise a folder against what the caller knows.
 
     Every PCR of the reference set must be quoted; with a runtime policy in it PCR 10, too, and the list of what ran has
     to be there. Without `ak_parent` the folder's own is taken, else the AK must be a primary key of the endorsement
-    hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes the check fail. Errors: those
-    of `verify_quote`, `EvidenceIncomplete` for what is missing, or is there and could not be judged. A log or a list
-    that does not hold is a finding.
+    hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes the check fail. `older` are
+    sets of the same image: one whose PCR values these are is what judges, for as long as the grace of all newer ones
+    lasts. Errors: those of `verify_quote`, `EvidenceIncomplete` for what is missing, or is there and could not be
+    judged, `ReferenceInvalid` for older sets that are none. A log or a list that does not hold is a finding.
     """
+    pcrs, versions = _pcrs(pieces.pcrs), _versions(reference, older)
+    reference = versions.match(pcrs, now)  # by what is claimed: all of it is checked against this one
     if pieces.boot_log is None:
         raise EvidenceIncomplete("bootlog.bin is needed: without it nobody knows what was measured")
     if reference.runtime is not None and pieces.ima is None:
@@ -168,7 +174,7 @@ def judge_evidence(
         ak_parent=Hierarchy.ENDORSEMENT if ak_parent is None else ak_parent,
         nonce=nonce,
         selection=_expected_selection(pieces.quote, reference),
-        pcrs=_pcrs(pieces.pcrs),
+        pcrs=pcrs,
     )
     return appraise(
         node=node,
@@ -179,7 +185,19 @@ def judge_evidence(
         previous=None,
         now=now,
         runtime=_runtime(pieces.ima, quote, reference),
+        version=outdated_finding(versions, quote, now),
     )
+
+
+def _versions(newest: ReferenceSet, older: Sequence[ReferenceSet]) -> Versions:
+    sets = sorted((newest, *older), key=lambda each: each.version, reverse=True)
+    if sets[0] is not newest or {each.name for each in sets} != {newest.name}:
+        raise ReferenceInvalid(
+            f"what is older than version {newest.version} of {newest.name} is of another image, or newer"
+        )
+    if len({each.version for each in sets}) != len(sets):
+        raise ReferenceInvalid("two sets have the same version")
+    return versions_of([FiledSet(each) for each in sets])
 
 
 def _replay(

@@ -88,6 +88,7 @@ OWN: Final = {
     ("nodeimage predict", "folder"): "GOOD/image",
     ("nodeimage export-corim", "reference"): "GOOD/object.json",
     ("nodeimage export-corim", "signer"): "GOOD/key.pem",
+    ("node allow-version", "version"): "1",
     ("policy sign", "version"): "1",
     ("nodeimage sign", "draft"): "GOOD/object.json",
     ("nodeimage sign", "name"): "street-node",

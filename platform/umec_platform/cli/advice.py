@@ -86,6 +86,7 @@ ADVICE: Final[dict[str, str]] = {
     "reference-signature": "name the signer's public key in attest.reference_signers, or sign with one that is named",
     "reference-rollback": "give it a higher --version than the newest: a version never falls",
     "reference-too-large": "sign the files and name the keys in the draft's runtime, or predict a smaller --root",
+    "reference-grace": "have it signed with another --grace; umec nodeimage publish --grace 0 gives none",
     "reference-pcrs": "list or ignore in the draft what attest.pcrs asks for, and list nothing else",
     "evidence-incomplete": "give all that is named; --structural checks only whether the pieces fit each other",
     # --- images

@@ -72,6 +72,9 @@ def verify(
     ] = None,
     nonce: Annotated[str | None, typer.Option(help="The nonce of the challenge, in hex.")] = None,
     reference: Annotated[Path | None, typer.Option(help="The reference set: a DSSE envelope.")] = None,
+    older: Annotated[
+        list[Path] | None, typer.Option(help="A set before it, which counts as long as newer ones let it (repeatable).")
+    ] = None,
     signer: Annotated[list[Path] | None, typer.Option(help="PEM public key that may sign it (repeatable).")] = None,
     policy: Annotated[str | None, typer.Option(help='Cedar file, folder with its own schema, or "default".')] = None,
     node: Annotated[str, typer.Option(help="Whose evidence it is, for the policies.")] = "offline",
@@ -102,8 +105,8 @@ def verify(
     missing = [option for option, value in expected.items() if not value]
     if ak is None or nonce is None or reference is None or not signer or policy is None:
         raise EvidenceIncomplete(f"nothing is proven without {', '.join(missing)}")
-    appraisal = _judge(pieces, ak, ak_parent, nonce, reference, signer, policy, node)
-    emit(appraisal.to_json(), as_json=as_json)
+    appraisal = _judge(pieces, ak, ak_parent, nonce, [reference, *(older or [])], signer, policy, node)
+    emit(appraisal.to_json() | {"reference_version": appraisal.facts["reference_version"]}, as_json=as_json)
     if appraisal.verdict.value != "affirming":
         raise typer.Exit(1)
 
@@ -113,19 +116,19 @@ def _judge(
     ak: Path,
     ak_parent: Path | None,
     nonce: str,
-    reference: Path,
+    references: list[Path],
     signers: list[Path],
     policy: str,
     node: str,
 ) -> "Appraisal":
     from umec_attest.offline import judge_evidence, parse_key
-    from umec_attest.reference import verify_reference_set
+    from umec_attest.reference import read_reference_set, verify_reference_set
     from umec_core.clock import system_clock
     from umec_platform.cli.files import read_file
 
     now = system_clock()
     keys = [load_signer(read_file(path)) for path in signers]
-    expected = verify_reference_set(read_file(reference), signers=keys, now=now, minimum_version=0)
+    expected = verify_reference_set(read_file(references[0]), signers=keys, now=now, minimum_version=0)
     return judge_evidence(
         pieces,
         node=node,
@@ -135,6 +138,7 @@ def _judge(
         reference=expected,
         policies=_policies(policy),
         now=now,
+        older=[read_reference_set(read_file(path), signers=keys) for path in references[1:]],
     )
 
 

@@ -103,7 +103,7 @@ MANUAL: Final[dict[str, Page]] = {
         "umec node allow pole-17 --tenant city --image street-node --ek-sha256 5f70bf18… --days 90", CREDENTIAL
     ),
     "node disallow": Page("umec node disallow 5f70bf18…", CREDENTIAL),
-    "node list": Page("umec node list --standing untrusted --json", CREDENTIAL),
+    "node list": Page("umec node list --behind", CREDENTIAL),
     "node show": Page("umec node show pole-17", CREDENTIAL),
     "node explain": Page("umec node explain pole-17", CREDENTIAL),
     "node approve": Page("umec node approve pole-17 --tenant city --image street-node", CREDENTIAL),
@@ -111,6 +111,7 @@ MANUAL: Final[dict[str, Page]] = {
     "node readmit": Page("umec node readmit pole-17 --reason 'the lock is new'", CREDENTIAL),
     "node revoke": Page("umec node revoke pole-17 --reason 'scrapped'", CREDENTIAL),
     "node announce-reboot": Page("umec node announce-reboot pole-17 --within 600 --reason 'kernel update'", CREDENTIAL),
+    "node allow-version": Page("umec node allow-version pole-17 --version 1 --reason 'version 2 breaks'", CREDENTIAL),
     "node clear-reset": Page("umec node clear-reset pole-17 --reason 'the seal is whole'", CREDENTIAL),
     "node simulate-boot": Page("umec node simulate-boot --tcti swtpm:port=2321 --image image --log bootlog.bin"),
     "node sample-image": Page("umec node sample-image image"),
@@ -195,7 +196,7 @@ MANUAL: Final[dict[str, Page]] = {
         'the --out file: {"builds": [{"name", "code_sha256", "pcrs"}]}, for umec nodeimage predict --firmware',
     ),
     "nodeimage sign": Page(
-        "umec nodeimage sign draft.json --name street-node --version 3 --key signer.key --out street-node.dsse",
+        "umec nodeimage sign draft.json --name street-node --version 3 --key signer.key --grace 7d",
         'the draft: {"image_sha256", "pcrs", "ignored", "models", "runtime"}; --key is made where there is none',
     ),
     "nodeimage import-corim": Page(
@@ -206,7 +207,8 @@ MANUAL: Final[dict[str, Page]] = {
         "umec nodeimage export-corim street-node.dsse --signer signer.pem --out street-node.corim",
         "--signer is the public key of who signed the set, PEM",
     ),
-    "nodeimage publish": Page("umec nodeimage publish street-node.dsse", CREDENTIAL),
+    "nodeimage publish": Page("umec nodeimage publish street-node.dsse --grace 24h", CREDENTIAL),
+    "nodeimage versions": Page("umec nodeimage versions street-node", CREDENTIAL),
     "nodeimage push": Page(
         "umec nodeimage push street-node 10.0.0.1:5443/city/street-node:1 --credential city-builder.json", CREDENTIAL
     ),

@@ -9,8 +9,10 @@ import typer
 from umec_platform.cli.approving import approve
 from umec_platform.cli.boot import boot
 from umec_platform.cli.building import build, keys
+from umec_platform.cli.grace import GraceFrom, GraceLength
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines
+from umec_platform.cli.publishing import publish, versions
 from umec_platform.cli.transferring import fetch, push
 from umec_platform.cli.updating import update, update_confirm, update_settle, update_status
 
@@ -36,6 +38,8 @@ app.command()(update_settle)
 app.command()(update_confirm)
 app.command()(push)
 app.command()(fetch)
+app.command()(publish)
+app.command()(versions)
 
 
 @app.command()
@@ -50,6 +54,8 @@ def sign(
     out: Annotated[
         Path | None, typer.Option(help="Where the signed reference set goes (default: NAME.reference.json).")
     ] = None,
+    grace: GraceLength = None,
+    grace_from: GraceFrom = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Sign a draft as a reference set.
@@ -65,7 +71,7 @@ def sign(
     wanted = parse_draft(read_file(draft))
     if image_sha256 is not None and wanted.image_sha256 is None:
         wanted = replace(wanted, image_sha256=image_sha256)
-    result = sign_draft(wanted, name, version, days, key, out)
+    result = sign_draft(wanted, name, version, days, key, out, grace=grace, grace_from=grace_from)
     emit(result, as_json=as_json, human="\n".join(signed_lines(result)))
 
 
@@ -110,37 +116,3 @@ def export_corim(
     written, unsaid = write_corim(checked)
     out.write_bytes(written)
     emit({"corim": str(out), "name": checked.name, "version": checked.version, "unsaid": list(unsaid)}, as_json=as_json)
-
-
-@app.command()
-@refusals
-def publish(
-    file: Annotated[Path, typer.Argument(help="A signed reference set.")],
-    credential: Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Give a signed reference set to the verifier: from now on nodes of that image are judged by it."""
-    import asyncio
-
-    from umec_attest.reference import pack
-    from umec_platform.cli.files import read_file
-    from umec_platform.cli.remote import connected
-
-    content_type, body = pack(read_file(file))
-
-    async def send() -> dict[str, Any]:
-        async with connected(credential) as client:
-            attest = f"{client.credential.issuer}/attest/v1"
-            answer = await client.request(
-                "POST",
-                f"{attest}/reference-sets",
-                resource=attest,
-                scopes=("attest:admin",),
-                content=body,
-                headers={"Content-Type": content_type},
-            )
-            return dict(answer.json())
-
-    taken = asyncio.run(send())
-    human = f"{taken['image']} version {taken['version']} is what nodes are judged by, until {taken['expires']}"
-    emit(taken, as_json=as_json, human=human)

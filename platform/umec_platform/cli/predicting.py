@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from umec_platform.cli.grace import GraceFrom, GraceLength, grace_of
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.owners import owner_of
 
@@ -45,6 +46,8 @@ def predict(
     pcr: Annotated[
         list[int] | None, typer.Option(help="8, 13 or 15, where attest.pcrs asks for it, too (repeatable).")
     ] = None,
+    grace: GraceLength = None,
+    grace_from: GraceFrom = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict the PCR values that a boot of this image gives and, with --key, sign them as a reference set.
@@ -53,6 +56,7 @@ def predict(
     what runs after the boot is judged as well, by the kernel's list (IMA). Where the image has an owner, nodes have to
     bind their keys to the states that the owner approves.
     """
+    from umec_attest.errors import ReferenceInvalid
     from umec_attest.predict import draft_of, parse_builds, predict_started
     from umec_attest.predict import predict as predict_folder
     from umec_attest.reference import render_draft, render_owner, render_stages
@@ -80,18 +84,10 @@ def predict(
         draft.write_text(json.dumps(rendered, indent=2) + "\n", encoding="utf-8")
         result |= {"draft": str(draft)}
     if key is not None:
-        result |= _sign(wanted, name, version, days, key, out)
+        if name is None or version is None:
+            raise ReferenceInvalid("a reference set needs --name and --version")
+        result |= sign_draft(wanted, name, version, days, key, out, grace=grace, grace_from=grace_from)
     emit(result, as_json=as_json, human=_human(result))
-
-
-def _sign(
-    wanted: "ReferenceDraft", name: str | None, version: int | None, days: int, key: Path, out: Path | None
-) -> dict[str, Any]:
-    from umec_attest.errors import ReferenceInvalid
-
-    if name is None or version is None:
-        raise ReferenceInvalid("a reference set needs --name and --version")
-    return sign_draft(wanted, name, version, days, key, out)
 
 
 def _check_root(folder: Path, root: Path) -> None:
@@ -152,9 +148,17 @@ def firmware(
 
 
 def sign_draft(
-    draft: "ReferenceDraft", name: str, version: int, days: int, key: Path, out: Path | None
+    draft: "ReferenceDraft",
+    name: str,
+    version: int,
+    days: int,
+    key: Path,
+    out: Path | None,
+    *,
+    grace: str | None = None,
+    grace_from: int | None = None,
 ) -> dict[str, Any]:
-    """Sign a draft, write the set, and return what to show of it."""
+    """Sign a draft, write the set, and return what to show of it; `grace` is for versions from `grace_from` on."""
     from umec_attest.errors import ReferenceInvalid, ReferenceTooLarge
     from umec_attest.reference import pack, sign_reference_set
     from umec_core.clock import system_clock
@@ -177,6 +181,7 @@ def sign_draft(
         runtime=draft.runtime,
         owner=draft.owner,
         stages=draft.stages,
+        grace=grace_of(grace, grace_from, version=version, now=now),
         key=load_or_create_key(key),
     )
     target = out or Path(f"{name}.reference.json")

@@ -17,6 +17,7 @@ import typer
 
 from umec_platform.cli.node.desk import (
     allow,
+    allow_version,
     approve,
     disallow,
     explain,
@@ -61,6 +62,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "revoke": revoke,
         "announce-reboot": announce_reboot,
         "clear-reset": clear_reset,
+        "allow-version": allow_version,
     },
     "Without hardware": {
         "simulate-boot": simulate_boot,

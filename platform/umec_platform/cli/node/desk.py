@@ -13,6 +13,7 @@ from umec_platform.cli.output import emit, refusals
 
 __all__ = [
     "allow",
+    "allow_version",
     "approve",
     "disallow",
     "explain",
@@ -169,6 +170,20 @@ def revoke(
 ) -> None:
     """Revoke a node for good: only a new enrolment brings it back."""
     _decide(node, "revoke", credential, {"reason": reason}, as_json=as_json, dry_run=dry_run)
+
+
+@refusals
+def allow_version(
+    node: Node,
+    version: Annotated[int, typer.Option(min=1, help="The oldest version of its image that it may run.")],
+    credential: Credential,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Let a node go back to an older version of its image, as long as that counts; a fallen node then has to boot."""
+    body = {"version": version, "reason": reason}
+    said = operate(credential, "POST", f"nodes/{node}/allow-version", "attest:admin", body)
+    emit(said, as_json=as_json, human=f"{node}: may run version {said['version_floor']} or newer; {said['standing']}")
 
 
 def _decide(

@@ -106,7 +106,9 @@ def _round_lines(node: Mapping[str, Any], now: datetime) -> Iterator[str]:
         "last round", f"number {node['rounds']}, {last['verdict']}, at {last['at']} ({_age(last['at'], now)} ago)"
     )
     reference = last["reference"]
-    yield _line("judged by", f"reference set {node['image']} version {reference['version']} ({reference['sha256']})")
+    until = f", which counts until {reference['until']}: a newer one is there" if "until" in reference else ""
+    named = f"reference set {node['image']} version {reference['version']} ({reference['sha256']}){until}"
+    yield _line("judged by", named)
     yield _line("evidence", last["evidence_sha256"])
     for finding in last["findings"]:
         yield _line("finding", f"{finding['id']}: {finding['detail']}")
