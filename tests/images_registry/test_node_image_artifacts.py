@@ -149,6 +149,20 @@ def test_it_is_an_artifact_with_a_type_and_a_version_of_its_own(registry, folder
     }
 
 
+def test_the_approval_of_an_image_travels_with_it(registry, repository, tmp_path):
+    folder = write(tmp_path / "built", CONTENT | {"approval": b'{"format": 1}'})
+    pushed = push(registry, folder, repository)
+    fetch(registry, repository, pushed.digest, tmp_path / "out")
+    assert content_of(tmp_path / "out") == content_of(folder)
+    document, _ = manifest_of(CONTENT | {"approval": b'{"format": 1}'})
+    assert document["layers"][-1]["mediaType"] == "application/vnd.umec.node-image.approval.v1+json"
+    for layers in ([*document["layers"], document["layers"][-1]], [*document["layers"][:-2], document["layers"][-1]]):
+        odd = encode(document | {"layers": layers})  # an approval twice, or in the place of another file
+        assert code(parse_artifact, odd, media_type=MANIFEST) == "node-image-artifact-invalid"
+    (folder / "approval").write_bytes(b"another one")
+    assert code(push, registry, folder, repository, "4") == "node-image-files-differ"
+
+
 def test_another_image_sends_only_what_is_new(registry, image, tmp_path):
     other = write(tmp_path / "other", CONTENT | {"uki.efi": b"another kernel"}, version=4)
     assert code(push, registry, other, image[1], "3") == "tag-immutable"
