@@ -6,7 +6,8 @@ PlatformError
 ├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile,
 │   RuleTooLarge, RuleNoRoom,
 │   SubscriptionUnsupported, TerminationUnsupported, ServiceUndeclared, OperationFailed                        refused
-├── NoTenant, NoHost, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription, NoTransport       not found
+├── NoTenant, NoHost, NoRelay, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription,
+│   NoTransport                                                                                                not found
 ├── AlreadyThere, GrantOverlaps, PackageState, InstanceState, ConfirmationState, RelayReplaced,
 │   AnswerLate                                                                                                 conflict
 ├── EtagDiffers                                                 precondition
@@ -33,6 +34,7 @@ __all__ = [
     "NoInstance",
     "NoOperation",
     "NoPackage",
+    "NoRelay",
     "NoRule",
     "NoService",
     "NoSubscription",
@@ -276,8 +278,14 @@ class AnswerInvalid(PlatformError, Invalid):
     code = "relay-answer-invalid"
 
 
+class NoRelay(PlatformError, NotFound):
+    """The node has no session of a relay: the platform began anew, perhaps."""
+
+    code = "relay-unknown"
+
+
 class RelayReplaced(PlatformError, Conflict):
-    """Another relay of the same node came after this one, or the platform began anew."""
+    """Another relay of the same node came after this one."""
 
     code = "relay-replaced"
 

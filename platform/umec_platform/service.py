@@ -29,6 +29,9 @@ from umec_platform.instances.ports import Admitter, ClientRegistrar, Puller
 from umec_platform.instances.recovery import Recovery
 from umec_platform.instances.service import Instances
 from umec_platform.instances.starting import Site
+from umec_platform.nodeimages.endpoints import node_image_router
+from umec_platform.nodeimages.ports import ImageReader
+from umec_platform.nodeimages.service import NodeImages
 from umec_platform.overview import platform_router
 from umec_platform.packages.endpoints import package_router
 from umec_platform.packages.service import Packages
@@ -65,6 +68,7 @@ class PlatformService:
         store: Store,
         dispatcher: Dispatcher,
         fleet: Fleet,
+        relays: Relays,
         lifecycle: LifeCycle,
         hosts: Hosts,
         management_routers: Sequence[APIRouter],
@@ -75,6 +79,7 @@ class PlatformService:
         self._store = store
         self._dispatcher = dispatcher
         self._fleet = fleet
+        self._relays = relays
         self._lifecycle = lifecycle
         self._hosts = hosts
 
@@ -94,6 +99,7 @@ class PlatformService:
         decision_key: EllipticCurvePrivateKey,
         audit_key: EllipticCurvePrivateKey,
         clock: Clock,
+        reader: ImageReader | None = None,
     ) -> "PlatformService":
         """Open the store and put the platform together.
 
@@ -141,6 +147,9 @@ class PlatformService:
             log_router(management_verifier, Instances(ledger), fleet),
             relay_router(management_verifier, hosts, relays, registry=settings.registry),
         ]
+        if reader is not None:
+            images = NodeImages(ledger, admitter, reader)
+            management.append(node_image_router(management_verifier, images, registry=settings.registry))
         mp1: list[APIRouter] = []
         for version in VERSIONS:
             prefix = f"/mec_service_mgmt/{version}"
@@ -168,6 +177,7 @@ class PlatformService:
             store=store,
             dispatcher=ledger.dispatcher({HOST: fleet.handle, OPERATION: lifecycle.handle}),
             fleet=fleet,
+            relays=relays,
             lifecycle=lifecycle,
             hosts=hosts,
             management_routers=management,
@@ -180,11 +190,14 @@ class PlatformService:
 
     async def run(self) -> None:
         """Work until cancelled: hosts, operations, outbox. What a crash left undone is done first."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._fleet.run(), name="fleet")
-            group.create_task(self._lifecycle.run(), name="lifecycle")
-            await asyncio.sleep(0)
-            group.create_task(self._dispatcher.run(), name="platform-outbox")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._fleet.run(), name="fleet")
+                group.create_task(self._lifecycle.run(), name="lifecycle")
+                await asyncio.sleep(0)
+                group.create_task(self._dispatcher.run(), name="platform-outbox")
+        finally:
+            self._relays.rest()
 
     async def ready(self) -> None:
         """Return if the database answers; for /readyz."""

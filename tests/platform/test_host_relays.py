@@ -168,6 +168,8 @@ def test_a_node_whose_host_is_elsewhere_or_nowhere_has_no_relay(world: Any) -> N
             for node in ("node-a", "node-x"):
                 refused = await Pole(world, pole.http, node).send("POST", "")
                 assert (refused.status_code, refused.json()["code"]) == (404, "host-unknown")
+                refused = await Pole(world, pole.http, node).send("GET", f"/{'0' * 32}/requests")
+                assert (refused.status_code, refused.json()["code"]) == (404, "relay-unknown")
             await pole.begin()
 
     asyncio.run(scenario())

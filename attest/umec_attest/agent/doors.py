@@ -1,8 +1,8 @@
 """Doors to the site for other programs of the node: what they send goes through TLS that shows the node's certificate.
 
 The key of that certificate stays here. A program asks for a door at the agent's socket and speaks HTTP through it; for
-the tokens that it shows there it asks as well. A door closes when the node's credentials are taken away, and with the
-certificate that it was opened with; that of a session which was replaced in good order goes on until then.
+the tokens that it shows there it asks as well. A door closes with the certificate that it was opened with, also where
+that has got a successor meanwhile; and soon after the node's credentials were taken away: what comes then is the news.
 """
 
 import asyncio
@@ -15,6 +15,9 @@ __all__ = ["MOST_DOORS", "Door", "Doors"]
 
 MOST_DOORS: Final = 32
 """Doors at once: a relay has one for its poll, some for answers, and one for an image."""
+LAST_SECONDS: Final = 5.0
+"""How long a door stays open after the node's credentials went: the statement that tells netd of it comes within two
+seconds, on the connection that waits for requests. Every new request is refused by whom it is for."""
 CHUNK: Final = 65536
 """Octets that are carried at once."""
 
@@ -51,6 +54,7 @@ class Doors:
 
     def __init__(self) -> None:
         self._open: set[Door] = set()
+        self.last_seconds = LAST_SECONDS
 
     def check(self) -> None:
         """Raise DoorsBusy where there is no room for another."""
@@ -71,6 +75,12 @@ class Doors:
         """Close all of them."""
         for door in list(self._open):
             door.close()
+
+    def close_soon(self) -> None:
+        """Close those that are open now, after a while."""
+        loop = asyncio.get_running_loop()
+        for door in self._open:
+            loop.call_later(self.last_seconds, door.close)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

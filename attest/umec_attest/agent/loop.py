@@ -94,6 +94,7 @@ class Agent:
 
     async def close(self) -> None:
         """Forget the credentials and close the connections; the TPM stays with its owner."""
+        self._doors.close()
         await self._let_go()
         await self._platform.close()
 
@@ -348,7 +349,7 @@ class Agent:
         """Put another session in the place of the present one, which ends with the last call that is under way."""
         former, self._session = self._session, session
         if session is None:
-            self._doors.close()
+            self._doors.close_soon()
         if former is not None:
             await former.retire()
 

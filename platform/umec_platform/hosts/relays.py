@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from umec_core.clock import Clock
 from umec_core.errors import UmecError
 from umec_core.standing import StandingView
-from umec_platform.errors import AnswerLate, HostSilent, RelayReplaced
+from umec_platform.errors import AnswerLate, HostSilent, NoRelay, RelayReplaced
 from umec_platform.hosts.ports import Connect, HostDriver
 from umec_platform.hosts.schemas import BY_RELAY
 from umec_platform.hosts.wire import WAIT, ImagePull, Request
@@ -66,9 +66,9 @@ class _Waiting:
 class _Line:
     """The line to one node: its session, and who waits."""
 
-    session: str | None = None
-    generation: int = 0
-    seen: float = 0.0
+    session: str
+    generation: int
+    seen: float
     asking: int = 0
     seq: int = 0
     waiting: dict[str, _Waiting] = field(default_factory=dict)
@@ -83,6 +83,13 @@ class Relays:
         self._clock = clock
         self._silent = silent
         self._lines: dict[str, _Line] = {}
+        self._resting = False
+
+    def rest(self) -> None:
+        """Have nobody wait for requests any more: the platform ends, and its listeners soon."""
+        self._resting = True
+        for line in self._lines.values():
+            line.news.set()
 
     def connecting(self, connect: Connect) -> Connect:
         """Return what makes a driver of any address: of those by relay here, of others by `connect`."""
@@ -96,24 +103,28 @@ class Relays:
 
     def open(self, node: str, generation: int) -> str:
         """Begin a session of a node; what was handed to an earlier one has failed."""
-        line = self._lines.setdefault(node, _Line())
+        line = self._lines.get(node)
+        session = secrets.token_hex(16)
+        if line is None:
+            self._lines[node] = _Line(session, generation, _now())
+            return session
         for one in line.waiting.values():
             if one.handed:
                 _fail(one, f"the relay of node {node} began anew")
-        line.session, line.generation, line.seen = secrets.token_hex(16), generation, _now()
+        line.session, line.generation, line.seen = session, generation, _now()
         line.news.set()  # who asks in the former session learns of it
-        return line.session
+        return session
 
     async def requests(
         self, node: str, generation: int, session: str, *, after: int, wait: float = WAIT
     ) -> list[Request]:
-        """Return the requests after that number, as soon as there are some, or none; raises `RelayReplaced`."""
+        """Return the requests after that number, as soon as there are some, or none; raises as `answer`."""
         line = self._of(node, session)
         line.generation = generation
         deadline, grace = _now() + wait, GRACE
         line.asking += 1
         try:
-            while not (found := self._handed(node, line, after)):
+            while not (found := self._handed(node, line, after)) and not self._resting:
                 line.news.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(deadline):
@@ -131,7 +142,7 @@ class Relays:
                 line.seen = _now()
 
     def answer(self, node: str, session: str, reply: Reply) -> None:
-        """Give an answer to who waits for it; raises `RelayReplaced`, and `AnswerLate` if nobody does."""
+        """Give an answer to who waits for it; raises `NoRelay`, `RelayReplaced`, and `AnswerLate` if nobody does."""
         found = self._of(node, session).waiting.get(reply.id)
         if found is None or not found.handed or found.answer.done():
             raise AnswerLate("nobody waits for this answer")
@@ -186,12 +197,14 @@ class Relays:
         return True
 
     def _listens(self, line: _Line) -> bool:
-        return line.session is not None and (line.asking > 0 or _now() - line.seen < self._silent)
+        return line.asking > 0 or _now() - line.seen < self._silent
 
     def _of(self, node: str, session: str) -> _Line:
         line = self._lines.get(node)
-        if line is None or line.session is None or not secrets.compare_digest(line.session, session):
-            raise RelayReplaced("this session of a relay has ended", advice="begin a new one")
+        if line is None:
+            raise NoRelay(f"no relay of node {node} has begun", advice="begin a session")
+        if not secrets.compare_digest(line.session, session):
+            raise RelayReplaced(f"another relay of node {node} has begun", advice="see that there is one only")
         return line
 
 

@@ -16,9 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from umec_platform.netd.messages import MAX_LINE
 from umec_platform.netd.names import Digest, Repository, RequestId
 
-__all__ = ["RELAY", "WAIT", "Handed", "ImagePull", "Opened", "Request", "deflate", "inflate"]
+__all__ = ["MAX_ANSWER", "RELAY", "WAIT", "Handed", "ImagePull", "Opened", "Request", "deflate", "inflate"]
 
 RELAY: Final = "/platform/v1/relay"
+MAX_ANSWER: Final = 1024 * 1024
+"""Octets of an answer as it is sent, deflated: what every endpoint takes. Refused rules by the thousand fit in."""
+
 WAIT: Final = 10.0
 """Seconds that an ask for requests waits: as long as a standing feed may be silent."""
 

@@ -34,7 +34,7 @@ from umec_platform.netd.messages import (
     TrafficRule,
 )
 
-__all__ = ["TIMEOUT", "NetdClient", "NetdOperations", "new_id", "result_of"]
+__all__ = ["TIMEOUT", "NetdClient", "NetdOperations", "exchange", "new_id", "result_of"]
 
 TIMEOUT: Final = 60.0
 """Seconds: unpacking a large image on a small node takes a while, everything else milliseconds."""
@@ -131,7 +131,7 @@ class NetdClient(NetdOperations):
         """Send one request over a connection of its own."""
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._exchange(line)
+                answer = await exchange(self._path, line)
             return Reply.model_validate_json(answer)
         except (OSError, TimeoutError, ValueError) as error:
             if isinstance(error, ValidationError):
@@ -140,17 +140,19 @@ class NetdClient(NetdOperations):
                 f"netd does not answer at {self._path}: {error}", advice="is `umec netd` running?"
             ) from error
 
-    async def _exchange(self, line: bytes) -> bytes:
-        reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE)
-        try:
-            writer.write(line)
-            await writer.drain()
-            answer = await reader.readline()
-        finally:
-            writer.close()
-        if not answer.endswith(b"\n"):
-            raise ConnectionResetError("the connection ended before the answer")
-        return answer
+
+async def exchange(path: str, line: bytes) -> bytes:
+    """Send a line to a netd on this machine and return its answer; raises OSError or ValueError."""
+    reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE)
+    try:
+        writer.write(line)
+        await writer.drain()
+        answer = await reader.readline()
+    finally:
+        writer.close()
+    if not answer.endswith(b"\n"):
+        raise ConnectionResetError("the connection ended before the answer")
+    return answer
 
 
 def result_of(reply: Reply) -> Result:
