@@ -246,6 +246,12 @@ MANUAL: Final[dict[str, Page]] = {
     "tenant add": Page("umec tenant add city --address 198.51.100.80/32 --domain city.mec.internal", CREDENTIAL),
     "tenant list": Page("umec tenant list", CREDENTIAL),
     "host add": Page("umec host add pole-17 --netd /var/lib/umec/netd/pole-17/netd.sock", CREDENTIAL),
+    "host relay": Page(
+        "umec host relay --site https://10.0.0.1:8443 --agent /var/lib/umec-agent --netd /run/umec-host/netd.sock "
+        "--images /var/lib/umec-images",
+        "--agent: the socket of the running agent; --images: fetched images, which netd checks again",
+        exits=SERVED,
+    ),
     "host list": Page("umec host list", CREDENTIAL),
     "service list": Page("umec service list --tenant city", CREDENTIAL),
     "service rules": Page("umec service rules --json", CREDENTIAL),
