@@ -136,6 +136,44 @@ def test_evidence_verify(run, folder):
     assert shown["trust_vector"]["executables"] == 3
 
 
+def test_a_set_before_the_reference_counts_in_its_grace(kit, run, folder, tmp_path):
+    """Signed by the command that people sign with, from a draft that has another kernel."""
+    where, given = folder
+    key, draft = tmp_path / "signer.key", tmp_path / "draft.json"
+    key.write_bytes(
+        kit.reference_key().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    key.chmod(0o600)
+    values = kit.replay_events(kit.good_events()) | {11: b"\x0b" * 32}
+    pcrs = {"sha256": {str(n): [value.hex()] for n, value in values.items()}}
+    draft.write_text(json.dumps({"image_sha256": "ab" * 32, "pcrs": pcrs}))
+    newer = tmp_path / "newer.json"
+    sign = [draft, "--name", "edge", "--version", 2, "--key", key, "--out", newer]
+
+    def verified(*grace):
+        assert run(nodeimage.app, "sign", *sign, *grace, "--json")[0] == 0
+        words = [*options(given | {"--reference": newer}), "--older", given["--reference"]]
+        return run(evidence.app, "verify", where, *words, "--json")
+
+    code, shown = verified("--grace", "12h")
+    assert (code, shown["verdict"], shown["reference_version"]) == (0, "affirming", 1)
+    for without in ((), ("--grace", "0")):
+        code, shown = verified(*without)
+        assert (code, shown["verdict"], shown["reference_version"]) == (1, "contraindicated", 2)
+        assert shown["findings"][-1]["id"] == "version-outdated"
+    for wrong, said in (
+        (("--grace", "12"), "invalid-input"),
+        (("--grace", "-1h"), "invalid-input"),
+        (("--grace-from", 1), "invalid-input"),
+        (("--grace", "31d"), "reference-invalid"),
+        (("--grace", "1h", "--grace-from", 2), "reference-invalid"),
+    ):
+        code, shown = run(nodeimage.app, "sign", *sign, *wrong, "--json")
+        assert (code, shown["code"]) == (1, said)
+
+
 @pytest.mark.parametrize("option", ["--ak", "--nonce", "--reference", "--signer", "--policy"])
 def test_nothing_is_taken_from_the_folder(run, folder, option):
     where, given = folder

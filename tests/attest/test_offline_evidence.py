@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from umec_attest.ima import parse_ima, parse_runtime_policy
 from umec_attest.offline import EvidencePieces, check_consistency, judge_evidence
-from umec_attest.reference import FirmwareModel, sign_reference_set
+from umec_attest.reference import FirmwareModel, Grace, sign_reference_set
 from umec_attest.testing.runtime import RuntimeList, measured
 from umec_core.clock import system_clock
 from umec_platform.cli import evidence
@@ -230,3 +231,41 @@ def test_a_list_in_a_folder_ends_where_the_quote_was_made(pieces, ran, refused):
     for entries in ((*ran.entries, ran.entries[-1]), ran.entries[:-1]):
         with refused("ima-replay-mismatch"):
             check_consistency(pieces(ima=b"".join(entries)))
+
+
+# --- versions of the image -------------------------------------------------------------------------------------------
+
+
+def test_an_older_version_counts_offline_for_as_long_as_the_newer_one_says(kit, tpm, boot, pieces, refused):
+    other = boot | {11: b"\x0b" * 32}
+    grace = Grace(1, kit.NOW + timedelta(hours=1))
+
+    def made(version, values, **changes):
+        return kit.make_reference(values, version=version, runtime=POLICY, **changes)
+
+    def judged(newest, *older, now=kit.NOW):
+        return judge_evidence(
+            pieces(),
+            node="offline",
+            ak=tpm.ak,
+            ak_parent=None,
+            nonce=kit.NONCE,
+            reference=newest,
+            policies=load_default("appraisal"),
+            now=now,
+            older=older,
+        )
+
+    first, second = made(1, boot), made(2, other, grace=grace)
+    good = judged(second, first)
+    assert said(good) == ("affirming", [])
+    assert good.facts["reference_version"] == 1
+    assert said(judged(second)) == ("contraindicated", ["pcr-unexpected"])
+    late = judged(second, first, now=kit.NOW + timedelta(hours=1))
+    assert said(late) == ("contraindicated", ["pcr-unexpected", "version-outdated"])
+    assert late.facts["reference_version"] == 2
+    assert said(judged(made(2, other), first)) == ("contraindicated", ["pcr-unexpected", "version-outdated"])
+    assert said(judged(made(2, boot), first)) == ("affirming", [])  # of the same values the newest counts
+    for older in ([second], [made(3, boot)], [made(1, boot, name="another")], [first, made(1, other)]):
+        with refused("reference-invalid"):
+            judged(second, *older)
