@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from umec_core.principal import Principal
-from umec_platform.errors import InstanceForeign, QueryInvalid, ScopeMissing, TenantForeign
+from umec_platform.errors import InstanceForeign, NotANode, QueryInvalid, ScopeMissing, TenantForeign
 
 __all__ = [
     "ADMIN",
@@ -19,6 +19,7 @@ __all__ = [
     "entity",
     "if_match",
     "own_instance",
+    "own_node",
     "rfc3339",
     "same_tenant",
     "seconds",
@@ -63,6 +64,17 @@ def own_instance(principal: Principal, instance: str) -> None:
     """Raise `InstanceForeign` unless the caller is this application instance."""
     if principal.instance != instance:
         raise InstanceForeign("the token is of another application instance")
+
+
+def own_node(principal: Principal) -> str:
+    """Return the node that asks in its own name, over a connection with its certificate; raises `NotANode`.
+
+    What runs on a node, or is registered for one, has tokens that name it, too: those are of other clients.
+    """
+    node = principal.node
+    if node is None or principal.client_id != node or principal.instance is not None or principal.binding != "mtls":
+        raise NotANode("only a node itself asks this, and shows the certificate to which its tokens are bound")
+    return node
 
 
 def if_match(request: Request) -> str | None:

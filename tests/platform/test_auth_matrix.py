@@ -89,12 +89,16 @@ MP1_ENDPOINTS: Final = [
     Endpoint("GET", f"{support}/subscriptions/{{termination}}", "mec:app", 404),
     Endpoint("DELETE", f"{support}/subscriptions/{{termination}}", "mec:app", 404),
 ]
+NODE_IMAGE: Final = {"repository": "harbour/street-node", "digest": "sha256:" + "02" * 32, "node": "node-a"}
 NEW_HOST: Final = {"id": "host-c", "node": "node-c", "netd": "/run/c"}
 MANAGEMENT_ENDPOINTS: Final = [
     Endpoint("POST", "/platform/v1/tenants", "platform:admin", 201, {"id": "third", "name": "Third"}),
     Endpoint("GET", "/platform/v1/tenants", "platform:admin", 200),
     Endpoint("POST", "/platform/v1/hosts", "platform:admin", 201, NEW_HOST),
     Endpoint("GET", "/platform/v1/hosts", "platform:admin", 200),
+    Endpoint("PUT", "/platform/v1/node-images", "platform:admin", 200, NODE_IMAGE),
+    Endpoint("GET", "/platform/v1/node-images", "platform:admin", 200),
+    Endpoint("DELETE", "/platform/v1/node-images?target=node/node-a", "platform:admin", 204),
     Endpoint("GET", "/platform/v1/audit", "platform:admin", 200),
     Endpoint("GET", "/platform/v1/instances/{instance}/log", "platform:tenant", 200),
     Endpoint("GET", "/platform/v1/services", "platform:tenant", 200, shared=True),
@@ -114,10 +118,14 @@ MANAGEMENT_ENDPOINTS: Final = [
     Endpoint("GET", "/app_lcm/v1/app_lcm_op_occs/{operation}", "platform:tenant", 200),
     Endpoint("POST", "/app_lcm/v1/app_instances/{instance}/terminate", "platform:tenant", 202, {}),
 ]
+NODE_REPORT: Final = dict.fromkeys(("image", "running", "confirmed", "phase", "version", "manifest", "digest", "code"))
+NODE_REPORT["detail"] = ""
 NODE_ENDPOINTS: Final = [
     Endpoint("POST", "/platform/v1/relay", "node:host", 201),
     Endpoint("GET", "/platform/v1/relay/{session}/requests", "node:host", 409),
     Endpoint("POST", "/platform/v1/relay/{session}/answers", "node:host", 400),
+    Endpoint("GET", "/platform/v1/node-image", "node:host", 200),
+    Endpoint("POST", "/platform/v1/node-image", "node:host", 204, NODE_REPORT),
 ]
 """Those of a node itself: who else may not is in test_host_relays, where callers have certificates."""
 
@@ -263,7 +271,8 @@ def test_every_endpoint_of_a_node_answers_nobody_else(world: Any) -> None:
                     (world.token(audience, endpoint.scope, node="node-a", generation=1), (403, "not-a-node")),
                 ]
                 for token, expected in callers:
-                    answer = await world.call(endpoint.method, url, token)
+                    body = {} if endpoint.body is None else {"json": endpoint.body}
+                    answer = await world.call(endpoint.method, url, token, **body)
                     assert (answer.status_code, answer.json()["code"]) == expected, endpoint
 
     asyncio.run(scenario())
@@ -288,7 +297,7 @@ def test_the_matrix_knows_every_endpoint(world: Any) -> None:
 
 def _shape(endpoint: Endpoint) -> tuple[str, str]:
     path = endpoint.path.replace("/Web", "/{rule}").replace("/Name", "/{rule}")
-    return endpoint.method, _anonymous(path)
+    return endpoint.method, _anonymous(path.partition("?")[0])
 
 
 def _anonymous(path: str) -> str:

@@ -36,6 +36,7 @@ from umec_platform.composition.settings import SiteSettings
 from umec_platform.instances.adapters import Admission, Registrar, registry_authorization
 from umec_platform.instances.images import RegistryPuller
 from umec_platform.netd.client import NetdClient
+from umec_platform.nodeimages.adapters import RegistryReader
 from umec_platform.service import PlatformService, PlatformSettings
 from umec_policies import PolicySet, load_default, load_folder
 
@@ -215,6 +216,7 @@ class _Builder:
             decision_key=decision_key,
             audit_key=audit_key,
             clock=self._clock,
+            reader=RegistryReader(registry),
         )
         closing.push_async_callback(service.close)
         return service
