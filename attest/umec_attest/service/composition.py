@@ -28,6 +28,7 @@ from umec_attest.service.nodes.service import NodeService
 from umec_attest.service.policies import load_policies
 from umec_attest.service.references.endpoints import references_router
 from umec_attest.service.references.filed import FiledReferences
+from umec_attest.service.references.owners import ImageOwners
 from umec_attest.service.references.service import ReferenceService
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.rotation.endpoints import rotation_router
@@ -47,8 +48,8 @@ from umec_attest.service.trust import load_bundle, load_keys, load_signers
 from umec_attest.service.vault.cabinet import KEY_SIZE, Cabinet
 from umec_attest.service.vault.endpoints import secrets_router
 from umec_attest.service.vault.service import SecretService
-from umec_core.audit import AuditLog
 from umec_attest.starts.decisions import DecisionRules
+from umec_core.audit import AuditLog
 from umec_core.clock import Clock
 from umec_core.events import Events
 from umec_core.keys import load_or_create_key, load_or_create_secret
@@ -123,6 +124,7 @@ class AttestService:
         ledger, refusals = StandingLedger(audit, events), Refusals(store, audit)
         rules, access = _rules(settings), Access(tokens, store)
         filed = FiledReferences(store, signers=signers)
+        owners = ImageOwners(filed)
         references = ReferenceService(store, audit, refusals, filed, rules=rules, signers=signers, clock=clock)
         feed = StandingFeed(store, events, keys.verifier, issuer=settings.issuer, clock=clock)
         presence = Presence(audit, round_time=rules.round, silence=rules.silent_rounds * rules.round)
@@ -165,6 +167,7 @@ class AttestService:
             endorsements=endorsements,
             device_roots=load_bundle(settings.device_roots),
             allow_list=settings.ek_allow_list,
+            owners=owners,
             unknown_wait=settings.unknown_nodes == "wait",
             activation=timedelta(seconds=settings.activation_seconds),
             clock=clock,
@@ -174,6 +177,7 @@ class AttestService:
             audit,
             ledger,
             refusals,
+            owners=owners,
             seal=RotationSeal(keys.challenge),
             pcrs=rules.pcrs,
             deadline=timedelta(seconds=settings.activation_seconds),
@@ -181,7 +185,9 @@ class AttestService:
         )
         decisions = Decisions(store, audit, ledger, refusals, clock=clock)
         reboots = RebootService(decisions)
-        nodes = NodeService(store, ledger, decisions, readmit_untrusted=settings.operator_may_readmit_untrusted)
+        nodes = NodeService(
+            store, ledger, decisions, owners=owners, readmit_untrusted=settings.operator_may_readmit_untrusted
+        )
         tickets = TicketService(
             store, audit, management_url=settings.management_url, ca_sha256=settings.ca_sha256, clock=clock
         )

@@ -1,7 +1,7 @@
 """Enrolment in two steps: the verifier seals a secret for a TPM and an AK; who opens it has both.
 
 1. keys      EK by its certificate, its ticket, the allow-list or its device's identity (IAK, IDevID); AK and node key
-             by their attributes
+             by their attributes, the node key also by what the owner of its image wants it bound to
 2. identity  one EK, one IAK, one IDevID is one node; a known node gets other keys only by a new ticket, a fallen one
              by one made since
 3. secret    MakeCredential for this EK and the Name of this AK; single use, with a deadline
@@ -26,6 +26,7 @@ from umec_attest.credential import make_credential
 from umec_attest.device_identity import DeviceIdentity, ShownKey, check_device_identity
 from umec_attest.ek_certificate import EkPolicy
 from umec_attest.enrolment import EndorsedKey, check_ak, check_ek, check_node_key, ek_sha256, verify_certify
+from umec_attest.node_binding import is_bound
 from umec_attest.service.enrolments.device import verify_device_proofs
 from umec_attest.service.enrolments.identity import Identity, check_identity
 from umec_attest.service.enrolments.schemas import ActivationRequest, DeviceKey, EnrolmentRequest
@@ -39,6 +40,7 @@ from umec_attest.service.errors import (
     TicketExpired,
     TicketRequired,
 )
+from umec_attest.service.references.owners import ImageOwners
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import EnrolmentRow, NodeRow, TicketRow
@@ -79,6 +81,7 @@ class EnrolmentService:
         endorsements: EkPolicy,
         device_roots: TrustStore,
         allow_list: frozenset[str],
+        owners: ImageOwners,
         unknown_wait: bool,
         activation: timedelta,
         clock: Clock,
@@ -90,6 +93,7 @@ class EnrolmentService:
         self._endorsements = endorsements
         self._device_roots = device_roots
         self._allow_list = allow_list
+        self._owners = owners
         self._unknown_wait = unknown_wait
         self._activation = activation
         self._clock = clock
@@ -121,6 +125,8 @@ class EnrolmentService:
 
         async with self._store.read() as session:  # judged before the transaction, where all others would wait
             shown = await _ticket(session, request, fingerprint, now)
+        if shown is not None:  # else the operator who names the image has it checked
+            await self._owners.check(shown.image, node_key)
         endorsed = self._endorse(ek, request, shown, device, now)  # 1
 
         async def work(session: AsyncSession) -> None:
@@ -236,6 +242,7 @@ class EnrolmentService:
                 "ek_sha256": node.ek_sha256,
                 "ak_name": parse_public(node.ak_public).name().hex(),
                 "node_key_name": parse_public(node.node_key_public).name().hex(),
+                "node_key_bound": is_bound(parse_public(node.node_key_public)),
                 "endorsed_by": row.endorsed_by,
                 "iak_sha256": node.iak_sha256,
                 "idevid_sha256": node.idevid_sha256,

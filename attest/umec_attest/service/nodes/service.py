@@ -13,9 +13,11 @@ from umec_attest.service.nodes.explain import measured_events, pcrs_in
 from umec_attest.service.nodes.moves import Plan, away, back
 from umec_attest.service.nodes.schemas import Approval, Decision, NodeClass
 from umec_attest.service.nodes.views import last_round, view
+from umec_attest.service.references.owners import ImageOwners
 from umec_attest.service.standings.ledger import StandingLedger
 from umec_attest.service.tables import BootLogRow, NodeRow, StandingRow
 from umec_attest.service.wire import instant
+from umec_attest.tpm.public import parse_public
 from umec_core.standing import Standing
 from umec_core.store import Store
 
@@ -28,8 +30,17 @@ HISTORY: Final = 20
 class NodeService:
     """Shows nodes and carries out what operators decide. `tenant` None sees all, another only its own."""
 
-    def __init__(self, store: Store, ledger: StandingLedger, decisions: Decisions, *, readmit_untrusted: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: StandingLedger,
+        decisions: Decisions,
+        *,
+        owners: ImageOwners,
+        readmit_untrusted: bool,
+    ) -> None:
         self._store = store
+        self._owners = owners
         self._ledger = ledger
         self._decisions = decisions
         self._readmit_untrusted = readmit_untrusted
@@ -86,7 +97,10 @@ class NodeService:
         }
 
     async def approve(self, node_id: str, approval: Approval, *, actor: str) -> dict[str, Any]:
-        """Let a pending node be judged; its first good evidence makes it trusted."""
+        """Let a pending node be judged; its first good evidence makes it trusted.
+
+        Its node key has to be bound as the owner of its image wants it: `NodeKeyUnbound`, `NodeKeyPolicy`.
+        """
 
         async def work(session: AsyncSession, node: NodeRow, now: datetime) -> None:
             if node.standing != Standing.PENDING.value or node.approved:
@@ -94,6 +108,7 @@ class NodeService:
             node.tenant, node.image = approval.tenant or node.tenant, approval.image or node.image
             if node.tenant is None or node.image is None:
                 raise AssignmentMissing("an approval names the tenant and the image of a node that had no ticket")
+            await self._owners.check(node.image, parse_public(node.node_key_public))
             node.approved, node.node_class = True, approval.node_class.value
             facts = {"tenant": node.tenant, "image": node.image, "class": node.node_class}
             await self._decisions.write_down(session, "node.approve", node, now, actor=actor, facts=facts)

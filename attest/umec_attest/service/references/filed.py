@@ -107,15 +107,20 @@ class FiledReferences:
         An envelope is read once, for whoever waits for it and whatever comes out: strangers can ask for challenges.
         Raises `ReferenceExpired`, `ReferenceNotYetValid`, `ReferenceInvalid`, `ReferenceSignature`.
         """
-        known = filed.content
-        if isinstance(known, bytes):
-            known = self._known_as(filed.image, filed.identity) or self._keep(filed, known)
-        if isinstance(known.found, AttestError):
-            raise type(known.found)(known.found.detail, advice=known.found.advice)
-        check_valid_at(known.found, max(now, known.found.issued) if known.begun else now)
+        known, found = self._read_once(filed)
+        check_valid_at(found, max(now, found.issued) if known.begun else now)
         if not known.begun:
             self._known[filed.image] = replace(known, begun=True)
-        return known.found
+        return found
+
+    async def newest(self, image: str) -> ReferenceSet | None:
+        """Return the newest set of an image, also where its time is over; None if there is none.
+
+        Raises `ReferenceInvalid`, `ReferenceSignature`.
+        """
+        identities = await self._store.read_plain(lambda connection: self.identities(connection, [image]))
+        identity = identities.get(image)
+        return None if identity is None else self._read_once(await self.filed(image, identity))[1]
 
     async def versions(self, image: str, filed: FiledReference | None, now: datetime) -> FiledVersions:
         """Return the versions of an image that may count beside a filed one, which is the newest (None: there is none).
@@ -152,6 +157,14 @@ class FiledReferences:
                 break  # what it says of those before it is not known, so they do not count
             found.append(FiledSet(reference, shortened))
         return found
+
+    def _read_once(self, filed: FiledReference) -> tuple[_Known, ReferenceSet]:
+        known = filed.content
+        if isinstance(known, bytes):
+            known = self._known_as(filed.image, filed.identity) or self._keep(filed, known)
+        if isinstance(known.found, AttestError):
+            raise type(known.found)(known.found.detail, advice=known.found.advice)
+        return known, known.found
 
     def _all_known(self, filed: FiledReference) -> Versions | None:
         known = self._versions.get(filed.image)

@@ -1,6 +1,7 @@
 """Rotation in two steps: the verifier seals a secret for the node's TPM and the new AK; the TPM speaks for new keys.
 
-1. keys      what an enrolment would take, and none that the node has (`umec_attest.rotation`)
+1. keys      what an enrolment would take, and none that the node has (`umec_attest.rotation`); the node key is bound
+             as the owner of its image wants it
 2. standing  trusted or degraded: a node that fell, or is silent, has to come back with the keys that it has
 3. secret    MakeCredential for the EK of the enrolment and the Name of the new AK, with a deadline
 4. proof     the secret; the present AK certifies the new one, that one the node key; its quote is the new base line
@@ -25,8 +26,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_attest.clock import ClockState
 from umec_attest.credential import make_credential
 from umec_attest.digests import parse_pcr_values
+from umec_attest.node_binding import is_bound
 from umec_attest.rotation import NewKeys, RotatedKeys, Statement, check_new_keys, next_base_line, verify_rotation
 from umec_attest.service.errors import NodeUnknown
+from umec_attest.service.references.owners import ImageOwners
 from umec_attest.service.refusals import Refusals
 from umec_attest.service.rotation.errors import (
     RotationDone,
@@ -69,6 +72,7 @@ class RotationService:
         ledger: StandingLedger,
         refusals: Refusals,
         *,
+        owners: ImageOwners,
         seal: RotationSeal,
         pcrs: Sequence[int],
         deadline: timedelta,
@@ -78,6 +82,7 @@ class RotationService:
         self._audit = audit
         self._ledger = ledger
         self._refusals = refusals
+        self._owners = owners
         self._seal = seal
         self._pcrs = sorted(pcrs)
         self._selection = PcrSelection.from_mapping({"sha256": self._pcrs})
@@ -90,7 +95,7 @@ class RotationService:
         try:
             async with self._store.read() as session:
                 node = await _known(session, request.node)
-            return self._permit(node, _new_keys(node, request), now)
+            return self._permit(node, await self._new_keys(node, request), now)
         except UmecError as error:
             await self._refusals.stranger("rotation.begin", request.node, error, now, address=address)
             raise
@@ -130,7 +135,7 @@ class RotationService:
         permit, secret = self._seal.open(request.permit, node=request.node, now=now)
         async with self._store.read() as session:
             node = await _known(session, request.node)
-        keys = _new_keys(node, request)
+        keys = await self._new_keys(node, request)
         if (permit.ak, permit.node_key) != (keys.ak.name().hex(), keys.node_key.name().hex()):
             raise RotationUnknown("the permit was made for other keys")
         if not hmac.compare_digest(request.secret, secret):  # 4
@@ -147,6 +152,13 @@ class RotationService:
             pcrs=parse_pcr_values(request.pcrs),
         )
         return _Proven(permit, rotated)
+
+    async def _new_keys(self, node: NodeRow, request: RotationRequest) -> NewKeys:
+        """Check the keys that are asked for (1), and that the node may have others (2)."""
+        keys = _new_keys(node, request)
+        if node.image is not None:
+            await self._owners.check(node.image, keys.node_key)
+        return keys
 
     async def _apply(self, session: AsyncSession, proven: _Proven, now: datetime) -> tuple[int, str]:
         """Give a proof its effect (5). Of two at once, the transaction lets exactly one through."""
@@ -174,6 +186,7 @@ class RotationService:
                 "former_node_key_name": former[1],
                 "ak_name": permit.ak,
                 "node_key_name": permit.node_key,
+                "node_key_bound": is_bound(keys.node_key),
             },
             now=now,
         )
@@ -188,7 +201,6 @@ async def _known(session: AsyncSession, node_id: str) -> NodeRow:
 
 
 def _new_keys(node: NodeRow, request: RotationRequest) -> NewKeys:
-    """Check the keys that are asked for (1), and that the node may have others (2)."""
     ak, node_key = parse_public(request.ak_public), parse_public(request.node_key_public)
     if (ak.to_bytes(), node_key.to_bytes()) == (node.ak_public, node.node_key_public):
         raise RotationDone(f"node {node.id} has these keys, in generation {node.generation}")
