@@ -24,6 +24,7 @@ from tpm2_pytss.types import (
 
 from umec_attest.agent.binding import Binding, binding_due, load_binding, new_node_key, sign_by
 from umec_attest.agent.tpm import Tpm, WrappedKey, sealing
+from umec_attest.agent.tpm.approved import sign_approved
 from umec_attest.agent.tpm.endorsement import ek_session, endorsement_key
 from umec_attest.agent.tpm.objects import public_area
 from umec_attest.agent.tpm.signing import no_ticket, null_scheme
@@ -99,7 +100,7 @@ class Board:
     def force(self, key: WrappedKey, approval: bytes | Approval, *, owner: Any = OWNER) -> bytes:
         """Ask the TPM without any check of our own, as an attacker's software does."""
         known = verify_approval(approval, owner.public_key()) if isinstance(approval, bytes) else approval
-        return self.tpm.sign_approved(key, DIGEST, known, owner_public(owner.public_key()).to_bytes())
+        return sign_approved(self.tpm, key, DIGEST, known, owner_public(owner.public_key()).to_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,16 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM; returns the exit status."""
     given = _parser().parse_args(arguments)
-    options = Options(given.state, given.tcti, given.boot_log, given.save, given.rotate_days, given.runtime_list)
+    options = Options(
+        given.state,
+        given.tcti,
+        given.boot_log,
+        given.save,
+        given.rotate_days,
+        given.runtime_list,
+        given.owner,
+        given.approval,
+    )
     try:
         run_until_told(options, reporter(as_json=given.json))
     except UmecError as error:
@@ -36,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", type=Path)
     parser.add_argument("--tcti")
     parser.add_argument("--rotate-days", type=int, default=ROTATION_PERIOD.days)
+    parser.add_argument("--owner", type=Path)
+    parser.add_argument("--approval", type=Path)
     parser.add_argument("--json", action="store_true")
     return parser
 

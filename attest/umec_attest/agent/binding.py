@@ -12,6 +12,7 @@ from typing import Final
 from umec_attest.agent.errors import TpmRefused
 from umec_attest.agent.image_owner import ImageOwner, check_state, read_approval
 from umec_attest.agent.tpm import Tpm, WrappedKey
+from umec_attest.agent.tpm.approved import sign_approved
 from umec_attest.errors import ApprovalInvalid, ApprovalMissing, ApprovalSignature
 from umec_attest.sealed import Approval, OwnerKey, load_owner, owner_public, verify_approval
 from umec_core.errors import UmecError
@@ -87,7 +88,7 @@ def sign_by(tpm: Tpm, key: WrappedKey, digest: bytes, binding: Binding | None) -
     if key.policy != binding.policy(approval):
         raise ApprovalSignature("the node key is bound to another owner or image than the approval is of")
     try:
-        return tpm.sign_approved(key, digest, approval, owner_public(binding.owner).to_bytes())
+        return sign_approved(tpm, key, digest, approval, owner_public(binding.owner).to_bytes())
     except TpmRefused:
         check_state(tpm, approval)  # to say why
         raise

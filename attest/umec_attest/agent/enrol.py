@@ -1,6 +1,6 @@
 """Enrol a node: prove to the verifier that this TPM is that asset, and that the node key lives in it.
 
-1. Read the EK and its certificate, make an AK and a node key.
+1. Read the EK and its certificate, make an AK and a node key, which is bound where the image has an owner.
 2. Ask for enrolment; the answer has a secret that only this EK can open, and only for this AK.
 3. Open it; the AK certifies the node key, bound to the secret.
 4. Send both; keep the wrapped keys.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umec_attest.agent.binding import Binding, new_node_key
 from umec_attest.agent.device_keys import DeviceKeys, prove_keys, show_keys
 from umec_attest.agent.errors import AgentStateInvalid, AnswerInvalid, TicketInvalid
 from umec_attest.agent.platform_client import PlatformClient
@@ -42,6 +43,7 @@ class EnrolmentPlan:
     ticket: Ticket | None
     ek_chain: tuple[bytes, ...] = ()
     identity: DeviceKeys | None = None
+    binding: Binding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def plan_enrolment(
     tcti: str,
     ek_chain: tuple[bytes, ...] = (),
     identity: DeviceKeys | None = None,
+    binding: Binding | None = None,
 ) -> EnrolmentPlan:
     """Put together what a ticket says and what was given; a contradiction is an error.
 
@@ -79,6 +82,7 @@ def plan_enrolment(
         ticket=parsed,
         ek_chain=ek_chain,
         identity=identity,
+        binding=binding,
     )
 
 
@@ -91,7 +95,7 @@ async def enrol(plan: EnrolmentPlan, directory: Path, *, replace: bool = False) 
     if state_exists(directory) and not replace:
         raise AgentStateInvalid(f"{directory} already has an enrolled node", advice="--replace forgets it")
     with Tpm(plan.tcti) as tpm:
-        ek, ak, node_key = tpm.endorsement_key(), tpm.create_attestation_key(), tpm.create_node_key()  # 1
+        ek, ak, node_key = tpm.endorsement_key(), tpm.create_attestation_key(), new_node_key(tpm, plan.binding)  # 1
         async with PlatformClient(plan.url, plan.ca) as platform:
             shown = {} if plan.identity is None else show_keys(tpm, plan.identity)
             answer = await platform.enrol(_request(plan, ek, ak, node_key) | shown)  # 2

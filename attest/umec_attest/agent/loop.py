@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from umec_attest.agent.again import ASK_AGAIN, LIST_CONTINUES, MOST_PARTS
+from umec_attest.agent.binding import Binding, binding_due, sign_by
 from umec_attest.agent.doors import Door, Doors
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
@@ -66,8 +67,12 @@ class Agent:
         clock: Clock = system_clock,
         pace: Pace | None = None,
         rotation: timedelta | None = ROTATION_PERIOD,
+        binding: Binding | None = None,
     ) -> None:
-        """`directory` keeps the state; keys that are older than `rotation` get successors, with None never."""
+        """`directory` keeps the state; keys that are older than `rotation` get successors, with None never.
+
+        A node key that is not bound as `binding` says gets one after the first good round.
+        """
         self._directory = directory
         self._state = state
         self._tpm = tpm
@@ -81,6 +86,7 @@ class Agent:
         self._witness = LogWitness(directory)
         self._looked = -LOOK_EVERY
         self._rotation = None if rotation is None else timedelta(seconds=spread(rotation.total_seconds()))
+        self._binding = binding
         self._rotate_from = 0.0
         self._turn = asyncio.Lock()
         self._renewing = asyncio.Lock()
@@ -233,7 +239,10 @@ class Agent:
             await self.attest()
 
     def _rotation_due(self) -> bool:
-        return self._rotation is not None and self._clock() - self._state.keys_since >= self._rotation
+        if self._rotation is None:
+            return False
+        aged = self._clock() - self._state.keys_since >= self._rotation
+        return aged or binding_due(self._state.node_key, self._binding)
 
     async def _try_rotation(self) -> bool:
         """Rotate in our turn, and tell whether it was done. A refusal is reported, and keeps nobody from attesting."""
@@ -251,7 +260,9 @@ class Agent:
     async def _rotate(self) -> None:
         self._witness.check()
         former = self._state
-        self._state = await rotate(self._directory, former, self._tpm, self._platform, now=self._clock())
+        self._state = await rotate(
+            self._directory, former, self._tpm, self._platform, binding=self._binding, now=self._clock()
+        )
         self._tpm.forget(former.ak, former.node_key)
         await self._let_go()
         self._report({**self._line("rotated"), "ak_name": self._state.ak.name.hex()})
@@ -372,8 +383,8 @@ class Agent:
         return credential.due(self._clock()) and result.expires - credential.expires > SAME_INSTANT
 
     async def _sign(self, digest: bytes) -> bytes:
-        """Sign with the node key: 2 ms on a software TPM, some tens of milliseconds on hardware."""
-        return await asyncio.to_thread(self._tpm.sign, self._state.node_key, digest)
+        """Sign with the node key: 2 ms on a software TPM, 9 with one that is bound; much longer on hardware."""
+        return await asyncio.to_thread(sign_by, self._tpm, self._state.node_key, digest, self._binding)
 
     def _line(self, event: str) -> dict[str, Any]:
         return {"event": event, "round": self._rounds, "node": self._state.node, "at": _time(self._clock())}

@@ -8,7 +8,8 @@
 6. What was kept beside them goes.
 
 Whatever is interrupted goes on from 2 with the keys that were kept. Where 4 had its effect and nobody heard of it, the
-verifier says so (`rotation-done`), and 5 follows. Kept keys are never thrown away before that.
+verifier says so (`rotation-done`), and 5 follows. Kept keys are never thrown away before that, but where the verifier
+does not have them and would not take them: they are not bound as the owner of the image wants it.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from umec_attest.agent.binding import Binding, new_node_key
 from umec_attest.agent.errors import AgentStateInvalid
 from umec_attest.agent.fields import FieldInvalid, read_object
 from umec_attest.agent.former_keys import exchange_keys
@@ -28,6 +30,7 @@ from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.state import NEXT_KEYS_FILE, NodeState, read_key, shown_key
 from umec_attest.agent.tpm import Attested, Tpm, WrappedKey
 from umec_attest.agent.wire import RotationPermit
+from umec_attest.errors import NodeKeyPolicy, NodeKeyUnbound
 from umec_core.keys import read_private, write_private
 from umec_core.remote import RemoteRefused
 
@@ -35,6 +38,8 @@ __all__ = ["NextKeys", "load_next_keys", "rotate", "rotation_pending"]
 
 FORMAT: Final = 1
 DONE: Final = "rotation-done"
+NOT_TAKEN: Final = frozenset({NodeKeyUnbound.code, NodeKeyPolicy.code})
+"""What the verifier says of keys that it does not have, and takes only if it changes its mind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +68,23 @@ def load_next_keys(directory: Path) -> NextKeys:
     return keys
 
 
-async def rotate(directory: Path, state: NodeState, tpm: Tpm, platform: PlatformClient, *, now: datetime) -> NodeState:
-    """Begin a rotation, or go on with one, and return the state with the new keys.
+async def rotate(
+    directory: Path, state: NodeState, tpm: Tpm, platform: PlatformClient, *, binding: Binding | None, now: datetime
+) -> NodeState:
+    """Begin a rotation, or go on with one, and return the state with the new keys; the node key is bound to `binding`.
 
-    Raises TpmUnavailable, TpmRefused, AgentStateInvalid, RemoteRefused, RemoteUnavailable, AnswerInvalid.
+    Raises Approval…, TpmUnavailable, TpmRefused, AgentStateInvalid, RemoteRefused, RemoteUnavailable, AnswerInvalid.
     """
     if not rotation_pending(directory):
-        _keep(directory, await asyncio.to_thread(_make, tpm))  # 1
+        _keep(directory, await asyncio.to_thread(_make, tpm, binding))  # 1
     keys = load_next_keys(directory)
     try:
         permit = await platform.rotate(_names(state, keys))  # 2
         proof = await asyncio.to_thread(_prove, tpm, state, keys, permit)  # 3
         await platform.prove_rotation({**_names(state, keys), **proof})  # 4
     except RemoteRefused as error:
+        if error.code in NOT_TAKEN:
+            (directory / NEXT_KEYS_FILE).unlink()
         if error.code != DONE:
             raise
     rotated = replace(state, ak=keys.ak, node_key=keys.node_key, keys_since=now)
@@ -84,8 +93,8 @@ async def rotate(directory: Path, state: NodeState, tpm: Tpm, platform: Platform
     return rotated
 
 
-def _make(tpm: Tpm) -> NextKeys:
-    return NextKeys(tpm.create_attestation_key(), tpm.create_node_key())
+def _make(tpm: Tpm, binding: Binding | None) -> NextKeys:
+    return NextKeys(tpm.create_attestation_key(), new_node_key(tpm, binding))
 
 
 def _keep(directory: Path, keys: NextKeys) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from umec_attest.agent.binding import load_binding
 from umec_attest.agent.control import only_agent, serve_control
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST
 from umec_attest.agent.loop import ROTATION_PERIOD, Agent
@@ -26,7 +27,8 @@ R = TypeVar("R")
 class Options:
     """Where the agent finds what it needs; `tcti` None is the one of the enrolment.
 
-    Keys get successors after `rotate_days`; with 0, only when somebody asks for it.
+    Keys get successors after `rotate_days`; with 0, only when somebody asks for it. Node keys are bound to what the
+    `owner` (PEM) approves, and used by the `approval` of what runs; both are given, or none.
     """
 
     state: Path
@@ -35,11 +37,13 @@ class Options:
     save: Path | None = None
     rotate_days: int = ROTATION_PERIOD.days
     runtime_list: Path = RUNTIME_LIST
+    owner: Path | None = None
+    approval: Path | None = None
 
 
 def with_agent(options: Options, report: Report | None, work: Callable[[Agent], Awaitable[R]]) -> R:
     """Give `work` an agent for the enrolled node, and let go of everything afterwards."""
-    stored = load_state(options.state)
+    stored, binding = load_state(options.state), load_binding(options.owner, options.approval)
 
     async def working() -> R:
         # One thread is enough for a TPM that does one thing at a time; each more costs memory.
@@ -54,6 +58,7 @@ def with_agent(options: Options, report: Report | None, work: Callable[[Agent], 
                 save=options.save,
                 report=report,
                 rotation=timedelta(days=options.rotate_days) if options.rotate_days else None,
+                binding=binding,
             )
             try:
                 return await work(agent)
@@ -88,4 +93,6 @@ def command_line(options: Options, *, as_json: bool) -> list[str]:
     words += ["--rotate-days", str(options.rotate_days)]
     words += [] if options.save is None else ["--save", str(options.save)]
     words += [] if options.tcti is None else ["--tcti", options.tcti]
+    words += [] if options.owner is None else ["--owner", str(options.owner)]
+    words += [] if options.approval is None else ["--approval", str(options.approval)]
     return [*words, "--json"] if as_json else words

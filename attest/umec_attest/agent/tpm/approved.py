@@ -10,7 +10,6 @@ Whatever the policy of a key is, a session that was not built like this satisfie
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from tpm2_pytss import ESAPI, TSS2_Exception
@@ -18,11 +17,13 @@ from tpm2_pytss.constants import ESYS_TR, TPM2_ALG, TPM2_EO, TPM2_SE
 from tpm2_pytss.types import TPM2B_NAME, TPM2B_OPERAND, TPM2B_PUBLIC, TPMT_SIGNATURE, TPMT_SYM_DEF, TPMT_TK_VERIFIED
 
 from umec_attest.agent.errors import TpmUnavailable
-from umec_attest.agent.tpm.objects import NAME_SHA256, public_area
+from umec_attest.agent.tpm.device import Tpm
+from umec_attest.agent.tpm.objects import NAME_SHA256, Remembered, WrappedKey, public_area
 from umec_attest.agent.tpm.pcrs import selection
+from umec_attest.agent.tpm.signing import jose, no_ticket, null_scheme
 from umec_attest.sealed import COUNTER_HANDLE, Approval
 
-__all__ = ["Remembered", "policy_session", "with_approval"]
+__all__ = ["policy_session", "sign_approved", "with_approval"]
 
 T = TypeVar("T")
 
@@ -33,15 +34,17 @@ RC_PCR_CHANGED: Final = 0x128
 """TPM_RC_PCR_CHANGED (Part 2, 6.6.3)."""
 
 
-@dataclass(slots=True)
-class Remembered:
-    """What a TPM need not be asked for again over the same connection.
+def sign_approved(tpm: Tpm, key: WrappedKey, digest: bytes, approval: Approval, owner: bytes) -> bytes:
+    """Sign as `Tpm.sign` does, by an owner's approval of what this TPM has measured; `owner` is a TPMT_PUBLIC."""
 
-    `tickets`: that it verified an owner's signature, by the bytes of that; `counter`: where the counter is.
-    """
+    def sign(esys: ESAPI, handle: ESYS_TR, remembered: Remembered) -> bytes:
+        def by(session: ESYS_TR) -> bytes:
+            made = esys.sign(handle, digest, null_scheme(), no_ticket(), session1=session)
+            return bytes(made.marshal())
 
-    tickets: dict[bytes, TPMT_TK_VERIFIED] = field(default_factory=dict)
-    counter: ESYS_TR | None = None
+        return jose(with_approval(esys, approval, owner, by, remembered))
+
+    return tpm.use(key, sign)
 
 
 def with_approval(

@@ -21,10 +21,9 @@ from tpm2_pytss.types import (
 )
 
 from umec_attest.agent.errors import TpmRefused, TpmUnavailable
-from umec_attest.agent.tpm.approved import Remembered, with_approval
 from umec_attest.agent.tpm.certificates import read_certificate, read_chain
 from umec_attest.agent.tpm.endorsement import ek_session, endorsement_key
-from umec_attest.agent.tpm.objects import Attested, EndorsementKey, PcrQuote, WrappedKey, public_area
+from umec_attest.agent.tpm.objects import Attested, EndorsementKey, PcrQuote, Remembered, WrappedKey, public_area
 from umec_attest.agent.tpm.pcrs import read_pcrs, selection
 from umec_attest.agent.tpm.signing import (
     KEY_ATTRIBUTES,
@@ -34,7 +33,6 @@ from umec_attest.agent.tpm.signing import (
     null_scheme,
     p256_template,
 )
-from umec_attest.sealed import Approval
 
 __all__ = ["Tpm"]
 
@@ -171,19 +169,14 @@ class Tpm:
 
         return self._do(sign)
 
-    def sign_approved(self, key: WrappedKey, digest: bytes, approval: Approval, owner: bytes) -> bytes:
-        """Sign as `sign` does, by an owner's approval of what this TPM has measured; `owner` is a TPMT_PUBLIC."""
+    def use(self, key: WrappedKey, work: Callable[[ESAPI, ESYS_TR, Remembered], T]) -> T:
+        """Do what a loaded key is needed for; what is remembered lasts as long as the connection."""
 
-        def sign(esys: ESAPI) -> bytes:
+        def use(esys: ESAPI) -> T:
             with self._loaded(esys, key) as handle:
+                return work(esys, handle, self._remembered)
 
-                def by(session: ESYS_TR) -> bytes:
-                    made = esys.sign(handle, digest, null_scheme(), no_ticket(), session1=session)
-                    return bytes(made.marshal())
-
-                return jose(with_approval(esys, approval, owner, by, self._remembered))
-
-        return self._do(sign)
+        return self._do(use)
 
     def do(self, work: Callable[[ESAPI], T]) -> T:
         """Do what is too rare to be a method here, such as unsealing (`umec_attest.agent.tpm.sealing`)."""

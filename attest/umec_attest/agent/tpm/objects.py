@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from tpm2_pytss.types import TPMT_PUBLIC
+from tpm2_pytss.constants import ESYS_TR
+from tpm2_pytss.types import TPMT_PUBLIC, TPMT_TK_VERIFIED
 
 from umec_attest.agent.errors import TpmRefused
 
-__all__ = ["NAME_SHA256", "Attested", "EndorsementKey", "PcrQuote", "WrappedKey", "public_area"]
+__all__ = ["NAME_SHA256", "Attested", "EndorsementKey", "PcrQuote", "Remembered", "WrappedKey", "public_area"]
 
 NAME_SHA256: Final = b"\x00\x0b"
 """TPM_ALG_SHA256, which a Name begins with."""
@@ -67,6 +68,17 @@ class PcrQuote:
 
     quote: Attested
     pcrs: Mapping[int, bytes]
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What a TPM need not be asked for again over the same connection.
+
+    `tickets`: that it verified an owner's signature, by the bytes of that; `counter`: where the counter is.
+    """
+
+    tickets: dict[bytes, TPMT_TK_VERIFIED] = field(default_factory=dict)
+    counter: ESYS_TR | None = None
 
 
 def public_area(wire: bytes) -> TPMT_PUBLIC:
