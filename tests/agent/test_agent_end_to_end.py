@@ -42,6 +42,7 @@ from umec_identity.service import IdentityService, operator_seed, service_seed
 from umec_identity.settings import IdentitySettings
 from umec_platform.cli.evidence import app as evidence_app
 from umec_platform.cli.node import app
+from umec_platform.cli.nodeimage import app as nodeimage
 from umec_platform.cli.secret import app as secrets
 
 IMAGE = "kerb-node"
@@ -554,6 +555,42 @@ def test_an_open_box_announces_its_reboots(place: Workplace) -> None:
     place.on_node("attest")
     given = ["--state", str(place.state), "--boot-log", str(place.log)]
     assert "node-class-other" in place.refused("announce-own-reboot", *given)
+
+
+@pytest.mark.slow
+def test_an_operator_sees_which_versions_count_and_who_is_behind(place: Workplace, tmp_path: Path) -> None:
+    place.boot()
+    place.umec(*place.enrolment(place.ticket()), "--replace")
+    assert place.on_node("attest")[0]["standing"] == "trusted"
+    key, newer, operator = tmp_path / "signer.key", tmp_path / "newer.dsse", str(place.site.operator)
+    write_private(key, private_pem(SIGNER))
+    image = str(make_image(tmp_path / "next", kernel=b"another kernel"))
+    signed = ["--name", IMAGE, "--version", "2", "--grace", "1h", "--key", str(key), "--out", str(newer)]
+    image_command("predict", image, *signed)
+    assert [each["counts"] for each in image_command("versions", "--credential", operator)["versions"]] == ["newest"]
+    publish = ["publish", str(newer), "--credential", operator, "--grace"]
+    [beside] = image_command(*publish, "30m")["beside"]
+    assert beside["version"] == 1
+    assert place.on_node("attest")[0]["standing"] == "trusted"
+    shown = place.operator("explain", NODE)
+    assert shown["last_round"]["reference"] | beside == shown["last_round"]["reference"]
+    listed = image_command("versions", IMAGE, "--credential", operator)["versions"]
+    assert [(each["version"], each["counts"]) for each in listed] == [(1, "beside"), (2, "newest")]
+    assert image_command("versions", "another", "--credential", operator)["versions"] == []
+    assert [node["version"] for node in place.operator("list", "--behind")["nodes"]] == [1]
+    barred = ["allow-version", NODE, "--version", "1", "--credential", operator]
+    assert "version-not-barred" in place.refused(*barred)
+    image_command(*publish, "0")
+    place.on_node("attest", ok=False)
+    assert "version-outdated" in place.operator("show", NODE)["reason"]
+    assert image_command("versions", IMAGE, "--credential", operator)["versions"][0]["counts"] == "no"
+
+
+def image_command(*arguments: str) -> dict[str, Any]:
+    ended = CliRunner().invoke(nodeimage, [*arguments, "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    return dict(json.loads(line))
 
 
 def secret_command(*arguments: str) -> dict[str, Any]:
