@@ -25,6 +25,7 @@ from umec_attest.agent.pace import Pace
 from umec_attest.agent.running import Options, run_until_told
 from umec_attest.agent.state import URL, NodeState, load_state, state_exists
 from umec_attest.agent.ticket import MAX_TICKET
+from umec_attest.agent.verdict_file import VerdictFile
 from umec_attest.agent.version_floor import VersionFloor
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError
@@ -93,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--identity", type=Path, help="an area outside of encrypted data, for a copy of who the node is"
     )
+    parser.add_argument("--verdict", type=Path, help="a file in memory, for the last verdict")
+    parser.add_argument("--keeper", type=Path, help="folder of the program that keeps the disk: /run/umec")
     parser.add_argument("--tcti", default=TCTI)
     given = parser.parse_args(arguments)
     persist(lambda: _run(given), time.sleep)
@@ -121,6 +124,7 @@ def _run(given: argparse.Namespace) -> None:
     if not _enrolled(site, given.state, given.tcti):
         _enrol(site, given.state, given.ticket, given.tcti)
     listeners: list[Callable[[Mapping[str, object]], None]] = [VersionFloor(given.tcti, _say).heard]
+    listeners += [] if given.verdict is None else [VerdictFile(given.verdict).heard]
     listeners += [] if given.identity is None else [Keepsake(given.identity, given.state).heard]
 
     def report(line: Mapping[str, object]) -> None:
@@ -128,7 +132,7 @@ def _run(given: argparse.Namespace) -> None:
         for heard in listeners:
             heard(line)
 
-    run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log), report)
+    run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log, keeper=given.keeper), report)
 
 
 def _enrolled(site: Site, state: Path, tcti: str) -> bool:

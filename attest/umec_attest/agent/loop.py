@@ -8,7 +8,7 @@ does it hold credentials by the word of a verifier whose log is not what it was 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 from umec_attest.agent.again import ASK_AGAIN, LIST_CONTINUES, MOST_PARTS
 from umec_attest.agent.binding import Binding, binding_due, sign_by
 from umec_attest.agent.doors import Door, Doors
+from umec_attest.agent.download import download
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
 from umec_attest.agent.former_keys import KEYS_UNKNOWN, exchange_keys, former_states
@@ -29,6 +30,7 @@ from umec_attest.agent.start_log import StartLog
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.transport import Answer
+from umec_attest.agent.verdict_file import judged_by
 from umec_attest.agent.wire import Result
 from umec_attest.agent.witness import LogWitness
 from umec_core.clock import Clock, system_clock
@@ -183,7 +185,7 @@ class Agent:
                 raise NotAttested("the last round gave no attestation result", advice="umec node show tells why")
             if self._session is None or self._due(self._session, result):
                 session = await self._open(result)
-                self._report({**self._line("certificate"), "expires_at": _time(session.credential.expires)})
+                self._report({**self.line("certificate"), "expires_at": _time(session.credential.expires)})
             with self._lent() as session:
                 session.result = result
                 _, expires = await session.token(f"{self._state.url}/platform/v1", HOST_SCOPE)
@@ -200,6 +202,19 @@ class Agent:
         """Send one request in the node's name; its answer may be a refusal."""
         with self._lent() as session:
             return await session.call(method, url, resource=resource, scope=scope, content=content, headers=headers)
+
+    @contextlib.asynccontextmanager
+    async def download(self, url: str, *, resource: str, scope: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give a long answer in pieces, in the node's name; it goes on while certificates are renewed.
+
+        Raises NotAttested, RemoteRefused, RemoteUnavailable.
+        """
+        with self._lent() as session:
+            text, _ = await session.token(resource, scope)
+            credential = session.credential
+        headers = {"Authorization": f"Bearer {text}"}
+        async with download(url, ca=self._state.ca, credential=credential, headers=headers) as pieces:
+            yield pieces
 
     async def door(self, host: str, port: int) -> Door:
         """Open a connection to a server of the site that shows the node's certificate, for another program.
@@ -265,7 +280,7 @@ class Agent:
         )
         self._tpm.forget(former.ak, former.node_key)
         await self._let_go()
-        self._report({**self._line("rotated"), "ak_name": self._state.ak.name.hex()})
+        self._report({**self.line("rotated"), "ak_name": self._state.ak.name.hex()})
 
     async def _exchange_known(self) -> tuple[Evidence, Result]:
         """Do one round; go back to keys of before where the verifier knows those, because its database was restored.
@@ -291,7 +306,7 @@ class Agent:
             self._state = former
             self._tpm.forget(present.ak, present.node_key)
             await self._let_go()
-            self._report({**self._line("keys-restored"), "ak_name": former.ak.name.hex()})
+            self._report({**self.line("keys-restored"), "ak_name": former.ak.name.hex()})
             return done
         raise refused
 
@@ -386,15 +401,17 @@ class Agent:
         """Sign with the node key: 2 ms on a software TPM, 9 with one that is bound; much longer on hardware."""
         return await asyncio.to_thread(sign_by, self._tpm, self._state.node_key, digest, self._binding)
 
-    def _line(self, event: str) -> dict[str, Any]:
+    def line(self, event: str) -> dict[str, Any]:
+        """Return what every line has that is reported."""
         return {"event": event, "round": self._rounds, "node": self._state.node, "at": _time(self._clock())}
 
     def _status(self, result: Result, evidence: Evidence, seconds: float) -> Mapping[str, Any]:
         self._last = {
-            **self._line("round"),
+            **self.line("round"),
             "verdict": result.verdict,
             "standing": result.standing,
             "generation": result.generation,
+            "version": judged_by(result.ear),
             "findings": [finding.to_json() for finding in result.findings],
             "boot_log_bytes": len(evidence.boot_log),
             "ms": round(seconds * 1000, 1),
@@ -402,7 +419,7 @@ class Agent:
         return self._last
 
     def _refusal(self, event: str, error: UmecError, **more: object) -> Mapping[str, Any]:
-        line = {**self._line(event), "code": error.code, "detail": error.detail, **more}
+        line = {**self.line(event), "code": error.code, "detail": error.detail, **more}
         return line if error.advice is None else {**line, "advice": error.advice}
 
 

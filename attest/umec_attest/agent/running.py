@@ -17,6 +17,7 @@ from umec_attest.agent.loop import ROTATION_PERIOD, Agent
 from umec_attest.agent.report import Report
 from umec_attest.agent.state import load_state
 from umec_attest.agent.tpm import Tpm
+from umec_attest.agent.updates import Updates, updating
 
 __all__ = ["Options", "command_line", "run_until_told", "with_agent"]
 
@@ -37,6 +38,8 @@ class Options:
     save: Path | None = None
     rotate_days: int = ROTATION_PERIOD.days
     runtime_list: Path = RUNTIME_LIST
+    keeper: Path | None = None
+    """Folder of the keeper of the node's disk, where the node's image is kept up to date."""
     owner: Path | None = None
     approval: Path | None = None
 
@@ -75,10 +78,11 @@ def run_until_told(options: Options, report: Report) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with serve_control(agent, options.state):
+        updates = None if options.keeper is None else Updates(agent, options.keeper, stored.url, report)
+        async with serve_control(agent, options.state), updating(updates):
             await agent.run(stop)
 
-    load_state(options.state)
+    stored = load_state(options.state)
     with only_agent(options.state):
         with_agent(options, report, until_told)
 

@@ -17,7 +17,7 @@ from umec_attest.agent.tls import NodeCredential, tls_context
 from umec_core.connections import Connections
 from umec_core.remote import RemoteUnavailable, refusal
 
-__all__ = ["MAX_CONTENT", "Answer", "Transport", "json_body"]
+__all__ = ["CONNECT_SECONDS", "MAX_CONTENT", "UNAVAILABLE", "Answer", "Transport", "json_body"]
 
 MAX_CONTENT: Final = 1024 * 1024
 """Bytes of an answer; what the agent itself asks for is much shorter, and a node has no memory to give away."""
@@ -27,7 +27,7 @@ DEADLINE_SECONDS: Final = 15.0
 KEPT_SECONDS: Final = 60.0
 """How long an idle connection is kept: until the next round, which a handshake would cost more than all else."""
 
-_UNAVAILABLE: Final = (
+UNAVAILABLE: Final = (
     httpcore.ConnectionNotAvailable,
     httpcore.NetworkError,
     httpcore.ProtocolError,
@@ -81,7 +81,7 @@ class Transport:
         try:
             async with asyncio.timeout(self._deadline):
                 answer = await self._exchange(method, url, content, headers or {})
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             raise RemoteUnavailable(
                 f"{method} {url}: {str(error) or type(error).__name__}",
                 advice="is the platform up, and its CA the pinned one?",
@@ -95,7 +95,7 @@ class Transport:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await asyncio.open_connection(host, port, ssl=tls_context(self._ca, self._credential))
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             raise RemoteUnavailable(f"{host}:{port}: {str(error) or type(error).__name__}") from error
 
     async def _exchange(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:

@@ -51,7 +51,8 @@ while true; do
     say "agent: starting"
     as_agent /usr/bin/python3 -- -I -m umec_attest.agent.boot \
       --site /etc/umec/node.json --state /var/lib/umec-agent --boot-log /run/umec-agent/bootlog \
-      --ticket /run/umec-agent/ticket --identity /dev/mapper/identity > /dev/console 2>&1
+      --ticket /run/umec-agent/ticket --identity /dev/mapper/identity \
+      --verdict /run/umec-agent/standing --keeper /run/umec > /dev/console 2>&1
     say "the agent ended with status $?"
   fi
   sleep 5
