@@ -1,11 +1,17 @@
 """An agent whose node key is bound to approved states: enrolment, credentials, rotation, and what each refusal says."""
 
 import asyncio
+import base64
+import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -230,3 +236,55 @@ def test_no_keys_are_kept_that_could_not_be_made(scene: Any, papers: Papers) -> 
     papers.play(rotating)
     assert not rotation_pending(scene.state)
     assert scene.standin.asked.count("rotations") == 0
+
+
+# --- in a node image ----------------------------------------------------------------------------------------------
+
+
+async def said_by_boot(scene: Any, papers: Papers, *last: str) -> list[Any]:
+    """Start what an image with an owner starts; return what it says up to one of these events."""
+    site = papers.folder / "site.json"
+    (papers.folder / "ca.pem").write_text(scene.standin.server_ca.pem)
+    site.write_text(json.dumps({"url": scene.standin.url, "ca": str(papers.folder / "ca.pem")}))
+    os.utime(site, (1_735_689_600.0, 1_735_689_600.0))
+    ticket = {"asset": NODE, "ca_sha256": scene.standin.server_ca.sha256, "url": scene.standin.url, "secret": "s"}
+    text = base64.urlsafe_b64encode(json.dumps(ticket).encode()).decode().rstrip("=")
+    (papers.folder / "ticket").write_text(text)
+    words = ["--site", site, "--state", scene.state, "--boot-log", scene.log, "--ticket", papers.folder / "ticket"]
+    words += ["--tcti", scene.device.tcti, "--owner", papers.folder / "owner.pem", "--approval", papers.approval]
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "umec_attest.agent.boot", *map(str, words)), stdout=asyncio.subprocess.PIPE
+    )
+    assert program.stdout is not None
+    found: list[Any] = []
+    async with asyncio.timeout(60):
+        async for line in program.stdout:
+            found.append(json.loads(line.decode().removeprefix("umec-node: ")))
+            if found[-1]["event"] in last:
+                break
+    program.send_signal(signal.SIGTERM)
+    await program.stdout.read()
+    await program.wait()
+    return found
+
+
+def test_an_image_with_an_owner_binds_its_key_and_makes_none_without_an_approval(scene: Any, papers: Papers) -> None:
+    issuer = x509.load_der_x509_certificate(scene.device.authority.chain[0])
+    scene.standin.trust_tpms_of(issuer)  # an agent in an image has no certificates beside those in the TPM
+    signed = papers.approval.read_bytes()
+
+    async def playing() -> None:
+        async with scene.standin.running():
+            papers.approval.unlink()
+            lines = await said_by_boot(scene, papers, "refused", "enrolled")
+            assert lines[-1]["code"] == "approval-missing"
+            assert "enrolments" not in scene.standin.asked
+            papers.approval.write_bytes(signed)
+            lines = await said_by_boot(scene, papers, "refused", "certificate")
+            assert [line["event"] for line in lines if line["event"] in {"enrolled", "certificate"}] == [
+                "enrolled",
+                "certificate",
+            ]
+
+    asyncio.run(playing())
+    assert policy(scene) == POLICY

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from umec_attest.agent.binding import Binding, load_binding
 from umec_attest.agent.enrol import EnrolmentPlan, enrol, plan_enrolment
 from umec_attest.agent.errors import AgentStateInvalid, ClockBehind, StateOfAnotherSite, TicketInvalid, TicketMissing
 from umec_attest.agent.fields import FieldInvalid, read_object
@@ -96,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--verdict", type=Path, help="a file in memory, for the last verdict")
     parser.add_argument("--keeper", type=Path, help="folder of the program that keeps the disk: /run/umec")
+    parser.add_argument("--owner", type=Path, help="whose approvals the node key is bound to (PEM)")
+    parser.add_argument("--approval", type=Path, help="the approval of what runs; without it no key is made or used")
     parser.add_argument("--tcti", default=TCTI)
     given = parser.parse_args(arguments)
     persist(lambda: _run(given), time.sleep)
@@ -122,7 +125,7 @@ def _run(given: argparse.Namespace) -> None:
     site = read_site(given.site)
     check_clock(system_clock(), given.site)
     if not _enrolled(site, given.state, given.tcti):
-        _enrol(site, given.state, given.ticket, given.tcti)
+        _enrol(site, given.state, given.ticket, given.tcti, load_binding(given.owner, given.approval))
     listeners: list[Callable[[Mapping[str, object]], None]] = [VersionFloor(given.tcti, _say).heard]
     listeners += [] if given.verdict is None else [VerdictFile(given.verdict).heard]
     listeners += [] if given.identity is None else [Keepsake(given.identity, given.state).heard]
@@ -132,7 +135,15 @@ def _run(given: argparse.Namespace) -> None:
         for heard in listeners:
             heard(line)
 
-    run_until_told(Options(given.state, tcti=given.tcti, boot_log=given.boot_log, keeper=given.keeper), report)
+    options = Options(
+        given.state,
+        tcti=given.tcti,
+        boot_log=given.boot_log,
+        keeper=given.keeper,
+        owner=given.owner,
+        approval=given.approval,
+    )
+    run_until_told(options, report)
 
 
 def _enrolled(site: Site, state: Path, tcti: str) -> bool:
@@ -147,13 +158,13 @@ def _enrolled(site: Site, state: Path, tcti: str) -> bool:
     return True
 
 
-def _enrol(site: Site, state: Path, ticket: Path, tcti: str) -> None:
+def _enrol(site: Site, state: Path, ticket: Path, tcti: str, binding: Binding | None) -> None:
     """Enrol, also where the state is one of another site. Raises UmecError."""
     text = _read_ticket(ticket)
     if text is None:
-        plan = EnrolmentPlan(node=None, url=site.url, ca=site.ca, tcti=tcti, ticket=None)
+        plan = EnrolmentPlan(node=None, url=site.url, ca=site.ca, tcti=tcti, ticket=None, binding=binding)
     else:
-        plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=site.ca, tcti=tcti)
+        plan = plan_enrolment(ticket=text, node=None, url=site.url, ca=site.ca, tcti=tcti, binding=binding)
     try:
         done = asyncio.run(enrol(plan, state, replace=True))
     except RemoteRefused as error:

@@ -46,13 +46,15 @@ as_agent() {
   rm -f /run/agent.pid
   start-stop-daemon -S -m -p /run/agent.pid -c umec-agent -x "$@"
 }
+# What binds the node key, where the image has an owner: without an approval there is no key, rather than an unbound one.
+owned=; [ ! -e /etc/umec/owner.pem ] || owned="--owner /etc/umec/owner.pem --approval /run/umec/approval"
 while true; do
   if [ -e /etc/umec/node.json ]; then
     say "agent: starting"
     as_agent /usr/bin/python3 -- -I -m umec_attest.agent.boot \
       --site /etc/umec/node.json --state /var/lib/umec-agent --boot-log /run/umec-agent/bootlog \
       --ticket /run/umec-agent/ticket --identity /dev/mapper/identity \
-      --verdict /run/umec-agent/standing --keeper /run/umec > /dev/console 2>&1
+      --verdict /run/umec-agent/standing --keeper /run/umec $owned > /dev/console 2>&1
     say "the agent ended with status $?"
   fi
   sleep 5
