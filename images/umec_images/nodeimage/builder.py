@@ -171,7 +171,7 @@ def _complete(plan: Plan, root: Path, found: kernel.Kernel) -> None:
     content.place_modules(root, found, modules, kernel.module_order(modules, found))
     if recipe.distributions:
         python.place_distributions(root, recipe.distributions)
-        python.place_own(root)
+        python.place_own(root, host=recipe.host is not None)
     content.place_system(root, recipe, plan.folder)
     content.place_applets(root)
     tree.remove_unwanted(root)

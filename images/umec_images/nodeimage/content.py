@@ -10,9 +10,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from umec_core.errors import UmecError
+from umec_core.jose import KeySet
 from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.kernel import Kernel
-from umec_images.nodeimage.recipe import MAX_FILE, Recipe
+from umec_images.nodeimage.recipe import MAX_FILE, Host, Recipe, Site
 from umec_images.nodeimage.tools import run
 from umec_images.nodeimage.tree import place_file, place_link
 
@@ -42,7 +44,7 @@ OWNER: Final = "/etc/umec/owner.pem"
 OWNER_PACKAGES: Final = ("cryptsetup-bin", "e2fsprogs")
 OWNER_MODULES: Final = ("dm_crypt", "ecb", "xts", "algif_skcipher", "aesni_intel")
 """AES-XTS for the volume, and for cryptsetup, which opens a key slot by the kernel's ciphers."""
-PROGRAMS: Final = ("approval", "data", "dhcp", "init", "unlock", "update")
+PROGRAMS: Final = ("approval", "data", "dhcp", "init", "measure", "netd", "unlock", "update")
 """`guest/NAME.sh`, which lie in /usr/lib/umec."""
 SUBJECT: Final = PublicFormat.SubjectPublicKeyInfo
 
@@ -89,8 +91,44 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
         place_file(root, "/etc/umec/site-ca.pem", _read(folder, recipe.site.ca))
         node = {"url": recipe.site.url, "ca": "/etc/umec/site-ca.pem"}
         place_file(root, "/etc/umec/node.json", (json.dumps(node, indent=2) + "\n").encode())
+    if recipe.host is not None and recipe.site is not None:
+        _place_host(root, recipe.host, recipe.site, folder)
     for each in recipe.files:
         place_file(root, each.target, _read(folder, each.source), executable=each.executable)
+
+
+def _place_host(root: Path, host: Host, site: Site, folder: Path) -> None:
+    """Place what netd reads: its settings, with the keys of those whose word counts, and addresses of interfaces."""
+    if site.keys is None:
+        raise RecipeInvalid(
+            "a host has to know the keys of its site: --site-keys FOLDER, where `umec up` keeps its state"
+        )
+    settings = {
+        "verifier_issuer": f"{site.url}/attest/v1",
+        "verifier_jwks": _keys(folder, f"{site.keys}/verifier.jwks.json"),
+        "decision_issuer": f"{site.url}/platform/v1",
+        "decision_jwks": _keys(folder, f"{site.keys}/decision.jwks.json"),
+        "access": host.access,
+        "access_address": host.address,
+        "pool": host.pool,
+        "services": host.services,
+        "lease_seconds": host.lease_seconds,
+    }
+    place_file(root, "/etc/umec/host.json", (json.dumps(settings, indent=2) + "\n").encode())
+    place_file(root, "/etc/umec/site", f"{site.url}\n".encode())
+    addresses = [host.address, *("" for _ in host.access[1:])]
+    lines = "".join(f"{name} {address}\n" for name, address in zip(host.access, addresses, strict=True))
+    place_file(root, "/etc/umec/access", lines.encode())
+
+
+def _keys(folder: Path, name: str) -> dict[str, object]:
+    """Return a set of public keys (JWKS)."""
+    try:
+        found = json.loads(_read(folder, name))
+        KeySet.from_jwks(found)
+    except (ValueError, UmecError) as error:
+        raise RecipeInvalid(f"{name} is no key set: {error}") from error
+    return dict(found)
 
 
 def owner_identity(recipe: Recipe, folder: Path) -> str | None:

@@ -20,12 +20,14 @@ __all__ = ["PLACE", "compile_tree", "foreign", "imported", "locked_distributions
 
 PLACE: Final = "/usr/lib/python3/dist-packages"
 """Where Debian's Python finds packages in its isolated mode, too."""
-OWN: Final = ("umec_core", "umec_attest", "umec_images")
+OWN: Final = ("umec_core", "umec_attest", "umec_images", "umec_platform")
 ENTRIES: Final = (
     *("umec_attest.agent.__main__", "umec_attest.agent.boot", "umec_attest.agent.disk"),
     "umec_images.update.keeper",
 )
 """What an image starts."""
+HOST_ENTRIES: Final = ("umec_platform.netd.__main__", "umec_platform.relay.__main__")
+"""What an image of a host starts besides."""
 _OF_THE_INSTALLER: Final = frozenset({"INSTALLER", "REQUESTED", "uv_cache.json"})
 
 
@@ -42,16 +44,17 @@ def place_distributions(root: Path, names: Iterable[str]) -> None:
         _place(root, entry)
 
 
-def place_own(root: Path) -> None:
-    """Put the agent, and of our packages what it imports, into a tree.
+def place_own(root: Path, *, host: bool = False) -> None:
+    """Put the agent, for a host netd and its relay, and of our packages what they import, into a tree.
 
     Raises RecipeInvalid if it imports what no distribution of the recipe brought there before.
     """
     place = root / PLACE.removeprefix("/")
-    missing = {name for name in foreign(ENTRIES) if not (place / name).exists() and not (place / f"{name}.py").exists()}
+    entries = (*ENTRIES, *(HOST_ENTRIES if host else ()))
+    missing = {name for name in foreign(entries) if not (place / name).exists() and not (place / f"{name}.py").exists()}
     if missing:
         raise RecipeInvalid(f"the agent imports {', '.join(sorted(missing))}, and no distribution of the recipe has it")
-    for module, source in sorted(imported(ENTRIES).items()):
+    for module, source in sorted(imported(entries).items()):
         parts = module.split(".")
         inside = f"{'/'.join(parts)}/__init__.py" if source.name == "__init__.py" else f"{'/'.join(parts)}.py"
         _place(root, Entry(f"{PLACE}/{inside}", source))

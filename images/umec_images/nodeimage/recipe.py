@@ -25,6 +25,14 @@ trial-seconds = 900                    in which the verifier has to trust a node
 [site]                                 where the node belongs; the options of `umec nodeimage build` win
 url = "https://site.example:8443"
 ca = "ca.pem"                          beside the recipe
+keys = "keys"                          verifier.jwks.json and decision.jwks.json of the site: for a host
+
+[host]                                 the node runs applications; left out: it attests and runs none
+access = ["eth1"]                      interfaces towards the users, the first of which has the address
+address = "192.0.2.1/24"
+pool = "10.64.0.0/16"                  each tenant gets a /24 of it
+services = ["10.0.0.1:8444"]           what every instance may call by TCP: token endpoint and Mp1
+lease-seconds = 90.0                   how long rules hold without a statement that the node stands
 
 [[files]]
 source = "unbound.conf"                beside the recipe
@@ -32,6 +40,7 @@ target = "/etc/unbound/unbound.conf"
 """
 
 import tomllib
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -100,7 +109,23 @@ def _beside(path: str) -> str:
 def _with_its_ca(site: "Site | None") -> "Site | None":
     if site is not None:
         _beside(site.ca)
+        _beside(site.keys or "keys")
     return site
+
+
+def _interface_address(text: str) -> str:
+    return str(IPv4Interface(text))
+
+
+def _network(text: str) -> str:
+    return str(IPv4Network(text))
+
+
+def _reachable(text: str) -> str:
+    address, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("an address and a port, as 10.0.0.1:8444")
+    return f"{IPv4Address(address)}:{int(port)}"
 
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -110,6 +135,8 @@ _Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _Word = Annotated[str, Field(pattern=r"^[!#-&(-~]{1,256}$"), AfterValidator(_not_of_the_build)]
 """Without quotes: the kernel takes them away, and what is inside them for a word."""
 _Absolute = Annotated[str, Field(pattern=r"^(?:/[A-Za-z0-9._+@-]+)+$", max_length=255), AfterValidator(_without_dots)]
+_Interface = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,14}$")]
+_Endpoint = Annotated[str, Field(max_length=32), AfterValidator(_reachable)]
 _Mebibytes = Annotated[int, Field(ge=1, le=1024 * 1024)]
 
 
@@ -149,6 +176,18 @@ class Site(_Part):
     url: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.:\[\]-]{1,255}$")]
     ca: str = Field(min_length=1)
     """PEM file beside the recipe; or any, where an option of the build gives it."""
+    keys: str | None = None
+    """Folder beside the recipe, or any, with the keys of verifier and platform; a host believes no others."""
+
+
+class Host(_Part):
+    """What `umec netd` of the node is told, but for whose word counts (`Site.keys`)."""
+
+    access: Annotated[list[_Interface], Field(min_length=1, max_length=16)]
+    address: Annotated[str, AfterValidator(_interface_address)]
+    pool: Annotated[str, AfterValidator(_network)] = "10.64.0.0/16"
+    services: Annotated[list[_Endpoint], Field(max_length=64)] = []
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 90.0
 
 
 def _owner_beside(owner: str | None) -> str | None:
@@ -179,6 +218,7 @@ class Recipe(_Part):
     site: Annotated[Site | None, AfterValidator(_with_its_ca)] = None
     owner: Annotated[str | None, AfterValidator(_owner_beside)] = None
     """Public key (PEM) beside the recipe; or any, where an option of the build gives it."""
+    host: Host | None = None
     files: list[File] = []
 
 
@@ -207,11 +247,12 @@ def parse_recipe(raw: bytes) -> Recipe:
         raise RecipeInvalid(f"it is not TOML: {error}") from error
 
 
-def with_site(recipe: Recipe, url: str | None, ca: Path | None) -> Recipe:
+def with_site(recipe: Recipe, url: str | None, ca: Path | None, keys: Path | None = None) -> Recipe:
     """Return the recipe for a site: what is given goes before what the recipe says. Raises RecipeInvalid."""
     given = {} if recipe.site is None else recipe.site.model_dump(by_alias=True)
     given |= {} if url is None else {"url": url}
     given |= {} if ca is None else {"ca": str(ca)}
+    given |= {} if keys is None else {"keys": str(keys)}
     try:
         site = Site.model_validate(given)
     except ValidationError as error:

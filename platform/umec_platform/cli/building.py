@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umec_platform.cli.output import emit, refusals
+from umec_platform.cli.signing import load_image_key
 
 if TYPE_CHECKING:
     from umec_images.nodeimage.recipe import Recipe
@@ -25,6 +26,9 @@ def build(
     keys: Annotated[
         Path | None, typer.Option(help="Folder of the Secure Boot keys (default: OUT.keys, made if missing).")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="db's private key in a token (pkcs11:…), instead of db.key in that folder.")
+    ] = None,
     locked: Annotated[Path | None, typer.Option(help="packages.lock of an older build: these packages only.")] = None,
     mirror: Annotated[
         str | None, typer.Option(envvar="UMEC_MIRROR", help="Debian mirror, the only source then.")
@@ -32,6 +36,9 @@ def build(
     cache: Annotated[Path, typer.Option(envvar="UMEC_CACHE", help="Where fetched packages are kept.")] = CACHE,
     site_url: Annotated[str | None, typer.Option(help="The site's management URL, instead of the recipe's.")] = None,
     site_ca: Annotated[Path | None, typer.Option(help="The site's server CA (PEM), instead of the recipe's.")] = None,
+    site_keys: Annotated[
+        Path | None, typer.Option(help="For a host: folder of the site's verifier.jwks.json and decision.jwks.json.")
+    ] = None,
     owner: Annotated[
         Path | None, typer.Option(help="Who approves states of the image (public key, PEM), instead of the recipe's.")
     ] = None,
@@ -48,17 +55,17 @@ def build(
     from umec_images.nodeimage.lock import load_lock
     from umec_images.nodeimage.recipe import load_recipe
 
-    wanted = _for_owner(_for_site(load_recipe(recipe), site_url, site_ca), owner)
+    wanted = _for_owner(_for_site(load_recipe(recipe), site_url, site_ca, site_keys), owner)
     own = out.with_name(f"{out.name}.keys")
     folder = keys or own
     if keys is None and not own.exists():
-        _make(own)
+        _make(own, key)
         _say(f"keys: made in {own}; keep them, an image signed with others does not boot there")
     plan = Plan(
         recipe=wanted,
         folder=recipe.parent,
         keys=load_certificates(folder),
-        signer=load_signer(folder),
+        signer=load_signer(folder, load_image_key(key)),
         sources=Sources(cache, wanted.suite, mirror),
         locked=None if locked is None else load_lock(locked),
         moment=moment(os.environ),
@@ -85,17 +92,20 @@ def keys(
     owner: Annotated[
         bool, typer.Option("--owner", help="Make owner.key and owner.pem instead: who approves states of images.")
     ] = False,
+    key: Annotated[
+        str | None, typer.Option(help="db's private key in a token (pkcs11:…): only its certificate is made.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make Secure Boot keys: PK, KEK and db, RSA-2048, each with a certificate of its own; or an owner's key, P-256."""
-    emit({"folder": str(folder), "files": _make_owner(folder) if owner else _make(folder)}, as_json=as_json)
+    emit({"folder": str(folder), "files": _make_owner(folder) if owner else _make(folder, key)}, as_json=as_json)
 
 
-def _make(folder: Path) -> list[str]:
+def _make(folder: Path, key: str | None) -> list[str]:
     from umec_core.clock import system_clock
     from umec_images.nodeimage.keys import make_keys
 
-    return [path.name for path in make_keys(folder, system_clock())]
+    return [path.name for path in make_keys(folder, system_clock(), load_image_key(key))]
 
 
 def _make_owner(folder: Path) -> list[str]:
@@ -104,10 +114,12 @@ def _make_owner(folder: Path) -> list[str]:
     return [path.name for path in make_owner_key(folder)]
 
 
-def _for_site(recipe: "Recipe", url: str | None, ca: Path | None) -> "Recipe":
+def _for_site(recipe: "Recipe", url: str | None, ca: Path | None, keys: Path | None) -> "Recipe":
     from umec_images.nodeimage.recipe import with_site
 
-    return recipe if url is None and ca is None else with_site(recipe, url, None if ca is None else ca.absolute())
+    if url is None and ca is None and keys is None:
+        return recipe
+    return with_site(recipe, url, None if ca is None else ca.absolute(), None if keys is None else keys.absolute())
 
 
 def _for_owner(recipe: "Recipe", owner: Path | None) -> "Recipe":

@@ -59,8 +59,8 @@ class _File(BaseModel):
     lease_seconds: Annotated[float, Field(ge=1, le=3600)]
 
 
-def read_settings(path: Path, *, node: str, state: Path) -> NetdSettings:
-    """Return the settings in a file, for a node; raises `SettingsInvalid`."""
+def read_settings(path: Path, *, node: str, state: Path, agent: Path) -> NetdSettings:
+    """Return the settings in a file, for a node whose `agent` measures every start; raises `SettingsInvalid`."""
     try:
         said = _File.model_validate_json(path.read_bytes())
         terms = LeaseTerms(
@@ -78,6 +78,7 @@ def read_settings(path: Path, *, node: str, state: Path) -> NetdSettings:
             access_address=said.access_address,
             pool=said.pool,
             services=tuple(_service(one) for one in said.services),
+            agent=agent,
         )
     except ValidationError as error:
         places = ", ".join(".".join(str(step) for step in fault["loc"]) for fault in error.errors())
@@ -108,10 +109,10 @@ async def _run(given: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    read_settings(given.settings, node="none", state=given.state)  # what is wrong is said at once
+    read_settings(given.settings, node="none", state=given.state, agent=given.agent)  # what is wrong is said at once
     node = await _own_name(AgentSocket(given.agent), stop)
     if node is not None:
-        settings = read_settings(given.settings, node=node, state=given.state)
+        settings = read_settings(given.settings, node=node, state=given.state, agent=given.agent)
         await serve_until_told(settings, given.socket, [given.allow_uid], stop)
 
 

@@ -16,6 +16,7 @@ done < /etc/umec/modules
 ip link set lo up
 for link in /sys/class/net/*; do
   link=${link##*/}
+  grep -qs "^$link " /etc/umec/access && continue  # its users must not say where the node's site is
   [ "$link" = lo ] || udhcpc -i "$link" -b -t 10 -T 2 -s /usr/lib/umec/dhcp -S > /dev/null 2>&1 &
 done
 
@@ -41,6 +42,7 @@ if [ -e /etc/umec/node.json ]; then
   chown umec-agent:umec-agent /run/umec-agent/* /var/lib/umec-agent
   chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
 fi
+[ ! -e /etc/umec/host.json ] || /usr/lib/umec/netd &
 # With a file for its number: without one, any process that gives itself the program's name counts as started already.
 as_agent() {
   rm -f /run/agent.pid
