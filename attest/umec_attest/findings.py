@@ -284,6 +284,11 @@ FINDINGS: Final[Mapping[str, FindingKind]] = MappingProxyType(
             "the list of what ran has boot_aggregate alone: the kernel has no policy that says what to measure",
             "have the kernel measure: ima_policy=tcb on its command line",
         ),
+        "ima-required-missing": FindingKind(
+            _CONTRADICTION,
+            "a file that the reference set requires is not in the list: the kernel was not given its own policy",
+            "boot the image of the reference set; look at its console, which says why the policy was not taken",
+        ),
         "ima-kexec": FindingKind(
             _CONTRADICTION,
             "another kernel was started by kexec, past firmware and boot loader",

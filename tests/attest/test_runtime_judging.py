@@ -240,6 +240,26 @@ def test_findings_are_bounded(node):
     assert node.judge(data=node.ran.entries[-1], checkpoint=judged.checkpoint).findings == judged.findings
 
 
+def test_a_list_without_what_the_policy_requires(node):
+    """The kernel's own policy, say: it is read before anything sends evidence, so it is in the first part."""
+    needed = policy_of(required=["/usr/bin/tool-3"])
+    assert node.judge(needed).findings == ()
+    read = node.ran
+    node.ran = RuntimeList()
+    for number, entry in enumerate(read.entries):
+        if number != 4:
+            node.more(entry)
+    judged = node.judge(needed)
+    assert [finding.id for finding in judged.findings] == ["ima-required-missing"]
+    assert "/usr/bin/tool-3" in judged.findings[0].detail
+    assert node.judge(policy_of()).findings == ()
+    # that its name stands in another entry is not enough, and it stays for the whole boot
+    node.more(measured("/usr/bin/tool-3x", OTHER, b"/usr/bin/tool-3\0", template="ima-sig"))
+    assert [finding.id for finding in node.judge(needed).findings if finding.id.startswith("ima-req")]
+    later = node.judge(needed, checkpoint=judged.checkpoint, data=node.ran.entries[-1])
+    assert later.findings[0].id == "ima-required-missing"
+
+
 # --- replay, checkpoints, quotes
 
 

@@ -278,3 +278,14 @@ def test_any_value_gives_a_checkpoint_or_the_one_error(value):
         assert ImaCheckpoint.from_json(value)
     except ImaInvalid:
         return
+
+
+def test_what_is_required_is_a_listed_file(refused):
+    listed = {"files": {"/etc/a": ["ab" * 32], "/etc/b": ["cd" * 32]}}
+    plain, needed = parse_runtime_policy(listed), parse_runtime_policy(listed | {"required": ["/etc/b", "/etc/b"]})
+    assert (plain.required, needed.required) == ((), (b"/etc/b\0",))
+    assert "required" not in plain.to_json()
+    assert parse_runtime_policy(needed.to_json()) == needed
+    assert needed.sha256 != plain.sha256
+    with refused("reference-invalid"):
+        parse_runtime_policy(listed | {"required": ["/etc/c"]})

@@ -22,6 +22,7 @@ from umec_core.jose import KeySet, sign_jwt
 from umec_platform.netd import image as image_module
 from umec_platform.netd import names, unpack
 from umec_platform.netd.boxes import Box, CompiledRule, Confinement, Direction, compile_rule
+from umec_platform.netd.bundle import HOST_USERS, process
 from umec_platform.netd.decisions import verify_decision
 from umec_platform.netd.errors import ImageInvalid, ResolverFailed
 from umec_platform.netd.image import Layer, open_layer, read_image
@@ -546,6 +547,21 @@ def test_configurations_that_differ_in_one_thing(tmp_path, tools, config):
     for user, wanted in (("", None), ("root", None), ("0", None), ("0:7", None), ("7", (7, 7))):
         made = tools.Image(tmp_path / "c", [layer], config={"User": user})
         assert read_image(*_folder(made)).config.user == wanted
+
+
+def test_no_container_is_a_user_of_the_host(tmp_path, tools):
+    """By its number the kernel tells what the host starts, which it measures, from what applications start."""
+    layer = tools.tar_of(("file", b"content"))
+    spec = InstanceSpec(
+        instance="one", tenant="a", decision="a.b.c", repository="a/b", digest="sha256:" + "0" * 64, blobs="/blobs"
+    )
+    for number, user in enumerate((0, 33, 899, *HOST_USERS, 906, 65534)):
+        made = tools.Image(tmp_path / str(number), [layer], config={"Entrypoint": ["/a"], "User": f"{user}:{user}"})
+        config = read_image(*_folder(made)).config
+        what = process(spec, config, default_user=1_879_048_200, only_user=None)
+        wanted = 1_879_048_200 if user == 0 or user in HOST_USERS else user
+        assert (what.uid, what.gid) == (wanted, wanted)
+        assert process(spec, config, default_user=1, only_user=0).uid == 0
 
 
 def test_layers_are_the_octets_that_were_named(tmp_path, tools, monkeypatch):

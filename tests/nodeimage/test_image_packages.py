@@ -28,7 +28,7 @@ from umec_images.nodeimage.errors import (
     ToolMissing,
 )
 from umec_images.nodeimage.fetch import Sources
-from umec_images.nodeimage.kernel import BUILT_IN, check_configuration, find_kernel, module_order
+from umec_images.nodeimage.kernel import BUILT_IN, LEFT_OUT, check_configuration, find_kernel, module_order
 from umec_images.nodeimage.lock import (
     MAX_LOCK,
     Lock,
@@ -523,3 +523,11 @@ def test_a_tool_that_fails_says_its_last_words():
 def test_a_tool_hears_nothing_of_the_caller(monkeypatch):
     monkeypatch.setenv("SECRET", "x")
     assert "SECRET" not in run(["env"])
+
+
+@pytest.mark.parametrize("option", LEFT_OUT)
+def test_a_kernel_that_would_take_another_policy_later_is_refused(option):
+    check_configuration(f"{CONFIGURATION}# {option} is not set\n")
+    with pytest.raises(KernelUnmeasured, match=option) as caught:
+        check_configuration(f"{CONFIGURATION}{option}=y\n")
+    assert caught.value.code == "kernel-unmeasured"

@@ -7,6 +7,7 @@
 5  boot_aggregate is the first entry, over the quoted PCRs, and there is no other one but by kexec
 6  each entry is what the policy allows, or a finding
 7  something ran: boot_aggregate alone is the list of a kernel without a policy, and so is good for none
+8  what the policy requires is in the part with which the list begins
 """
 
 import functools
@@ -81,6 +82,8 @@ def judge_runtime(
     ]
     if walked.pcr == quoted and before + walked.entries == 1 and not earlier:  # 7
         findings.append(Finding("ima-nothing-measured", "boot_aggregate alone: the kernel measured nothing that ran"))
+    if checkpoint is None:
+        findings += _missing(proven, policy)  # 8
     told = tuple(_told((*earlier, *(finding for finding in findings if finding is not None))))
     kept = ImaCheckpoint(
         reset_count=quote.clock_info.reset_count,
@@ -134,6 +137,15 @@ def _check_start(proven: bytes, quote: VerifiedQuote) -> None:
         if replay_ima(map(parse_entry, raw_entries(binary_list(proven))), algorithm) != quoted:
             raise ImaReplayMismatch(f"the list does not give the quoted PCR {IMA_PCR} ({algorithm.label})")
     check_aggregate(first_entry(proven), quote.pcrs)
+
+
+def _missing(proven: bytes, policy: RuntimePolicy) -> Iterator[Finding]:
+    """8. That a kernel was given its own policy, say, which comes before all that a node sends evidence by."""
+    listed = binary_list(proven) if policy.required else b""
+    for name in policy.required:
+        if name not in listed or not any(parse_entry(raw).name == name[:-1] for raw in raw_entries(listed)):
+            path = name.rstrip(b"\0").decode()
+            yield Finding("ima-required-missing", f"{path} has to be in the list, and nothing read it")
 
 
 def _kexec_finding(entry: ImaEntry, quote: VerifiedQuote, policy: RuntimePolicy) -> Finding | None:

@@ -3,6 +3,7 @@
     {"files":        {"/usr/bin/true": ["<digest>", …], …},   each digest SHA-256, SHA-384 or SHA-512 in hex
      "exclude":      ["/var/lib/app/**", …],                  paths that are not judged (`umec_attest.ima.paths`)
      "buffers":      {"kexec-cmdline": ["<digest>", …], …},   what the kernel measures that is no file
+     "required":     ["/etc/umec/ima-policy", …],             listed files that have to be in every list
      "keys":         ["<PEM public key or certificate>", …],  whoever signs a file that is not listed
      "revoked_keys": ["<PEM>", …],                            signed by one of these: a finding of its own
      "violations":   "refuse" | "warn",                       a file that changed while it was measured
@@ -37,6 +38,8 @@ MAX_DIGESTS: Final = 64
 MAX_PATTERNS: Final = 256
 """Each is compared with a path that is not listed."""
 MAX_BUFFERS: Final = 1024
+MAX_REQUIRED: Final = 64
+"""Each is looked for in the list of a boot."""
 MAX_KEYS: Final = 32
 
 _SHA256_SIZE: Final = 32
@@ -52,6 +55,7 @@ class _Policy(BaseModel):
     files: Annotated[dict[str, Digests], Field(max_length=MAX_FILES)] = Field(default_factory=dict)
     exclude: Annotated[list[str], Field(max_length=MAX_PATTERNS)] = Field(default_factory=list)
     buffers: Annotated[dict[str, Digests], Field(max_length=MAX_BUFFERS)] = Field(default_factory=dict)
+    required: Annotated[list[str], Field(max_length=MAX_REQUIRED)] = Field(default_factory=list)
     keys: Annotated[list[str], Field(max_length=MAX_KEYS)] = Field(default_factory=list)
     revoked_keys: Annotated[list[str], Field(max_length=MAX_KEYS)] = Field(default_factory=list)
     violations: Literal["refuse", "warn"] = "refuse"
@@ -65,13 +69,14 @@ class RuntimePolicy:
     `files` has each path with the NUL that the kernel measures behind it; `usual` holds the entry (ima-ng, binary form)
     of every listed file with its digests of SHA-256, so that one look-up knows a good entry, and what it extends into
     the bank of SHA-256: hashed once, and not for each node. `keys` and `revoked_keys` go by the identifiers that
-    signatures name; `sha256` (hex) is that of the policy.
+    signatures name; `required` are files without which no list is good; `sha256` (hex) is that of the policy.
     """
 
     files: Mapping[bytes, tuple[bytes, ...]]
     usual: Mapping[bytes, bytes]
     exclude: tuple[PathPattern, ...]
     buffers: Mapping[bytes, tuple[bytes, ...]]
+    required: tuple[bytes, ...]
     keys: Mapping[bytes, SigningKey]
     revoked_keys: Mapping[bytes, SigningKey]
     violations: Literal["refuse", "warn"]
@@ -92,6 +97,7 @@ class RuntimePolicy:
             "revoked_keys": _pems(self.revoked_keys),
             "violations": self.violations,
             "kexec": self.kexec,
+            **({"required": [name.rstrip(b"\0").decode() for name in self.required]} if self.required else {}),
         }
 
 
@@ -118,12 +124,20 @@ def parse_runtime_policy(value: object) -> RuntimePolicy:
         buffers=MappingProxyType({_buffer(name): _digests(wire.buffers[name]) for name in sorted(wire.buffers)}),
         keys=MappingProxyType(unambiguous(keys)),
         revoked_keys=MappingProxyType(unambiguous(revoked)),
+        required=_required(wire.required, files),
         violations=wire.violations,
         kexec=wire.kexec,
         sha256="",
     )
     canonical = json.dumps(policy.to_json(), sort_keys=True, separators=(",", ":")).encode()
     return replace(policy, sha256=hashlib.sha256(canonical).hexdigest())
+
+
+def _required(paths: list[str], files: Mapping[bytes, tuple[bytes, ...]]) -> tuple[bytes, ...]:
+    names = tuple(policy_path(path).encode() + b"\0" for path in sorted(set(paths)))
+    if not files.keys() >= set(names):
+        raise ReferenceInvalid("what has to be in every list is a listed file")
+    return names
 
 
 def _digests(texts: list[str]) -> tuple[bytes, ...]:

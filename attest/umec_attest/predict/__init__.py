@@ -2,7 +2,7 @@
 
 from umec_attest.predict.builds import FIRMWARE_PCRS, FirmwareBuild, parse_builds, render_builds
 from umec_attest.predict.draft import draft_of
-from umec_attest.predict.folder import predict, predict_started, read_image
+from umec_attest.predict.folder import predict, predict_started, read_image, starts_applications
 from umec_attest.predict.measure import PredictedPcrs
 from umec_attest.predict.model import NodeImage, predict_image
 from umec_attest.predict.runtime import predict_runtime
@@ -20,4 +20,5 @@ __all__ = [
     "predict_started",
     "read_image",
     "render_builds",
+    "starts_applications",
 ]

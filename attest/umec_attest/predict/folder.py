@@ -14,6 +14,7 @@ from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict.builds import FirmwareBuild, builds_for
 from umec_attest.predict.command_line import check_measuring
 from umec_attest.predict.initrd import initrd_files, is_measured
+from umec_attest.predict.kernel_policy import KERNEL_POLICY, find_kernel_policy
 from umec_attest.predict.measure import PredictedPcrs
 from umec_attest.predict.model import NodeImage, predict_image
 from umec_attest.predict.ovmf import RealImage, predict_real
@@ -21,10 +22,12 @@ from umec_attest.predict.runtime import predict_runtime
 from umec_attest.predict.stub import read_uki
 from umec_attest.reference.values import Wire, load_json, summary
 
-__all__ = ["predict", "predict_started", "read_image"]
+__all__ = ["predict", "predict_started", "read_image", "starts_applications"]
 
 MAX_FILE_SIZE: Final = 2 * 1024 * 1024 * 1024
 """A unified kernel image with a large initrd has some hundred megabytes."""
+HOST: Final = "/etc/umec/host.json"
+"""The settings of netd, where an image has it."""
 _VARIABLES: Final = ("SecureBoot", "PK", "KEK", "db", "dbx")
 _FIRMWARE: Final = "firmware.json"
 
@@ -49,10 +52,13 @@ def predict(image_dir: Path, boards: Iterable[FirmwareBuild] = ()) -> PredictedP
 def predict_started(image_dir: Path, root: Path) -> dict[str, Any]:
     """Return the runtime policy (JSON) of this folder: every file of its root file system, which lies below `root`.
 
-    Where the kernel measures what its initrd starts, too, those files are of it. Errors: `ImageFolderInvalid`, also
-    where its command line has the kernel measure nothing.
+    Where the kernel measures what its initrd starts, too, those files are of it. Where it is given a policy of its own,
+    the list of what ran has to tell of that. Errors: `ImageFolderInvalid`, also where its command line has the kernel
+    measure nothing, or that policy is not a known one.
     """
     runtime = predict_runtime(root)
+    if find_kernel_policy(root):
+        runtime["required"] = [KERNEL_POLICY]
     if (image_dir / _FIRMWARE).exists():
         sections = read_uki(_read(image_dir / "uki.efi")).sections
         command_line = sections[".cmdline"].decode("ascii")
@@ -61,6 +67,11 @@ def predict_started(image_dir: Path, root: Path) -> dict[str, Any]:
             for path, digest in initrd_files(sections[".initrd"]).items():
                 runtime["files"].setdefault(path, []).append(digest)
     return runtime
+
+
+def starts_applications(root: Path) -> bool:
+    """Tell whether a root file system is that of a host: its agent then keeps a log of what netd starts (PCR 15)."""
+    return (root / HOST.removeprefix("/")).exists()
 
 
 def read_image(image_dir: Path) -> NodeImage:

@@ -84,6 +84,7 @@ def place_system(root: Path, recipe: Recipe, folder: Path) -> None:
     place_link(root, "/etc/mtab", "/proc/self/mounts")
     for name in PROGRAMS:
         place_file(root, f"/usr/lib/umec/{name}", guest_program(f"{name}.sh"), executable=True)
+    place_file(root, "/etc/umec/ima-policy", guest_program("ima-policy"))
     place_file(root, "/etc/umec/trial-seconds", f"{recipe.update.trial_seconds}\n".encode())
     if recipe.owner is not None:
         place_file(root, OWNER, _owner(recipe.owner, folder).public_bytes(Encoding.PEM, SUBJECT))

@@ -8,10 +8,13 @@ from typing import Final
 
 from umec_images.nodeimage.errors import KernelUnmeasured, ModuleMissing
 
-__all__ = ["BUILT_IN", "Kernel", "check_configuration", "find_kernel", "module_order"]
+__all__ = ["BUILT_IN", "LEFT_OUT", "Kernel", "check_configuration", "find_kernel", "module_order"]
 
 BUILT_IN: Final = ("CONFIG_EFI_STUB", "CONFIG_IMA", "CONFIG_TCG_TPM", "CONFIG_TCG_TIS", "CONFIG_TCG_CRB")
 """A TPM that is found late leaves PCR 10 empty: IMA looks once, before any module can be loaded."""
+
+LEFT_OUT: Final = ("CONFIG_IMA_WRITE_POLICY", "CONFIG_IMA_READ_POLICY")
+"""The door for policies of IMA would stay when the first program has loaded the one that counts."""
 
 _DEPENDS: Final = re.compile(rb"\0depends=([A-Za-z0-9_,-]*)\0")
 
@@ -49,6 +52,11 @@ def check_configuration(text: str) -> None:
         said = ", ".join(f"{option} is {_said(option, lines)}" for option in missing)
         raise KernelUnmeasured(
             f"{said}, and has to be built in", advice="take a kernel like that of linux-image-cloud-amd64"
+        )
+    if open_doors := [option for option in LEFT_OUT if f"{option}=y" in lines]:
+        raise KernelUnmeasured(
+            f"{', '.join(open_doors)}: what is measured could be changed later",
+            advice="take a kernel like that of linux-image-cloud-amd64",
         )
 
 

@@ -53,11 +53,11 @@ def predict(
     """Predict the PCR values that a boot of this image gives and, with --key, sign them as a reference set.
 
     docs/measured-boot.md says for each PCR whether it is predicted, known for a firmware build, or ignored. With --root
-    what runs after the boot is judged as well, by the kernel's list (IMA). Where the image has an owner, nodes have to
-    bind their keys to the states that the owner approves.
+    what runs after the boot is judged as well, by the kernel's list (IMA), and what a host starts, by its log. Where
+    the image has an owner, nodes have to bind their keys to the states that the owner approves.
     """
     from umec_attest.errors import ReferenceInvalid
-    from umec_attest.predict import draft_of, parse_builds, predict_started
+    from umec_attest.predict import draft_of, parse_builds, predict_started, starts_applications
     from umec_attest.predict import predict as predict_folder
     from umec_attest.reference import render_draft, render_owner, render_stages
     from umec_platform.cli.files import read_file
@@ -66,13 +66,14 @@ def predict(
         _check_root(folder, root)
     boards = [build for path in firmware or [] for build in parse_builds(read_file(path))]
     predicted = predict_folder(folder, boards)
-    runtime = None
+    runtime, starts = None, False
     if root is None:
         owned_by = owner_of(folder, None, owner)
     else:
         with _unpacked(root) as files:
             runtime, owned_by = predict_started(folder, files), owner_of(folder, files, owner)
-    wanted = replace(draft_of(predicted, runtime, pcr or []), owner=owned_by)
+            starts = starts_applications(files)
+    wanted = replace(draft_of(predicted, runtime, pcr or []), owner=owned_by, starts=starts)
     result = _shown(predicted)
     if draft is not None:
         values = {model: each.pcrs for model, each in wanted.models.items()}
@@ -82,6 +83,7 @@ def predict(
         rendered |= {} if owned_by is None else {"owner": render_owner(owned_by)}
         rendered |= {"stages": render_stages(wanted.stages)} if wanted.stages else {}
         draft.write_text(json.dumps(rendered, indent=2) + "\n", encoding="utf-8")
+        rendered |= {"starts": True} if starts else {}
         result |= {"draft": str(draft)}
     if key is not None:
         if name is None or version is None:
@@ -181,6 +183,7 @@ def sign_draft(
         runtime=draft.runtime,
         owner=draft.owner,
         stages=draft.stages,
+        starts=draft.starts,
         grace=grace_of(grace, grace_from, version=version, now=now),
         key=load_or_create_key(key),
     )

@@ -10,11 +10,14 @@ from umec_platform.netd.image import ImageConfig
 from umec_platform.netd.messages import InstanceSpec
 from umec_platform.netd.seccomp import profile
 
-__all__ = ["SECRETS", "Process", "process", "runtime_spec"]
+__all__ = ["HOST_USERS", "SECRETS", "Process", "process", "runtime_spec"]
 
 SECRETS: Final = "/run/umec"
 """Where an instance finds its credential."""
 
+HOST_USERS: Final = range(900, 906)
+"""Users of node images (`umec_images.nodeimage.content`): what they start, the kernel measures, and tells from what
+applications start by these numbers alone (`guest/ima-policy`)."""
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MASKED: Final = [
     "/proc/acpi",
@@ -45,14 +48,15 @@ class Process:
 def process(spec: InstanceSpec, image: ImageConfig, *, default_user: int, only_user: int | None) -> Process:
     """Return the process that the image and the specification describe; raises `ImageInvalid` without a command.
 
-    An image that asks for root, or for nobody in particular, gets `default_user`; `only_user` (in a user namespace with
-    one user) overrides everything.
+    An image that asks for root, for one of the host's own users, or for nobody in particular, gets `default_user`;
+    `only_user` (in a user namespace with one user) overrides everything.
     """
     args = image.args if spec.args is None else tuple(spec.args)
     if not args:
         raise ImageInvalid("neither the image nor the request names a command")
     env = {"PATH": _PATH, **dict(text.split("=", 1) for text in image.env), **spec.env}
-    uid, gid = image.user or (default_user, default_user)
+    asked = image.user
+    uid, gid = (default_user, default_user) if asked is None or asked[0] in HOST_USERS else asked
     if only_user is not None:
         uid = gid = only_user
     return Process(args, env, image.cwd, uid, gid)

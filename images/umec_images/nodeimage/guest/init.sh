@@ -7,6 +7,7 @@ mount -t tmpfs -o nosuid,nodev,noexec,mode=0755 tmpfs /run
 mount -t tmpfs -o nosuid,nodev,noexec,mode=1777 tmpfs /tmp
 mount -t tmpfs -o nosuid,nodev,noexec,mode=0755 tmpfs /var
 mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
+/usr/lib/umec/measure || { say "stopped: the kernel does not take the policy by which it measures"; exit 1; }
 mkdir -p /var/lib /var/log
 hostname "$(cat /etc/hostname)"
 while read -r module; do
