@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from umec_attest.predict import predict
 from umec_attest.reference import sign_reference_set
+from umec_attest.sealed import sign_approval
 from umec_attest.service import AttestService, AttestSettings
 from umec_attest.testing.image import make_image
 from umec_attest.testing.swtpm import SoftwareTpm
@@ -252,17 +253,18 @@ class Workplace:
         where = ["--tcti", self.site.tpm.tcti, "--state", str(self.state), "--ca", str(ca), "--ek-chain", str(chain)]
         return ["enroll", *where, "--ticket", ticket]
 
-    def install_reference(self) -> None:
+    def install_reference(self, version: int = 1, owner: Any = None) -> None:
         now = datetime.now(UTC)  # noqa: TID251
         values = predict(self.image)
         envelope = sign_reference_set(
             name=IMAGE,
             subject_sha256=values.subject_sha256,
-            version=1,
+            version=version,
             issued=now - timedelta(minutes=1),
             expires=now + timedelta(hours=1),
             pcrs={HashAlgorithm.SHA256: {index: [value] for index, value in values.pcrs.items()}},
             ignored={},
+            owner=owner,
             key=SIGNER,
         )
 
@@ -277,9 +279,9 @@ class Workplace:
         asyncio.run(send())
 
     @contextlib.contextmanager
-    def agent(self) -> Iterator["Running"]:
+    def agent(self, *more: str) -> Iterator["Running"]:
         code = "from umec_platform.cli.node import app; app()"
-        given = ["run", "--state", str(self.state), "--boot-log", str(self.log), "--json"]
+        given = ["run", "--state", str(self.state), "--boot-log", str(self.log), "--json", *more]
         process = subprocess.Popen([sys.executable, "-c", code, *given], stdout=subprocess.PIPE, text=True)
         running = Running(process)
         try:
@@ -598,3 +600,39 @@ def secret_command(*arguments: str) -> dict[str, Any]:
     assert ended.exit_code == 0, ended.output
     [line] = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     return dict(json.loads(line))
+
+
+@pytest.mark.slow
+def test_a_node_whose_image_has_an_owner_signs_by_approvals_alone(place: Workplace, tmp_path: Path) -> None:
+    """Also the last one here: from now on the image of this node has an owner."""
+    place.boot()
+    owner, paper = generate_private_key(SECP256R1()), tmp_path / "approval"
+    pem = owner.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "owner.pem").write_bytes(pem)
+    measured = {pcr: predict(place.image).pcrs[pcr] for pcr in (4, 7, 11)}
+    paper.write_bytes(sign_approval(image=IMAGE, version=9, pcrs=measured, key=owner))
+    bound = ["--owner", str(tmp_path / "owner.pem"), "--approval", str(paper)]
+    whoami = [f"{place.site.url}/platform/v1/whoami", "--state", str(place.state), "--boot-log", str(place.log)]
+
+    assert place.on_node("run", "--once")[0]["standing"] == "trusted"
+    assert not place.operator("show", NODE)["node_key_bound"]
+    place.install_reference(2, owner.public_key())
+    assert "node-key-unbound" in place.refused("rotate", *whoami[1:])
+    assert place.on_node("rotate", *bound)[0]["standing"] == "trusted"
+    assert place.operator("show", NODE)["node_key_bound"]
+
+    place.boot()
+    assert [line["event"] for line in place.on_node("run", "--once", *bound)] == ["round", "certificate"]
+    [said] = place.umec("call", "GET", *whoami, *bound)
+    assert json.loads(said["body"])["node"] == NODE
+    assert "approval-missing" in place.refused("call", "GET", *whoami)
+    assert "approval-invalid" in place.refused("call", "GET", *whoami, *bound[:2])
+    assert place.on_node("token", "--resource", f"{place.site.url}/platform/v1", *bound)[0]["token"]
+
+    assert "node-key-unbound" in place.refused(*place.enrolment(place.ticket()), "--replace")
+    place.umec(*place.enrolment(place.ticket()), "--replace", *bound)
+    assert place.on_node("run", "--once", *bound)[0]["standing"] == "trusted"
+    with place.agent(*bound) as agent:
+        agent.until(event="certificate")
+        assert memory_mb(agent.process.pid) <= 60
+        assert place.call()["node"] == NODE  # over the running agent, which has the papers

@@ -56,6 +56,7 @@ def summary(node: Mapping[str, Any], now: datetime) -> str:
         _line("node", f"{node['node']}, tenant {node['tenant'] or '-'}, image {node['image'] or '-'}{_class(node)}"),
         _line("standing", f"{node['standing']} (generation {node['generation']}) {_since(node['changed_at'], now)}"),
         _line("why", node["reason"]),
+        *_bound_lines(node),
         *_next_lines(node),
     ]
     return "\n".join(lines)
@@ -63,6 +64,11 @@ def summary(node: Mapping[str, Any], now: datetime) -> str:
 
 def _class(node: Mapping[str, Any]) -> str:
     return "" if node["class"] == "standard" else f", {node['class']}"
+
+
+def _bound_lines(node: Mapping[str, Any]) -> Iterator[str]:
+    if node["node_key_bound"]:
+        yield _line("node key", "bound: it signs in states alone that the owner of its image approved")
 
 
 def explanation(node: Mapping[str, Any], now: datetime) -> str:

@@ -16,8 +16,10 @@ from umec_platform.cli.node.parameters import (
     BOOT_LOG,
     NODE_SCOPE,
     RUNTIME_LIST,
+    Approval,
     BootLog,
     Json,
+    Owner,
     OwnTcti,
     RuntimeList,
     Save,
@@ -67,10 +69,13 @@ def enroll(
     ek_chain: Annotated[Path | None, typer.Option(help="Certificates above the EK's that the TPM lacks (PEM).")] = None,
     iak: Annotated[str | None, typer.Option(help="HANDLE=FILE: the maker's IAK in the TPM, its certificates.")] = None,
     idevid: Annotated[str | None, typer.Option(help="HANDLE=FILE: the same of the IDevID.")] = None,
+    owner: Owner = None,
+    approval: Approval = None,
     replace: Annotated[bool, typer.Option("--replace", help="Forget an older enrolment.")] = False,
     as_json: Json = False,
 ) -> None:
     """Enrol this node: its TPM proves which asset it is, and that the node key lives in it."""
+    from umec_attest.agent.binding import load_binding
     from umec_attest.agent.enrol import enrol, plan_enrolment
 
     plan = plan_enrolment(
@@ -81,6 +86,7 @@ def enroll(
         tcti=tcti,
         ek_chain=() if ek_chain is None else _certificates(ek_chain),
         identity=_device_keys(iak, idevid),
+        binding=load_binding(owner, approval),
     )
     done = asyncio.run(enrol(plan, state, replace=replace))
     said = {"node": done.node, "standing": done.standing, "approved": done.approved, "ek_sha256": done.ek_sha256}
@@ -118,6 +124,8 @@ def run(
     save: Save = None,
     tcti: OwnTcti = None,
     rotate_days: Annotated[int, typer.Option(min=0, max=3650, help="New keys after so many days; 0: never.")] = 30,
+    owner: Owner = None,
+    approval: Approval = None,
     once: Annotated[bool, typer.Option("--once", help="One round with its credentials, then end.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +141,7 @@ def run(
             await agent.settle()
         return result
 
-    options = Options(state, tcti, boot_log, save, rotate_days, runtime_list=runtime_list)
+    options = Options(state, tcti, boot_log, save, rotate_days, runtime_list, owner, approval)
     if once:
         _check_verdict(with_agent(options, reporter(as_json=as_json), one))
         return
@@ -150,13 +158,16 @@ def rotate(
     boot_log: BootLog = BOOT_LOG,
     runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
+    owner: Owner = None,
+    approval: Approval = None,
     as_json: Json = False,
 ) -> None:
     """Give the node a new attestation key and a new node key; it stays the node that it is. What was begun is ended."""
     from umec_attest.agent.requests import Rotate
     from umec_attest.agent.running import Options
 
-    said = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), Rotate())
+    options = Options(state, tcti, boot_log, runtime_list=runtime_list, owner=owner, approval=approval)
+    said = asked(options, Rotate())
     shown = {"standing": said["standing"], "generation": said["generation"]}
     emit(shown, as_json=as_json, human=f"new keys; the node is {said['standing']} in generation {said['generation']}")
 
@@ -191,13 +202,16 @@ def token(
     boot_log: BootLog = BOOT_LOG,
     runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
+    owner: Owner = None,
+    approval: Approval = None,
     as_json: Json = False,
 ) -> None:
     """Print a token that is bound to the certificate of the running agent (without one: of a round of its own)."""
     from umec_attest.agent.requests import Token, checked
     from umec_attest.agent.running import Options
 
-    said = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), checked(Token(resource, scope)))
+    options = Options(state, tcti, boot_log, runtime_list=runtime_list, owner=owner, approval=approval)
+    said = asked(options, checked(Token(resource, scope)))
     emit({"token": said["token"], "expires_at": said["expires_at"]}, as_json=as_json, human=said["token"])
 
 
@@ -212,6 +226,8 @@ def call(
     boot_log: BootLog = BOOT_LOG,
     runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
+    owner: Owner = None,
+    approval: Approval = None,
     as_json: Json = False,
 ) -> None:
     """Send one request in the node's name: its in-memory TLS key, a token bound to it. Exit status 1 unless 2xx."""
@@ -228,7 +244,8 @@ def call(
         content=None if data is None else _content(data),
         headers={} if data is None else {"Content-Type": "application/json"},
     )
-    said = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), checked(request))
+    options = Options(state, tcti, boot_log, runtime_list=runtime_list, owner=owner, approval=approval)
+    said = asked(options, checked(request))
     body = base64.b64decode(said["content"]).decode(errors="replace")
     emit({"status": said["status"], "body": body}, as_json=as_json, human=f"{said['status']}\n{body}")
     if not 200 <= int(said["status"]) < 300:

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 __all__ = ["BOOT_LOG", "NODE_SCOPE", "BootLog", "Credential", "Json", "Node", "OwnTcti", "Reason", "Save", "Scope"]
-__all__ += ["RUNTIME_LIST", "Class", "DryRun", "RuntimeList", "State", "Tcti"]
+__all__ += ["RUNTIME_LIST", "Approval", "Class", "DryRun", "Owner", "RuntimeList", "State", "Tcti"]
 
 NODE_SCOPE: Final = "node:host"
 BOOT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
@@ -19,6 +19,14 @@ State = Annotated[Path, typer.Option(envvar="UMEC_AGENT_STATE", help="The agent'
 BootLog = Annotated[Path, typer.Option(help="The boot log (TCG crypto-agile form).")]
 RuntimeList = Annotated[
     Path, typer.Option(envvar="UMEC_RUNTIME_LIST", help="The kernel's list of what ran (IMA, binary form).")
+]
+Owner = Annotated[
+    Path | None,
+    typer.Option(envvar="UMEC_OWNER", help="Who approves states of this image (PEM): the node key is bound."),
+]
+Approval = Annotated[
+    Path | None,
+    typer.Option(envvar="UMEC_APPROVAL", help="That owner's approval of what runs here: the key signs by it."),
 ]
 Save = Annotated[Path | None, typer.Option(help="Keep the evidence of the last round in this folder.")]
 Credential = Annotated[Path, typer.Option(envvar="UMEC_CREDENTIAL", help="The operator's credential file.")]

@@ -13,10 +13,12 @@ from umec_platform.cli.node.parameters import (
     BOOT_LOG,
     NODE_SCOPE,
     RUNTIME_LIST,
+    Approval,
     BootLog,
     Credential,
     Json,
     Node,
+    Owner,
     OwnTcti,
     Reason,
     RuntimeList,
@@ -67,6 +69,8 @@ def announce_own_reboot(
     boot_log: BootLog = BOOT_LOG,
     runtime_list: RuntimeList = RUNTIME_LIST,
     tcti: OwnTcti = None,
+    owner: Owner = None,
+    approval: Approval = None,
     as_json: Json = False,
 ) -> None:
     """Announce, on an open box, that it is about to boot; before a shutdown that somebody planned."""
@@ -77,7 +81,8 @@ def announce_own_reboot(
     api = f"{load_state(state).url}/attest/v1"
     content = json.dumps({"seconds": within, "resets": resets, "reason": reason}).encode()
     call = Call("POST", f"{api}/reboots", api, NODE_SCOPE, content, {"Content-Type": "application/json"})
-    answer = asked(Options(state, tcti, boot_log, runtime_list=runtime_list), checked(call))
+    options = Options(state, tcti, boot_log, runtime_list=runtime_list, owner=owner, approval=approval)
+    answer = asked(options, checked(call))
     said: dict[str, Any] = json.loads(base64.b64decode(answer["content"]))
     if answer["status"] != 200:
         raise AnnouncementRefused(f"{said.get('code')}: {said.get('detail')}", advice=said.get("advice"))
