@@ -116,7 +116,7 @@ def test_a_node_is_told_what_was_ordered_for_it(world: Any) -> None:
 def test_an_order_for_all_is_for_the_nodes_of_its_tenant_with_that_image(world: Any) -> None:
     async def scenario() -> None:
         async with site(world) as it:
-            assert (await it.order(3, node=None, all=True)).status_code == 200
+            assert (await it.order(3, node=None, fleet="harbour/street-node")).status_code == 200
             assert [await it.told(), await it.told(OTHER)] == [3, 3]
             assert await it.told(image="lamp") is None
             assert await it.told(image=None) is None
@@ -136,6 +136,17 @@ def test_what_the_site_does_not_admit_is_not_ordered(world: Any) -> None:
             assert (await it.shown())["orders"] == []
             it.world.neighbours.refused = False
             assert (await it.order(2)).status_code == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fleet", ["transit/street-node", "harbour/lamp"])
+def test_an_image_of_another_fleet_is_not_ordered_for_it(world: Any, fleet: str) -> None:
+    async def scenario() -> None:
+        async with site(world) as it:
+            refused = await it.order(2, node=None, fleet=fleet)
+            assert (refused.status_code, refused.json()["code"]) == (422, "node-image-other")
+            assert (await it.order(2, node=None, fleet="harbour/street-node")).status_code == 200
 
     asyncio.run(scenario())
 
@@ -165,7 +176,7 @@ def test_an_order_is_taken_back(world: Any) -> None:
             missing = await it.world.operate("DELETE", ORDERS, params=target)
             assert (missing.status_code, missing.json()["code"]) == (404, "node-image-order-unknown")
             await it.order(2)
-            await it.order(3, node=None, all=True)
+            await it.order(3, node=None, fleet="harbour/street-node")
             assert (await it.world.operate("DELETE", ORDERS, params=target)).status_code == 204
             assert await it.told() == 3
             fleet = {"target": "image/harbour/street-node"}
@@ -178,7 +189,13 @@ def test_an_order_is_taken_back(world: Any) -> None:
 
 @pytest.mark.parametrize(
     "wish",
-    [{"node": None}, {"all": True}, {"repository": "street-node"}, {"digest": "latest"}, {"when": "now"}],
+    [{"node": None}, {"fleet": "harbour/x"}, {"repository": "street-node"}, {"digest": "latest"}, {"when": "now"}],
+        {"node": None},
+        {"fleet": "harbour/street-node"},
+        {"repository": "street-node"},
+        {"digest": "latest"},
+        {"when": "now"},
+    ],
     ids=str,
 )
 def test_an_order_that_is_none_is_refused(world: Any, wish: dict[str, Any]) -> None:
@@ -202,7 +219,7 @@ def test_what_became_of_it_is_kept_and_what_is_new_is_audited(world: Any) -> Non
 
     async def scenario() -> None:
         async with site(world) as it:
-            await it.order(2, node=None, all=True)
+            await it.order(2, node=None, fleet="harbour/street-node")
             assert (await it.ask("POST", json=REPORT)).status_code == 204
             [kept] = (await it.shown(NODE))["nodes"]
             assert {name: kept[name] for name in REPORT} == REPORT
@@ -258,7 +275,7 @@ JSON = st.recursive(
 )
 
 
-@given(name=st.sampled_from([*REPORT, "node", "repository", "all"]), value=JSON)
+@given(name=st.sampled_from([*REPORT, "node", "repository", "fleet"]), value=JSON)
 def test_any_member_of_an_order_or_a_report_is_read_or_refused(name: str, value: Any) -> None:
     order = {"repository": IMAGE, "digest": digest(2), "node": NODE}
     for kind, members in ((ImageOrder, order), (ImageReport, REPORT)):

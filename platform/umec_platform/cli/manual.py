@@ -110,6 +110,9 @@ MANUAL: Final[dict[str, Page]] = {
     "node quarantine": Page("umec node quarantine pole-17 --reason 'the box was open'", CREDENTIAL),
     "node readmit": Page("umec node readmit pole-17 --reason 'the lock is new'", CREDENTIAL),
     "node revoke": Page("umec node revoke pole-17 --reason 'scrapped'", CREDENTIAL),
+    "node image": Page(
+        "umec node image pole-17 10.0.0.1:5443/city/street-node@sha256:7637… --reason 'security updates'", CREDENTIAL
+    ),
     "node announce-reboot": Page("umec node announce-reboot pole-17 --within 600 --reason 'kernel update'", CREDENTIAL),
     "node allow-version": Page("umec node allow-version pole-17 --version 1 --reason 'version 2 breaks'", CREDENTIAL),
     "node clear-reset": Page("umec node clear-reset pole-17 --reason 'the seal is whole'", CREDENTIAL),

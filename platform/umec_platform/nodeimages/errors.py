@@ -1,14 +1,21 @@
 """Why an order or a report of a node image is not taken.
 
 PlatformError
+├── FleetOther      node-image-other              the image is of another name, or another tenant's
 ├── NoImageOrder    node-image-order-unknown      nothing is ordered there
 └── ReportTooSoon   node-image-report-too-soon    the node has just reported
 """
 
-from umec_core.errors import Kind, NotFound
+from umec_core.errors import Kind, NotFound, Refused
 from umec_platform.errors import PlatformError
 
-__all__ = ["NoImageOrder", "ReportTooSoon"]
+__all__ = ["FleetOther", "NoImageOrder", "ReportTooSoon"]
+
+
+class FleetOther(PlatformError, Refused):
+    """The image is of another name than the fleet's, or of another tenant."""
+
+    code = "node-image-other"
 
 
 class NoImageOrder(PlatformError, NotFound):

@@ -10,11 +10,12 @@ __all__ = ["Digest", "ImageOrder", "ImageReport", "Repository"]
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}/[a-z0-9._-]{1,191}$")]
+Fleet = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}/[a-z0-9][a-z0-9-]{0,62}$")]
 Version = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class ImageOrder(BaseModel):
-    """PUT /platform/v1/node-images: for one node, or for `all` of the tenant's that have an image of that name.
+    """PUT /platform/v1/node-images: for one node, or for the fleet TENANT/NAME, the tenant's nodes with that image.
 
     `again` has it tried once more where it failed before.
     """
@@ -24,14 +25,14 @@ class ImageOrder(BaseModel):
     repository: Repository
     digest: Digest
     node: Id | None = None
-    all: bool = False
+    fleet: Fleet | None = None
     again: bool = False
     reason: Annotated[str, StringConstraints(max_length=200)] = ""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.node is None) is not self.all:
-            raise ValueError("an order is for a node, or for all of an image")
+        if (self.node is None) is (self.fleet is None):
+            raise ValueError("an order is for a node, or for a fleet")
         return self
 
 

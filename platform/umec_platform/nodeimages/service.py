@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_platform.effects import Ledger
-from umec_platform.nodeimages.errors import NoImageOrder, ReportTooSoon
+from umec_platform.nodeimages.errors import FleetOther, NoImageOrder, ReportTooSoon
 from umec_platform.nodeimages.ports import Admits, ImageReader
 from umec_platform.nodeimages.schemas import ImageOrder, ImageReport
 from umec_platform.tables.nodeimages import NodeImageOrderRow, NodeImageReportRow
@@ -30,13 +30,16 @@ class NodeImages:
     async def order(self, actor: str, wish: ImageOrder, *, dry: bool) -> NodeImageOrderRow:
         """Order an image that the site admits now; the same order once more changes nothing. `dry` writes nothing.
 
-        Raises what admission and the registry raise.
+        Raises `FleetOther`, and what admission and the registry raise.
         """
         now = self._ledger.clock()
         tenant = wish.repository.partition("/")[0]
         await self._admitter.admit(tenant=tenant, repository=wish.repository, digest=wish.digest, now=now)
         found = await self._reader.read(wish.repository, wish.digest)
-        target = f"image/{tenant}/{found.name}" if wish.node is None else f"node/{wish.node}"
+        fleet = f"{tenant}/{found.name}"
+        if wish.fleet not in {None, fleet}:
+            raise FleetOther(f"this image is for nodes of {fleet}, and not of {wish.fleet}")
+        target = f"image/{fleet}" if wish.node is None else f"node/{wish.node}"
 
         async def work(session: AsyncSession) -> NodeImageOrderRow:
             before = await session.get(NodeImageOrderRow, target)

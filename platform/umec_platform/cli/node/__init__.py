@@ -5,6 +5,7 @@ on_node      the commands of a node, which need no server package
 agent        how they get at the agent that runs, or at one of their own
 desk         the commands of an operator
 explain      why a node stands as it does, for a reader
+image        which image a node should have
 reboots      boots of open boxes, which are announced
 sealing      secrets that the node's TPM opens
 harness      a node without hardware
@@ -29,6 +30,7 @@ from umec_platform.cli.node.desk import (
     ticket,
 )
 from umec_platform.cli.node.harness import sample_image, simulate_boot, software_tpm
+from umec_platform.cli.node.image import image
 from umec_platform.cli.node.on_node import attest, call, ek, enroll, rotate, run, token, trust_log
 from umec_platform.cli.node.reboots import announce_own_reboot, announce_reboot, clear_reset
 from umec_platform.cli.node.sealing import seal, unseal
@@ -60,6 +62,7 @@ PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
         "quarantine": quarantine,
         "readmit": readmit,
         "revoke": revoke,
+        "image": image,
         "announce-reboot": announce_reboot,
         "clear-reset": clear_reset,
         "allow-version": allow_version,
