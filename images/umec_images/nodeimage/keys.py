@@ -46,7 +46,7 @@ class SecureBootKeys:
 
 @dataclass(frozen=True, slots=True)
 class FileSigner:
-    """A key that was read from a file, and its certificate."""
+    """A key that was read from a file, or stays in a token, and its certificate."""
 
     certificate: x509.Certificate
     _key: RSAPrivateKey = field(repr=False)
@@ -56,17 +56,25 @@ class FileSigner:
         return self._key.sign(data, PKCS1v15(), SHA256())
 
 
-def make_keys(folder: Path, now: dt.datetime) -> tuple[Path, ...]:
-    """Make PK, KEK and db in a new folder; return the files. Raises KeysInvalid where one is there already."""
+def make_keys(folder: Path, now: dt.datetime, database: RSAPrivateKey | None = None) -> tuple[Path, ...]:
+    """Make PK, KEK and db in a new folder; return the files. `database` is a key of db that stays where it is.
+
+    Raises KeysInvalid where a file is there already, or that key is too short.
+    """
+    if database is not None and database.key_size < KEY_SIZE:
+        raise KeysInvalid(f"the key of db has {database.key_size} bits, expected {KEY_SIZE} or more")
     files = [folder / f"{name}{suffix}" for name in NAMES for suffix in (".key", ".crt")]
+    if database is not None:
+        files.remove(folder / "db.key")
     present = [path.name for path in files if path.exists()]
     if present:
         raise KeysInvalid(f"{folder} already has {', '.join(present)}", advice="keys are never overwritten")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in NAMES:
-        key = generate_private_key(65537, KEY_SIZE)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(folder / f"{name}.key", pem, 0o600)
+        key = database if database is not None and name == "db" else generate_private_key(65537, KEY_SIZE)
+        if folder / f"{name}.key" in files:
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            _write(folder / f"{name}.key", pem, 0o600)
         _write(folder / f"{name}.crt", _certificate(name, key, now).public_bytes(Encoding.PEM), 0o644)
     return tuple(files)
 
@@ -88,12 +96,16 @@ def load_certificates(folder: Path) -> SecureBootKeys:
     return SecureBootKeys(*(_load_certificate(folder / f"{name}.crt") for name in NAMES))
 
 
-def load_signer(folder: Path) -> FileSigner:
-    """Read the key that signs images, and check that it belongs to its certificate.
+def load_signer(folder: Path, database: RSAPrivateKey | None = None) -> FileSigner:
+    """Read the key that signs images, unless it is in a token, and check that it belongs to its certificate.
 
     Raises KeysInvalid; KeyFileExposed where others than the owner may read it.
     """
     certificate = _load_certificate(folder / "db.crt")
+    if database is not None:
+        if database.public_key() != certificate.public_key():
+            raise KeysInvalid(f"the key in the token is not that of db.crt in {folder}")
+        return FileSigner(certificate, database)
     try:
         key = load_pem_private_key(read_private(folder / "db.key"), None)
     except OSError as error:

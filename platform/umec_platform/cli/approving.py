@@ -1,18 +1,16 @@
 """`umec nodeimage approve`: the owner's word that what an image measures may open what its nodes sealed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from umec_core.errors import Invalid, Refused
 from umec_platform.cli.files import read_file, read_object
 from umec_platform.cli.output import emit, refusals
+from umec_platform.cli.signing import ELSEWHERE, load_owner_key
 
-if TYPE_CHECKING:
-    from umec_attest.sealed import OwnerPrivateKey
-
-__all__ = ["OwnerOther", "approve", "load_owner_key"]
+__all__ = ["OwnerOther", "approve"]
 
 DEFAULT_PCRS: tuple[int, ...] = (4, 7, 9, 11, 12)
 """All that is predicted exactly and not zero in every image: what the firmware started, whose signatures count, what
@@ -30,7 +28,7 @@ class OwnerOther(Refused):
 @refusals
 def approve(
     folder: Annotated[Path, typer.Argument(help="What `umec nodeimage build --owner` made.")],
-    key: Annotated[Path, typer.Option(help="The owner's private key (PEM, 0600): P-256, P-384 or RSA.")],
+    key: Annotated[str, typer.Option(help=f"The owner's private key (PEM, 0600: P-256, P-384 or RSA), {ELSEWHERE}.")],
     version: Annotated[
         int | None, typer.Option(min=1, help="Nodes that ran it well refuse lower ones (default: the image's version).")
     ] = None,
@@ -77,19 +75,3 @@ def approve(
     shown = ", ".join(map(str, chosen))
     human = f"{papers.name}, as version {wanted}, is approved by PCR {shown}; its manifest is now sha256:{manifest}"
     emit(said, as_json=as_json, human=human)
-
-
-def load_owner_key(path: Path) -> "OwnerPrivateKey":
-    """Return an owner's private key. Raises KeyFileInvalid, and `key-file-exposed` where others may read it."""
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    from umec_core.keys import KeyFileInvalid, read_private
-
-    try:
-        key = load_pem_private_key(read_private(path), password=None)
-    except (ValueError, TypeError) as error:
-        raise KeyFileInvalid(f"{path} is not an unencrypted private key in PEM") from error
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise KeyFileInvalid(f"{path} holds another kind of key, expected RSA or an elliptic curve")
-    return key

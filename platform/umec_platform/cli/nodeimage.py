@@ -13,6 +13,7 @@ from umec_platform.cli.grace import GraceFrom, GraceLength
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.predicting import firmware, predict, sign_draft, signed_lines
 from umec_platform.cli.publishing import publish, versions
+from umec_platform.cli.signing import ELSEWHERE
 from umec_platform.cli.transferring import fetch, push
 from umec_platform.cli.updating import update, update_confirm, update_settle, update_status
 
@@ -48,7 +49,7 @@ def sign(
     draft: Annotated[Path, typer.Argument(help="A draft: what predict --draft or import-corim wrote, completed.")],
     name: Annotated[str, typer.Option(help="Name of the image: nodes are enrolled for it.")],
     version: Annotated[int, typer.Option(min=1, help="Version of the reference set; it may never fall.")],
-    key: Annotated[Path, typer.Option(help="P-256 private key (PEM, 0600) that signs the set.")],
+    key: Annotated[str, typer.Option(help=f"P-256 private key that signs the set: a file (PEM, 0600), {ELSEWHERE}.")],
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days until the reference set expires.")] = 90,
     image_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the image, where the draft has none.")] = None,
     out: Annotated[

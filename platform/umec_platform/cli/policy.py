@@ -9,6 +9,7 @@ import typer
 from umec_core.errors import Invalid, Refused
 from umec_platform.cli.files import FileMalformed, read_file, read_object
 from umec_platform.cli.output import emit, refusals
+from umec_platform.cli.signing import ELSEWHERE, load_signing_key
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -71,7 +72,7 @@ def run_tests(folder: Folder = None, default: Default = None, as_json: AsJson = 
 @refusals
 def sign(
     version: Annotated[int, typer.Option(min=1, help="Version of the bundle; it may never fall.")],
-    key: Annotated[Path, typer.Option(help="P-256 private key (PEM, 0600) that signs it.")],
+    key: Annotated[str, typer.Option(help=f"P-256 private key that signs it: a file (PEM, 0600), {ELSEWHERE}.")],
     out: Annotated[Path, typer.Option(help="Where the signed bundle goes.")],
     folder: Folder = None,
     default: Default = None,
@@ -79,10 +80,9 @@ def sign(
 ) -> None:
     """Sign appraisal policies with a version, for the verifier to load (attest.signed_policies)."""
     from umec_attest.policy_bundle import sign_policy_bundle
-    from umec_core.keys import load_or_create_key
 
     _, policies = _load(folder, default)
-    out.write_bytes(sign_policy_bundle(policies, version=version, key=load_or_create_key(key)))
+    out.write_bytes(sign_policy_bundle(policies, version=version, key=load_signing_key(key)))
     result = {"bundle": str(out), "version": version, "digest": policies.digest}
     emit(result, as_json=as_json, human=f"policy set {policies.digest}, version {version}: {out}")
 

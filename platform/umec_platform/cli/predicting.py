@@ -14,6 +14,7 @@ import typer
 from umec_platform.cli.grace import GraceFrom, GraceLength, grace_of
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.owners import owner_of
+from umec_platform.cli.signing import ELSEWHERE, load_signing_key
 
 if TYPE_CHECKING:
     from umec_attest.predict import PredictedPcrs
@@ -28,7 +29,9 @@ def predict(
     name: Annotated[str | None, typer.Option(help="Name of the image: nodes are enrolled for it.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Version of the reference set; it may never fall.")] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days until the reference set expires.")] = 90,
-    key: Annotated[Path | None, typer.Option(help="P-256 private key (PEM, 0600) that signs the set.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help=f"P-256 private key that signs the set: a file (PEM, 0600), {ELSEWHERE}.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the signed reference set goes (default: NAME.reference.json).")
     ] = None,
@@ -80,10 +83,10 @@ def predict(
         rendered = render_draft(wanted.pcrs, values, wanted.image_sha256)
         rendered |= {"ignored": {str(each): why for each, why in wanted.ignored.items()}} if wanted.ignored else {}
         rendered |= {} if runtime is None else {"runtime": runtime}
+        rendered |= {"starts": True} if starts else {}
         rendered |= {} if owned_by is None else {"owner": render_owner(owned_by)}
         rendered |= {"stages": render_stages(wanted.stages)} if wanted.stages else {}
         draft.write_text(json.dumps(rendered, indent=2) + "\n", encoding="utf-8")
-        rendered |= {"starts": True} if starts else {}
         result |= {"draft": str(draft)}
     if key is not None:
         if name is None or version is None:
@@ -154,7 +157,7 @@ def sign_draft(
     name: str,
     version: int,
     days: int,
-    key: Path,
+    key: str,
     out: Path | None,
     *,
     grace: str | None = None,
@@ -164,7 +167,6 @@ def sign_draft(
     from umec_attest.errors import ReferenceInvalid, ReferenceTooLarge
     from umec_attest.reference import pack, sign_reference_set
     from umec_core.clock import system_clock
-    from umec_core.keys import load_or_create_key
 
     if draft.image_sha256 is None:
         raise ReferenceInvalid(
@@ -181,11 +183,11 @@ def sign_draft(
         ignored=draft.ignored,
         models=draft.models,
         runtime=draft.runtime,
+        starts=draft.starts,
         owner=draft.owner,
         stages=draft.stages,
-        starts=draft.starts,
         grace=grace_of(grace, grace_from, version=version, now=now),
-        key=load_or_create_key(key),
+        key=load_signing_key(key),
     )
     target = out or Path(f"{name}.reference.json")
     target.write_bytes(envelope)

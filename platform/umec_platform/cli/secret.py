@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from umec_core.errors import Invalid
-from umec_platform.cli.approving import load_owner_key
 from umec_platform.cli.files import read_file, read_object
 from umec_platform.cli.node.parameters import Credential, Json, Node
 from umec_platform.cli.output import emit, refusals
+from umec_platform.cli.signing import ELSEWHERE, load_owner_key
 
 __all__ = ["app"]
 
@@ -68,7 +68,7 @@ def approve(
         int, typer.Option(min=1, help="Rises only to shut older images out: each node counts up to it.")
     ],
     predicted: Annotated[Path, typer.Option(help="What `umec nodeimage predict --json` printed.")],
-    key: Annotated[Path, typer.Option(help="The owner's private key (PEM, 0600): P-256, P-384 or RSA.")],
+    key: Annotated[str, typer.Option(help=f"The owner's private key (PEM, 0600: P-256, P-384 or RSA), {ELSEWHERE}.")],
     out: Annotated[Path, typer.Option(help="Where the approval goes.")],
     pcr: Annotated[
         list[int] | None, typer.Option(help="A PCR that has to be as predicted; by default 4, 7, 11.")

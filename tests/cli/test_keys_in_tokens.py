@@ -1,0 +1,105 @@
+"""Commands that sign with a key in a token (SoftHSM), each a program of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from umec_attest.reference import verify_reference_set
+from umec_attest.sealed import verify_approval
+from umec_core.clock import system_clock
+from umec_core.pkcs11 import TokenRsaKey
+from umec_images.nodeimage.errors import KeysInvalid
+from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
+
+MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+PIN = "5678"
+SIGNER = ec.generate_private_key(ec.SECP256R1())
+DATABASE = rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of programs that find a token with the keys `signer` and `db`."""
+    folder = tmp_path_factory.mktemp("softhsm")
+    (folder / "tokens").mkdir()
+    settings = folder / "softhsm2.conf"
+    settings.write_text(f"directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
+    said = {**os.environ, "SOFTHSM2_CONF": str(settings), "UMEC_PKCS11_MODULE": MODULE, "UMEC_PKCS11_PIN": PIN}
+    _run(["softhsm2-util", "--init-token", "--free", "--label", "city", "--so-pin", "1234", "--pin", PIN], said)
+    for number, (name, key) in enumerate({"signer": SIGNER, "db": DATABASE}.items()):
+        file = folder / f"{name}.pem"
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        line = ["softhsm2-util", "--import", str(file), "--token", "city", "--label", name, "--id", f"0{number}"]
+        _run([*line, "--pin", PIN], said)
+        file.unlink()
+    return said
+
+
+def _run(line: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(line, check=True, capture_output=True, text=True, env=environment)
+
+
+def umec(token: dict[str, str], *arguments: str) -> dict[str, Any]:
+    line = [sys.executable, "-m", "umec_platform.cli", *arguments, "--json"]
+    done = subprocess.run(line, check=False, capture_output=True, text=True, env=token)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_what_is_signed_in_a_token_verifies_like_what_a_file_signs(token: dict[str, str], tmp_path: Path) -> None:
+    draft, signed, approval = (tmp_path / name for name in ("draft.json", "set.dsse", "approval"))
+    draft.write_text(json.dumps({"image_sha256": "cd" * 32, "pcrs": {"sha256": {"4": ["ab" * 32]}}}))
+    key = "pkcs11:token=city;object=signer"
+    words = [str(draft), "--name", "edge", "--version", "1", "--out", str(signed)]
+    umec(token, "nodeimage", "sign", *words, "--key", key)
+    found = verify_reference_set(
+        signed.read_bytes(), signers=[SIGNER.public_key()], now=system_clock(), minimum_version=0
+    )
+    assert (found.name, found.version) == ("edge", 1)
+    predicted = tmp_path / "predicted.json"
+    predicted.write_text(json.dumps({"pcrs": {"sha256": {"4": "ab" * 32}}}))
+    words = ["--image", "edge", "--version", "1", "--predicted", str(predicted), "--pcr", "4", "--out", str(approval)]
+    umec(token, "secret", "approve", *words, "--key", key)
+    assert verify_approval(approval.read_bytes(), SIGNER.public_key()).image == "edge"
+    for other, code in (("db", "pkcs11-key-unfit"), ("nobody", "pkcs11-key-missing")):
+        words = [str(draft), "--name", "edge", "--version", "1", "--out", str(tmp_path / "none")]
+        said = umec(token, "nodeimage", "sign", *words, "--key", key.replace("signer", other))
+        assert said["code"] == code
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_key_of_db_stays_in_its_token(token: dict[str, str], tmp_path: Path) -> None:
+    made = umec(token, "nodeimage", "keys", str(tmp_path / "keys"), "--key", "pkcs11:token=city;object=db")
+    assert sorted(made["files"]) == ["KEK.crt", "KEK.key", "PK.crt", "PK.key", "db.crt"]
+    assert not (tmp_path / "keys/db.key").exists()
+    assert load_certificates(tmp_path / "keys").database.public_key() == DATABASE.public_key()
+    said = umec(token, "nodeimage", "keys", str(tmp_path / "none"), "--key", "pkcs11:token=city;object=signer")
+    assert said["code"] == "pkcs11-key-unfit"
+
+
+def test_an_image_is_signed_by_the_key_of_db_alone(tmp_path: Path) -> None:
+    def in_token(key: rsa.RSAPrivateKey) -> TokenRsaKey:
+        return TokenRsaKey(key.public_key(), lambda data: key.sign(data, padding.PKCS1v15(), SHA256()))
+
+    folder = tmp_path / "keys"
+    make_keys(folder, system_clock(), in_token(DATABASE))
+    signer = load_signer(folder, in_token(DATABASE))
+    assert signer.certificate == x509.load_pem_x509_certificate((folder / "db.crt").read_bytes())
+    DATABASE.public_key().verify(signer.sign(b"x"), b"x", padding.PKCS1v15(), SHA256())
+    for attempt in (
+        lambda: load_signer(folder, in_token(rsa.generate_private_key(65537, 2048))),
+        lambda: make_keys(tmp_path / "short", system_clock(), in_token(rsa.generate_private_key(65537, 1024))),  # noqa: S505
+        lambda: load_signer(folder),
+    ):
+        with pytest.raises(KeysInvalid) as refused:
+            attempt()
+        assert refused.value.code == "image-keys-invalid"
+    assert not (tmp_path / "short").exists()
