@@ -58,6 +58,8 @@ class Versions:
 
     def match(self, quoted: _Quoted, now: datetime) -> ReferenceSet:
         """Return the one version that evidence with these PCR values is judged by: the newest where none fits."""
+        if not self.older:
+            return self.newest
         return next((each for each in self.held(now) if fits(each, quoted)), self.newest)
 
     def ended(self, quoted: _Quoted, now: datetime) -> Older | None:
