@@ -36,7 +36,8 @@ def bound(node_key: Any) -> Any:
 def test_a_key_is_bound_as_its_image_asks_for(node_key: Any, bound: Any) -> None:
     check_binding(node_key, None)
     check_binding(bound, POLICY)
-    assert [is_bound(node_key), is_bound(bound)] == [False, True]
+    unusable = replace(bound, auth_policy=b"")
+    assert [is_bound(key) for key in (node_key, unusable, bound)] == [False, False, True]
 
 
 def test_an_unbound_key_is_refused_where_there_is_an_owner(node_key: Any, bound: Any, refused: Any) -> None:
