@@ -49,6 +49,9 @@ TRIES: Final = 5
 
 SCOPE: Final = "node:host"
 
+NETD_SECONDS: Final = TIMEOUT - 10.0
+"""How long netd has for an answer, so that the refusal still finds somebody who waits."""
+
 MEBIBYTE: Final = 1024 * 1024
 
 log = structlog.get_logger("umec.relay")
@@ -146,10 +149,12 @@ class Relay:
 
     async def _through(self, line: str) -> bytes:
         try:
-            async with asyncio.timeout(TIMEOUT):
-                return await exchange(self._netd, line.rstrip("\n").encode() + b"\n")
+            async with asyncio.timeout(NETD_SECONDS):
+                answer = await exchange(self._netd, line.rstrip("\n").encode() + b"\n")
+            Reply.model_validate_json(answer)
         except (OSError, ValueError, TimeoutError) as error:
-            raise NetdUnreachable(f"netd does not answer on its node: {error or type(error).__name__}") from error
+            raise NetdUnreachable(f"netd does not answer on its node: {type(error).__name__}") from error
+        return answer
 
     async def _pull(self, registry: str, wish: ImagePull) -> bytes:
         folder = await fetch_image(

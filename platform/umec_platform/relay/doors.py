@@ -75,8 +75,7 @@ class AgentSocket:
                 reader, writer = await asyncio.open_unix_connection(self._path, limit=MAX_LINE)
                 try:
                     writer.write(json.dumps(request).encode() + b"\n")
-                    said: Mapping[str, Any] = json.loads(await reader.readline())
-                    _check(said)
+                    said = _checked(json.loads(await reader.readline()))
                 except BaseException:
                     writer.close()
                     raise
@@ -88,14 +87,14 @@ class AgentSocket:
         return (reader, writer), said
 
 
-def _check(said: Mapping[str, Any]) -> None:
-    if said.get("ok") is not True:
-        raise RemoteRefused(
-            str(said.get("code")),
-            str(said.get("detail")),
-            status=int(said.get("status", 422)),
-            advice=said.get("advice"),
-        )
+def _checked(said: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever was read
+    """Return a good answer of the agent; raises ValueError for what is none, and `RemoteRefused` for a refusal."""
+    if not isinstance(said, dict) or not isinstance(said.get("ok"), bool):
+        raise ValueError("this is no answer")  # noqa: TRY004 - of the agent, not of a caller
+    if not said["ok"]:
+        code, detail = str(said.get("code") or "agent-refused"), str(said.get("detail") or "no reason given")
+        raise RemoteRefused(code, detail, status=422)
+    return said
 
 
 @contextlib.asynccontextmanager
