@@ -21,6 +21,7 @@ from umec_attest.ima import parse_runtime_policy
 from umec_attest.reference import sign_reference_set, verify_reference_set
 from umec_attest.sealed import sign_approval
 from umec_attest.service.evidence.challenge import Challenge
+from umec_attest.starts.entry import StartEntry
 from umec_attest.testing.adversary import drop_event, retype_event, truncate_log
 from umec_attest.testing.fleet import structures
 from umec_attest.testing.fleet.keys import make_keys
@@ -30,6 +31,7 @@ from umec_attest.testing.node import DEFAULT_PCRS
 from umec_attest.testing.pe import make_pe
 from umec_attest.testing.runtime import RuntimeList
 from umec_attest.tpm.algorithms import HashAlgorithm
+from umec_core.jose import sign_jwt
 from umec_core.note import sign_checkpoint
 
 __all__ = ["make_seeds", "shared_vectors"]
@@ -114,7 +116,16 @@ def _of_logs(boot: Boot) -> dict[str, list[bytes]]:
         "userspace-log": [b"\x1e" + json.dumps(record).encode() + b"\n"],
         "canonical-log": [_canonical_record()],
         "runtime-list": [runtime.data, _text_list(runtime)],
+        "start-log": [_start(0) + b"\n", _start(0) + b"\n" + _start(1) + b"\n"],
     }
+
+
+def _start(number: int) -> bytes:
+    image, now = "sha256:" + "ab" * 32, int(targets.NOW.timestamp())
+    who = {"node": "node-1", "tenant": "acme", "instance": "cam-1"}
+    claims = {"iss": targets.ISSUER, "iat": now, "exp": now + 120, "digest": image, **who}
+    decision = sign_jwt(claims, targets.KEY, typ="umec-admission+jwt")
+    return StartEntry(boot=5, number=number, time=now, image=image, decision=decision, **who).to_bytes()
 
 
 def _canonical_record() -> bytes:

@@ -31,6 +31,10 @@ from umec_attest.reference import unpack, verify_reference_set
 from umec_attest.sealed import verify_approval
 from umec_attest.service.evidence.challenge import MAC_SIZE, ChallengeSeal
 from umec_attest.service.evidence.schemas import EvidenceRequest
+from umec_attest.starts.checkpoint import StartCheckpoint
+from umec_attest.starts.decisions import DecisionRules
+from umec_attest.starts.entry import extended
+from umec_attest.starts.judge import judge_starts
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.attest import ClockInfo, parse_attest
 from umec_attest.tpm.pcr import parse_pcr_selection
@@ -38,12 +42,14 @@ from umec_attest.tpm.public import parse_public, parse_tpm2b_public
 from umec_attest.tpm.signature import parse_signature
 from umec_core import dsse
 from umec_core.errors import UmecError
+from umec_core.jose import KeySet
 from umec_core.note import verify_checkpoint
 
-__all__ = ["KEY", "NOW", "ORIGIN", "SEAL", "TARGETS", "Target"]
+__all__ = ["ISSUER", "KEY", "NOW", "ORIGIN", "SEAL", "TARGETS", "Target"]
 
 STORE = TrustStore((load_certificate(ROOT, tolerate=False),))
 ORIGIN = "umec/attest"
+ISSUER = "https://edge.example:8443/platform/v1"
 SEAL = ChallengeSeal(bytes(MAC_SIZE))
 SHA256 = HashAlgorithm.SHA256
 CLOCK = ClockInfo(1_000_000, 5, 0, safe=True)
@@ -108,6 +114,16 @@ def runtime_list(data: bytes) -> None:
     """A list, binary or text, judged by a policy: the quote says what the list says."""
     value = replay_ima(parse_ima(data), SHA256)
     judge_runtime(data, quoted({10: value}), None, POLICY)
+
+
+def start_log(data: bytes) -> object:
+    """A log of starts, compared with decisions: the quote says what its lines say."""
+    value = bytes(32)
+    for line in data.split(b"\n")[:-1]:
+        value = extended(value, line)
+    quote, rules = quoted({15: value}), DecisionRules(KeySet([KEY.public_key()]), ISSUER)
+    judged = judge_starts(data, quote, None, node="node-1", rules=rules, asked_at=NOW, now=NOW)
+    return StartCheckpoint.from_json(judged.checkpoint.to_json())
 
 
 def reference_set(data: bytes) -> object:
@@ -182,6 +198,7 @@ TARGETS: dict[str, Target] = {
     "userspace-log": Target(parse_userspace_log, longest=16384),
     "canonical-log": Target(parse_canonical_log, longest=16384),
     "runtime-list": Target(runtime_list, longest=16384),
+    "start-log": Target(start_log, longest=16384),
     "runtime-policy": Target(json_of(parse_runtime_policy)),
     "certificate": Target(certificate, (UmecError, CertificateMalformed)),
     "ek-certificate": Target(ek_certificate, (UmecError, CertificateMalformed)),
