@@ -66,9 +66,11 @@ class ReferenceService:
             _check_pcrs(reference, set(self._rules.asked(reference)))
             shortened = _shortened(reference, grace, now)
             versions = await self._versions(reference, shortened)
-            await self._store.write(
+            kept = await self._store.write(
                 lambda session: self._install(session, versions, envelope, shortened, actor=actor, now=now)
             )
+            if kept != shortened:  # it was shortened before
+                versions = await self._versions(reference, kept)
         except UmecError as error:
             await self._refusals.operator("reference.install", "reference-sets", error, now, actor=actor)
             raise
@@ -100,7 +102,8 @@ class ReferenceService:
         *,
         actor: str,
         now: datetime,
-    ) -> None:
+    ) -> datetime | None:
+        """Return when an operator ends its grace, now or with an earlier word."""
         reference = versions.newest
         await serialise(session, f"reference-sets {reference.name}")
         newest = await self._newest(session, reference.name)
@@ -110,7 +113,7 @@ class ReferenceService:
             if newest.sha256 != reference.sha256:
                 raise ReferenceConflict(f"another set of {reference.name} has the version {reference.version}")
             await self._shorten(session, newest, shortened, actor=actor, now=now)
-            return
+            return newest.shortened
         _check_grace(versions, shortened, now)
         row = ReferenceRow(
             image=reference.name,
@@ -124,6 +127,7 @@ class ReferenceService:
         session.add(row)
         await session.flush()
         await self._write_down(session, "reference.install", row, actor=actor, now=now)
+        return shortened
 
     async def _shorten(
         self, session: AsyncSession, row: ReferenceRow, shortened: datetime | None, *, actor: str, now: datetime
