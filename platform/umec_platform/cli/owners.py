@@ -10,7 +10,7 @@ from umec_core.errors import Invalid
 if TYPE_CHECKING:
     from umec_attest.sealed import OwnerKey
 
-__all__ = ["owner_of"]
+__all__ = ["check_name", "owner_of"]
 
 MANIFEST: Final = "manifest.json"
 IN_ROOT: Final = "etc/umec/owner.pem"
@@ -36,6 +36,21 @@ def owner_of(folder: Path, files: Path | None, given: Path | None) -> "OwnerKey 
                 advice="give its --root, which says who owns it, or the --owner that it was built with",
             )
     return owner
+
+
+def check_name(folder: Path, name: str) -> None:
+    """Refuse a set with an owner under another name than that of the built image, which approvals are for.
+
+    Raises Invalid.
+    """
+    from umec_platform.cli.files import read_file
+
+    built = json.loads(read_file(folder / MANIFEST)).get("name") if (folder / MANIFEST).exists() else name
+    if name != built:
+        raise Invalid(
+            f"approvals are for {built}, as the image in {folder} is called, and no node key could be bound for {name}",
+            advice=f"--name {built}",
+        )
 
 
 def _identity(owner: "OwnerKey") -> str:

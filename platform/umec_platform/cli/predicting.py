@@ -13,7 +13,7 @@ import typer
 
 from umec_platform.cli.grace import GraceFrom, GraceLength, grace_of
 from umec_platform.cli.output import emit, refusals
-from umec_platform.cli.owners import owner_of
+from umec_platform.cli.owners import check_name, owner_of
 from umec_platform.cli.signing import ELSEWHERE, load_signing_key
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def predict(
     if key is not None:
         if name is None or version is None:
             raise ReferenceInvalid("a reference set needs --name and --version")
+        if owned_by is not None:
+            check_name(folder, name)
         result |= sign_draft(wanted, name, version, days, key, out, grace=grace, grace_from=grace_from)
     emit(result, as_json=as_json, human=_human(result))
 
