@@ -189,7 +189,7 @@ def test_an_order_is_taken_back(world: Any) -> None:
 
 @pytest.mark.parametrize(
     "wish",
-    [{"node": None}, {"fleet": "harbour/x"}, {"repository": "street-node"}, {"digest": "latest"}, {"when": "now"}],
+    [
         {"node": None},
         {"fleet": "harbour/street-node"},
         {"repository": "street-node"},
