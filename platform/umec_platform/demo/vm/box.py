@@ -16,6 +16,8 @@ from umec_platform.demo.vm.machine import NODE, switch_on
 
 __all__ = ["KINDS", "Opened", "explained", "found_of", "open_box"]
 
+CLOSED: Final = frozenset({"approval-pcrs", "approval-outdated"})
+"""Why data is not opened in a state of which the owner approved another one, or has approved a newer one since."""
 VERDICT_SECONDS: Final = 300.0
 """From the boot to the verdict, or to the end of the verifier's patience with a silent node."""
 
@@ -62,6 +64,8 @@ def open_box(run: Run, kind: str, image: Path, older: Path | None) -> None:
     run.timeline.note(f"{opened.done}; the boot came as far as the stage {outcome['stage']}")
     try:
         if opened.stages:
+            closed = machine.wait("the data partition", "data-closed", seconds=VERDICT_SECONDS)
+            run.timeline.effect("its data stays closed", ok=closed["code"] in CLOSED, ms=None, detail=closed["detail"])
             _judged(run, kind, int(before["rounds"]))
         else:
             _silent(run, kind, outcome, before)

@@ -41,6 +41,7 @@ def show(run: Run, lock: Path, kinds: Sequence[str]) -> None:
     publish(run, image, version)
     run.timeline.chapter("It boots, and is believed")
     machine = _boot(run, image, ek)
+    _opened(run, machine)
     _enrolled(run, machine)
     _attested(run, machine)
     _credentials(run, machine)
@@ -70,6 +71,12 @@ def _boot(run: Run, image: Path, ek: str) -> Machine:
         stages = (f"{event['stage']} {event['after']:.0f} s" for event in machine.events() if event["event"] == "stage")
         evidence.note = ", ".join(stages)
     return machine
+
+
+def _opened(run: Run, machine: Machine) -> None:
+    """The data partition is encrypted, and its key sealed: the first boot makes it, every good boot opens it."""
+    opened = machine.wait("the data partition", "data-opened", seconds=AGENT_SECONDS)
+    run.timeline.effect(str(opened["detail"]), ok=True, ms=None, detail="")
 
 
 def _enrolled(run: Run, machine: Machine) -> None:

@@ -26,27 +26,37 @@ def fetch() -> Path:
     The lock also pins what is installed beside this program: where that is other, so is the place.
     """
     cache = Path(os.environ.get("UMEC_CACHE") or Path.home() / ".cache" / "umec" / "nodeimage")
-    place = cache / "demo-vm" / hashlib.sha256(RECIPE.read_bytes() + _installed()).hexdigest()[:16]
+    place = cache / "demo-vm" / hashlib.sha256(b"owned" + RECIPE.read_bytes() + _installed()).hexdigest()[:16]
     lock = place / "image" / "packages.lock"
     if not lock.exists():
-        options = ["--out", str(lock.parent), "--cache", str(cache)]
+        options = ["--out", str(lock.parent), "--cache", str(cache), "--owner", str(_owner(place) / "owner.pem")]
         umec("nodeimage", "build", str(RECIPE), *options, seconds=BUILD_SECONDS)
     return lock
 
 
 def build(run: Run, lock: Path, version: int) -> Path:
-    """Build a version of the image for this run's site, of the locked packages; return its folder."""
+    """Build a version of the image for this run's site, of the locked packages, and approve it; return its folder."""
     image, keys, recipe = run.folder / f"image-{version}", run.folder / "secure-boot", run.folder / f"{version}.toml"
     recipe.write_text(RECIPE.read_text().replace("\nversion = 1\n", f"\nversion = {version}\n"))
     if not keys.exists():
         umec("nodeimage", "keys", str(keys))
     options = ["--out", str(image), "--locked", str(lock), "--cache", str(lock.parents[3]), "--keys", str(keys)]
-    options += ["--site-url", MANAGEMENT, "--site-ca", run.ca]
+    owner = _owner(run.folder)
+    options += ["--site-url", MANAGEMENT, "--site-ca", run.ca, "--owner", str(owner / "owner.pem")]
     built = umec("nodeimage", "build", str(recipe), *options, seconds=BUILD_SECONDS)
+    umec("nodeimage", "approve", str(image), "--key", str(owner / "owner.key"))
     run.timeline.note(
         f"{built['name']} version {built['version']}: Linux {built['kernel']}, root hash {built['root_hash'][:16]}…"
     )
     return image
+
+
+def _owner(place: Path) -> Path:
+    """Return the folder of the key of who owns the image: its approvals open the data of nodes."""
+    folder = place / "owner"
+    if not folder.exists():
+        umec("nodeimage", "keys", str(folder), "--owner")
+    return folder
 
 
 def publish(run: Run, image: Path, version: int) -> None:
