@@ -25,6 +25,7 @@ from umec_attest.testing.fleet.verifier import IMAGE, FleetVerifier
 from umec_attest.testing.image import load_image, make_image
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.errors import UmecError
+from umec_core.testing import temporary_postgresql
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -56,11 +57,13 @@ def boots(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Boot]:
 class Site:
     """A verifier, and one node of it, which boots whatever a test wants."""
 
-    def __init__(self, folder: Path, boots: dict[Any, Boot], clock: Any, **node: Any) -> None:
+    def __init__(
+        self, folder: Path, boots: dict[Any, Boot], clock: Any, *, database: str | None = None, **node: Any
+    ) -> None:
         self.boots = boots
         self.clock = clock
         self.folder = folder
-        self.verifier = FleetVerifier(folder, clock=clock)
+        self.verifier = FleetVerifier(folder, clock=clock, database=database)
         self.node = SimulatedNode("node-1", KEYS, boots[1], **node)
         self.service: AttestService
         self.applications: dict[AttestService, Any] = {}
@@ -166,6 +169,8 @@ def on_site(make_site: Any) -> Callable[..., None]:
     def runner(body: Callable[[Site], Awaitable[None]], *, first: Said | None = None, **node: Any) -> None:
         async def opened() -> None:
             site = make_site(**node)
+            if "database" in node:  # another one than was copied
+                await site.verifier.enrol([site.node])
             site.service = await site.verifier.open()
             try:
                 await site.publish(site.envelope(1, **(first or {})))
@@ -598,7 +603,8 @@ def test_a_node_of_another_image_has_no_floor(on_site: Any) -> None:
 # --- several verifiers, and what it costs -----------------------------------------------------------------------------
 
 
-def test_verifiers_on_one_database_agree(on_site: Any) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_verifiers_on_one_database_agree(on_site: Any, database: str) -> None:
     async def body(site: Site) -> None:
         first, second = site.service, await site.verifier.open()
         envelope = site.envelope(2, since=1, grace=10 * DAY)
@@ -619,7 +625,11 @@ def test_verifiers_on_one_database_agree(on_site: Any) -> None:
             site.service = first
             await second.close()
 
-    on_site(body)
+    if database == "sqlite":
+        on_site(body)
+        return
+    with temporary_postgresql() as url:
+        on_site(body, database=url)
 
 
 def test_older_versions_are_read_once_and_only_in_a_grace(on_site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
