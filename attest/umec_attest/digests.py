@@ -1,6 +1,7 @@
 """PCR values as they travel in JSON."""
 
-from collections.abc import Mapping
+from binascii import a2b_hex
+from collections.abc import Iterable, Mapping
 
 from umec_attest.errors import PcrValuesInvalid
 from umec_attest.tpm.algorithms import HashAlgorithm
@@ -30,25 +31,29 @@ def _parse_bank(label: object, bank: object) -> tuple[HashAlgorithm, dict[int, b
         algorithm = None
     if algorithm is None or not isinstance(bank, dict):
         raise PcrValuesInvalid("each PCR bank must be named after its hash and hold an object")
-    return algorithm, {_parse_index(index): _parse_digest(text, algorithm) for index, text in bank.items()}
+    return algorithm, dict(zip(_parse_indices(bank), _parse_digests(list(bank.values()), algorithm), strict=True))
 
 
-def _parse_index(index: str) -> int:
-    if index in _INDICES:
-        return _INDICES[index]
-    raise PcrValuesInvalid(f"a PCR index must be a decimal number below {PCR_COUNT}")
-
-
-def _parse_digest(text: object, algorithm: HashAlgorithm) -> bytes:
-    if not isinstance(text, str) or len(text) != 2 * algorithm.digest_size:
-        raise PcrValuesInvalid(f"a {algorithm.label} PCR value must be {2 * algorithm.digest_size} hex digits")
+def _parse_indices(indices: Iterable[str]) -> list[int]:
     try:
-        value = bytes.fromhex(text)
+        return [_INDICES[index] for index in indices]
+    except KeyError:
+        raise PcrValuesInvalid(f"a PCR index must be a decimal number below {PCR_COUNT}") from None
+
+
+def _parse_digests(texts: list[object], algorithm: HashAlgorithm) -> list[bytes]:
+    """Parse all values of a bank at once: every round of a node brings a dozen of them."""
+    size = 2 * algorithm.digest_size
+    digits = [text for text in texts if isinstance(text, str) and len(text) == size]
+    if len(digits) != len(texts):
+        raise PcrValuesInvalid(f"a {algorithm.label} PCR value must be {size} hex digits")
+    try:
+        values = list(map(a2b_hex, digits))
     except ValueError:
         raise PcrValuesInvalid("a PCR value must be hex") from None
-    if value.hex() != text:  # fromhex skips white space and takes capitals
+    if b"".join(values).hex() != "".join(digits):  # it takes capitals
         raise PcrValuesInvalid("a PCR value must be hex in lower case, without spaces")
-    return value
+    return values
 
 
 _INDICES = {str(index): index for index in range(PCR_COUNT)}

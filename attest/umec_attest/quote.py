@@ -160,7 +160,7 @@ def _arrange(selection: PcrSelection, pcrs: PcrValues) -> Mapping[HashAlgorithm,
     if {algorithm: set(bank) for algorithm, bank in pcrs.items()} != wanted:
         raise PcrValuesInvalid("the PCR values sent along are not exactly those that were quoted")
     for algorithm, bank in pcrs.items():
-        if any(len(value) != algorithm.digest_size for value in bank.values()):
+        if set(map(len, bank.values())) != {algorithm.digest_size}:
             raise PcrValuesInvalid(f"a value of the {algorithm.label} bank has a wrong size")
     return MappingProxyType(
         {

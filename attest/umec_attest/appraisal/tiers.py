@@ -14,6 +14,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -47,8 +48,13 @@ class JudgedFinding:
 
 def trust_vector(judged: Iterable[JudgedFinding], *, runtime: bool) -> Mapping[str, int]:
     """Return all eight claims, each at the worst tier of its findings; `runtime`: what ran since was judged."""
-    found = tuple(judged)
-    known_since = runtime and not any(item.claim == "file-system" for item in found)
+    return _vector(tuple((item.claim, item.tier) for item in judged), runtime)
+
+
+@lru_cache(maxsize=256)
+def _vector(found: tuple[tuple[str, Tier], ...], runtime: bool) -> Mapping[str, int]:  # noqa: FBT001 - a key of the cache
+    """It is the same for all nodes that are found the same."""
+    known_since = runtime and not any(claim == "file-system" for claim, _ in found)
     vector: dict[str, int] = {
         "instance-identity": Tier.AFFIRMING,
         "configuration": Tier.AFFIRMING,
@@ -59,6 +65,6 @@ def trust_vector(judged: Iterable[JudgedFinding], *, runtime: bool) -> Mapping[s
         "storage-opaque": Tier.NONE,
         "sourced-data": Tier.NONE,
     }
-    for item in found:
-        vector[item.claim] = max(vector[item.claim], item.tier)
+    for claim, tier in found:
+        vector[claim] = max(vector[claim], tier)
     return MappingProxyType({claim: int(value) for claim, value in vector.items()})

@@ -1,5 +1,6 @@
 """What a TPM signs (TPM 2.0 Part 2, 10.12.12: TPMS_ATTEST), for quotes and key certifications."""
 
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,8 @@ from umec_attest.tpm.wire import Reader, sized, u8, u16, u32, u64
 __all__ = ["Attest", "Certified", "ClockInfo", "Quoted", "parse_attest"]
 
 _GENERATED_VALUE: Final = 0xFF544347
+_CLOCK: Final = struct.Struct(">QIIBQ")
+"""TPMS_CLOCK_INFO and firmwareVersion."""
 _ST_ATTEST_CERTIFY: Final = 0x8017
 _ST_ATTEST_QUOTE: Final = 0x8018
 _OTHER_TYPES: Final = {
@@ -94,22 +97,14 @@ def parse_attest(data: bytes) -> Attest:
     if reader.u32() != _GENERATED_VALUE:
         raise reader.fail("the magic is not TPM_GENERATED_VALUE")
     kind = reader.u16()
-    attest = Attest(
-        qualified_signer=reader.sized(MAX_NAME_SIZE),
-        extra_data=reader.sized(MAX_EXTRA_DATA_SIZE),
-        clock_info=_read_clock_info(reader),
-        firmware_version=reader.u64(),
-        attested=_read_attested(reader, kind),
-    )
-    reader.finish()
-    return attest
-
-
-def _read_clock_info(reader: Reader) -> ClockInfo:
-    clock, reset_count, restart_count, safe = reader.u64(), reader.u32(), reader.u32(), reader.u8()
+    qualified_signer, extra_data = reader.sized(MAX_NAME_SIZE), reader.sized(MAX_EXTRA_DATA_SIZE)
+    clock, reset_count, restart_count, safe, firmware_version = reader.numbers(_CLOCK)
     if safe not in (0, 1):
         raise reader.fail(f"TPMI_YES_NO must be 0 or 1, found {safe}")
-    return ClockInfo(clock, reset_count, restart_count, safe == 1)
+    clock_info = ClockInfo(clock, reset_count, restart_count, safe == 1)
+    attest = Attest(qualified_signer, extra_data, clock_info, firmware_version, _read_attested(reader, kind))
+    reader.finish()
+    return attest
 
 
 def _read_attested(reader: Reader, kind: int) -> Quoted | Certified:

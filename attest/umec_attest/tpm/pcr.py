@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from umec_attest.errors import TpmInvalid
@@ -94,5 +95,10 @@ def _read_bank(reader: Reader) -> PcrBank:
     size = reader.u8()
     if size != _SELECT_SIZE:
         raise reader.fail(f"sizeofSelect must be {_SELECT_SIZE}, found {size}")
-    bitmap = int.from_bytes(reader.take(size), "little")
+    return _bank(algorithm, int.from_bytes(reader.take(size), "little"))
+
+
+@lru_cache(maxsize=64)
+def _bank(algorithm: HashAlgorithm, bitmap: int) -> PcrBank:
+    """All nodes are asked for the same few selections."""
     return PcrBank(algorithm, tuple(index for index in range(PCR_COUNT) if bitmap >> index & 1))

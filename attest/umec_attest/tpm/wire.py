@@ -1,5 +1,7 @@
 """The one reader and the few writers of big-endian TPM structures."""
 
+import struct
+
 from umec_attest.errors import TpmInvalid
 
 __all__ = ["Reader", "sized", "u8", "u16", "u32", "u64"]
@@ -31,6 +33,10 @@ class Reader:
         piece = self._data[self._offset : end]
         self._offset = end
         return piece
+
+    def numbers(self, form: struct.Struct) -> tuple[int, ...]:
+        """Return the next numbers, of which `form` has the sizes."""
+        return form.unpack(self.take(form.size))
 
     def u8(self) -> int:
         """Return the next byte as a number."""

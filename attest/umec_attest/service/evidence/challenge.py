@@ -1,9 +1,10 @@
 """Challenges without state: everything that an answer must match is in the token, under our MAC.
 
-The nonce that the TPM signs is derived from the same bytes, so a quote binds node, AK, selection, policy, round and
-deadline, and a verifier that restarts in between still knows its own challenge.
+The nonce that the TPM signs is the hash of the token, MAC included, so a quote binds node, AK, selection, policy, round
+and deadline, nobody knows it beforehand, and a verifier that restarts in between still knows its own challenge.
 """
 
+import hashlib
 import hmac
 import json
 from dataclasses import dataclass
@@ -63,39 +64,35 @@ class ChallengeSeal:
         if len(key) != MAC_SIZE:
             raise ValueError("the key of challenges has 32 bytes")
         # the number is that of the form: a challenge of a former release is none of ours
-        self._mac_key = hmac.digest(key, b"umec challenge mac 3", "sha256")
-        self._nonce_key = hmac.digest(key, b"umec challenge nonce", "sha256")
+        self._mac_key = hmac.digest(key, b"umec challenge mac 4", "sha256")
 
     def seal(self, challenge: Challenge) -> tuple[str, bytes]:
         """Return the token and the nonce (32 bytes) that the TPM has to sign."""
         body = challenge.to_bytes()
-        return base64url_encode(self._mac(body) + body), self._nonce(body)
+        sealed = self._mac(body) + body
+        return base64url_encode(sealed), hashlib.sha256(sealed).digest()
 
     def open(self, token: str, *, node: str, ak: str, now: datetime) -> tuple[Challenge, bytes]:
         """Return a challenge and its nonce; raises `NonceUnknown` or `NonceExpired`.
 
         1. It is ours. 2. It was made for this node and this AK. 3. Its deadline is not over.
         """
-        body = self._body(token)  # 1
-        challenge = Challenge.from_bytes(body)
+        sealed = self._sealed(token)  # 1
+        challenge = Challenge.from_bytes(sealed[MAC_SIZE:])
         if challenge.node != node or challenge.ak != ak:  # 2
             raise NonceUnknown("the challenge was made for another node or another attestation key")
         if now >= challenge.expires_at:  # 3
             raise NonceExpired(f"the deadline of the challenge was {instant(challenge.expires_at)}")
-        return challenge, self._nonce(body)
+        return challenge, hashlib.sha256(sealed).digest()
 
-    def _body(self, token: str) -> bytes:
+    def _sealed(self, token: str) -> bytes:
         try:
             data = base64url_decode(token) if len(token) <= MAX_CHALLENGE else b""
         except UmecError:
             data = b""
-        mac, body = data[:MAC_SIZE], data[MAC_SIZE:]
-        if not hmac.compare_digest(mac, self._mac(body)):
+        if not hmac.compare_digest(data[:MAC_SIZE], self._mac(data[MAC_SIZE:])):
             raise NonceUnknown("the challenge is not one of ours", advice="ask for a new challenge")
-        return body
+        return data
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._mac_key, body, "sha256")
-
-    def _nonce(self, body: bytes) -> bytes:
-        return hmac.digest(self._nonce_key, body, "sha256")

@@ -7,7 +7,7 @@ round moves it on: of two answers to one challenge, exactly one counts.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection, Table, bindparam, inspect, update
@@ -175,8 +175,7 @@ class Effects:
                 reason=_reason(judged.appraisal),
                 at=judged.now,
             )
-        after = replace(
-            node,
+        after = node._replace(
             standing=standing.value,
             generation=node.generation if change is None else change.generation,
             rounds=node.rounds + 1,

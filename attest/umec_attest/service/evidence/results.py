@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -38,7 +38,7 @@ class Results:
     def after(self, node: NodeState, judged: Judged) -> Issued:
         """Return a node, as it stands after a round, with its result: none, the one that lives, or a new one."""
         if not Standing(node.standing).stands:
-            return Issued(replace(node, result=None, result_basis=None, result_expires_at=None), None)
+            return Issued(node._replace(result=None, result_basis=None, result_expires_at=None), None)
         basis = self._basis(node, judged)
         if self._lives(node, basis, judged.now):
             return Issued(node, None)
@@ -105,4 +105,4 @@ class Results:
             now=judged.now,
         )
         expires = datetime.fromtimestamp(claims["exp"], UTC)
-        return Issued(replace(node, result=result, result_basis=basis, result_expires_at=expires), entry)
+        return Issued(node._replace(result=result, result_basis=basis, result_expires_at=expires), entry)

@@ -1,9 +1,8 @@
 """A node as a round sees it: the columns that rounds need, as plain values, read for many nodes by one query."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, inspect, select
 from sqlalchemy.orm import aliased
@@ -15,9 +14,8 @@ from umec_core.store import Store
 __all__ = ["NodeState", "Seen", "look_at", "read_states"]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """The columns of `NodeRow` with these names, as they were at one moment."""
+class NodeState(NamedTuple):
+    """The columns of `NodeRow` with these names, as they were at one moment (a tuple: a round makes several)."""
 
     id: str
     tenant: str | None
@@ -45,8 +43,7 @@ class NodeState:
     result_expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A node, and the identity of the newest reference set of its image (None: there is none)."""
 
     node: NodeState
@@ -54,7 +51,7 @@ class Seen:
 
 
 _TABLE: Final = inspect(NodeRow).columns
-_COLUMNS: Final = tuple(_TABLE[field.name] for field in fields(NodeState))
+_COLUMNS: Final = tuple(_TABLE[name] for name in NodeState._fields)
 _QUERY: Final = select(*_COLUMNS).where(_TABLE["id"].in_(bindparam("keys", expanding=True)))
 _LOCKED: Final = _QUERY.order_by(_TABLE["id"]).with_for_update()
 
