@@ -8,6 +8,7 @@ import mmap
 import random
 import struct
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,14 @@ def chance(seed: object) -> random.Random:
 
 
 def make_image(
-    folder: Path, version: int, *, name: str = "street-node", blocks: int = 40, kernel: int = 70_000
+    folder: Path,
+    version: int,
+    *,
+    name: str = "street-node",
+    blocks: int = 40,
+    kernel: int = 70_000,
+    sign: Callable[[bytes], bytes] = bytes,
+    approval: bytes | None = None,
 ) -> Made:
     """Write what a build writes, as far as an update looks at it."""
     folder.mkdir()
@@ -65,8 +73,12 @@ def make_image(
     )
     release = f'ID=umec\nPRETTY_NAME="{name} {version}"\nIMAGE_ID={name}\nIMAGE_VERSION={version}\n'
     linux = chance(f"linux{version}").randbytes(kernel)
-    image = make_pe({".osrel": release.encode(), ".cmdline": words.encode(), ".initrd": b"initrd", ".linux": linux})
+    image = sign(
+        make_pe({".osrel": release.encode(), ".cmdline": words.encode(), ".initrd": b"initrd", ".linux": linux})
+    )
     (folder / "uki.efi").write_bytes(image)
+    if approval is not None:
+        (folder / "approval").write_bytes(approval)
     SIGNED.add(hashlib.sha256(image).hexdigest())
     return Made(folder, write_manifest(folder, name, version, verity, words), version, verity.root_hash)
 
@@ -77,7 +89,8 @@ def write_manifest(folder: Path, name: str, version: int, verity, words: str) ->
             "sha256": hashlib.sha256((folder / each).read_bytes()).hexdigest(),
             "size": (folder / each).stat().st_size,
         }
-        for each in ("uki.efi", "root.img")
+        for each in ("uki.efi", "root.img", "approval")
+        if (folder / each).exists()
     }
     manifest = {
         "name": name,
@@ -119,6 +132,18 @@ def images(tmp_path_factory) -> dict[int, Made]:
 def first_disk(tmp_path_factory, images) -> Path:
     """The disk of a node with version 1, fresh from the build; nobody writes into this file."""
     return make_disk(tmp_path_factory.mktemp("disk") / "disk.img", images[1])
+
+
+@pytest.fixture(scope="session")
+def image_factory():
+    """`make_image`."""
+    return make_image
+
+
+@pytest.fixture(scope="session")
+def disk_factory():
+    """`make_disk`."""
+    return make_disk
 
 
 @pytest.fixture
