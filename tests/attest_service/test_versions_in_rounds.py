@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from umec_attest.testing.fleet.verifier import IMAGE, FleetVerifier
 from umec_attest.testing.image import load_image, make_image
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_core.errors import UmecError
+from umec_core.jose import base64url_decode
 from umec_core.testing import temporary_postgresql
 
 HOUR = timedelta(hours=1)
@@ -239,6 +241,9 @@ def test_the_result_names_the_version_that_was_booted(on_site: Any) -> None:
             assert last["reference"]["version"] == version
             until = {1: "2034-11-23T12:00:00.000000Z", 2: None}[version]
             assert last["reference"].get("until") == until
+            result = (await site.hand_in(await site.answer()))["ear"]
+            claims = json.loads(base64url_decode(result.split(".")[1]))["umec"]
+            assert (claims["reference_version"], claims["reference_sha256"]) == (version, last["reference"]["sha256"])
 
     on_site(body)
 
