@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from umec_core.errors import UmecError
 from umec_core.jose import KeySet
+from umec_images.nodeimage.elf import applets
 from umec_images.nodeimage.errors import RecipeInvalid
 from umec_images.nodeimage.kernel import Kernel
 from umec_images.nodeimage.recipe import MAX_FILE, Host, Recipe, Site
 from umec_images.nodeimage.tools import run
-from umec_images.nodeimage.tree import place_file, place_link
+from umec_images.nodeimage.tree import place_file, place_link, read_file
 
 __all__ = [
     "guest_program",
@@ -125,11 +126,11 @@ def _place_host(root: Path, host: Host, site: Site, folder: Path) -> None:
 def _keys(folder: Path, name: str) -> dict[str, object]:
     """Return a set of public keys (JWKS)."""
     try:
-        found = json.loads(_read(folder, name))
+        found = dict(json.loads(_read(folder, name)))
         KeySet.from_jwks(found)
-    except (ValueError, UmecError) as error:
+    except (ValueError, TypeError, UmecError) as error:
         raise RecipeInvalid(f"{name} is no key set: {error}") from error
-    return dict(found)
+    return found
 
 
 def owner_identity(recipe: Recipe, folder: Path) -> str | None:
@@ -150,9 +151,8 @@ def wanted_modules(recipe: Recipe) -> tuple[str, ...]:
 
 
 def place_applets(root: Path) -> None:
-    """Link every command that BusyBox has and no package brings."""
-    said = run([str(root / BUSYBOX), "--list"])
-    for name in sorted(said.split()):
+    """Link every command that BusyBox has and no package brings. Raises ContentRefused."""
+    for name in applets(read_file(root, BUSYBOX)):
         if not any(
             (root / "usr" / place / name).is_symlink() or (root / "usr" / place / name).exists()
             for place in ("bin", "sbin")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from umec_images.nodeimage.errors import KernelUnmeasured, ModuleMissing
+from umec_images.nodeimage.tree import check_plain
 
 __all__ = ["BUILT_IN", "LEFT_OUT", "Kernel", "check_configuration", "find_kernel", "module_order"]
 
@@ -32,11 +33,13 @@ class Kernel:
 
 
 def find_kernel(root: Path) -> Kernel:
-    """Find the one kernel that was unpacked into a tree. Raises ModuleMissing."""
+    """Find the one kernel that was unpacked into a tree. Raises ModuleMissing, ContentRefused."""
+    check_plain(root, "boot")
     images = sorted((root / "boot").glob("vmlinuz-*"))
     if len(images) != 1:
         raise ModuleMissing(f"the packages bring {len(images)} kernels, and an image has one")
     release = images[0].name.removeprefix("vmlinuz-")
+    check_plain(root, f"usr/lib/modules/{release}")
     folder = root / "usr/lib/modules" / release
     modules = {_name(path.name): path.relative_to(folder).as_posix() for path in folder.rglob("*.ko")}
     listed = folder / "modules.builtin"

@@ -2,7 +2,9 @@
 
 import ast
 import hashlib
+import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
 from importlib.resources import files
@@ -11,7 +13,7 @@ from typing import Final
 
 from umec_images.build.distributions import distribution_entries, required
 from umec_images.build.layer import Entry
-from umec_images.nodeimage.errors import RecipeInvalid
+from umec_images.nodeimage.errors import ContentRefused, RecipeInvalid
 from umec_images.nodeimage.lock import LockedPackage
 from umec_images.nodeimage.tools import run
 from umec_images.nodeimage.tree import place_file
@@ -109,8 +111,25 @@ def compile_tree(root: Path) -> None:
     if others:
         raise RecipeInvalid(f"the image has {', '.join(others)}, and is built by {own}: build with the same one")
     options = ["-q", "-s", str(root), "-p", "/", "--invalidation-mode", "unchecked-hash"]
-    folders = sorted(str(path) for path in (root / "usr/lib").glob("python3*"))
-    run([sys.executable, "-I", "-m", "compileall", *options, *folders])
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as list_of_files:
+        list_of_files.writelines(f"{path}\n" for path in _sources(root))
+        list_of_files.flush()
+        run([sys.executable, "-I", "-m", "compileall", *options, "-i", list_of_files.name])
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Find the modules of a tree that are files: a link could lead to one of this machine, and so could its bytecode.
+
+    Raises ContentRefused.
+    """
+    for top in sorted((root / "usr/lib").glob("python3*")):
+        if top.is_symlink():
+            continue
+        for folder, _, names in os.walk(top):
+            if Path(folder, "__pycache__").is_symlink():
+                raise ContentRefused(f"/{Path(folder).relative_to(root)}/__pycache__ is a link")
+            paths = (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
+            yield from (path for path in paths if not path.is_symlink() and "\n" not in str(path))
 
 
 def _entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:

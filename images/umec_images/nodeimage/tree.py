@@ -15,10 +15,21 @@ from typing import IO, Final
 from umec_images.nodeimage.errors import ContentRefused
 from umec_images.nodeimage.tools import piped
 
-__all__ = ["MERGED", "place_file", "place_link", "prepare", "remove_unwanted", "unpack"]
+__all__ = [
+    "MERGED",
+    "check_plain",
+    "place_file",
+    "place_link",
+    "prepare",
+    "read_file",
+    "remove_unwanted",
+    "unpack",
+]
 
 MERGED: Final = ("bin", "sbin", "lib", "lib64")
 """Folders that are links into /usr (Debian's merged /usr)."""
+MAX_LINKS: Final = 40
+"""Links on the way to one file: as many as Linux follows."""
 _EMPTY: Final = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "var")
 _UNWANTED: Final = re.compile(
     r"(?:var|boot|run)/"
@@ -55,6 +66,45 @@ def unpack(package: Path, root: Path, *, keep: Iterable[str] = ()) -> None:
                     _put(archive, member, root, path)
     except tarfile.TarError as error:
         raise ContentRefused(f"{package.name} is no Debian package: {error}") from error
+
+
+def read_file(root: Path, path: str) -> bytes:
+    """Return a file of the tree, as the image has it: its links lead within the tree, whatever lies here.
+
+    Raises ContentRefused where there is no file.
+    """
+    place, left, links = root, path.strip("/").split("/"), 0
+    while left:
+        part = left.pop(0)
+        if part == "..":
+            place = root if place == root else place.parent
+        elif part not in {"", "."}:
+            place /= part
+        if place.is_symlink():
+            links += 1
+            target = place.readlink()
+            left = [*target.parts[1 if target.is_absolute() else 0 :], *left]
+            place = root if target.is_absolute() else place.parent
+        if links > MAX_LINKS:
+            raise ContentRefused(f"/{path} leads from link to link without an end")
+    if not place.is_file():
+        raise ContentRefused(f"/{path} is no file of the image")
+    return place.read_bytes()
+
+
+def check_plain(root: Path, folder: str) -> None:
+    """Check that a folder of the tree is one, with no link in it: what works there follows none out of the tree.
+
+    Raises ContentRefused.
+    """
+    place = _below(root, folder)
+    if place.is_symlink() or not place.is_dir():
+        raise ContentRefused(f"/{folder} is no folder")
+    for parent, folders, files in os.walk(place):
+        for name in (*folders, *files):
+            found = Path(parent, name)
+            if found.is_symlink():
+                raise ContentRefused(f"/{found.relative_to(root)} is a link, where there has to be none")
 
 
 def place_file(root: Path, target: str, content: bytes, *, executable: bool = False) -> None:
