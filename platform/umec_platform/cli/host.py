@@ -60,8 +60,7 @@ def relay(
 ) -> None:
     """Carry the site's requests to the netd of this node, which need not be reachable. SIGTERM ends it."""
     from umec_core.telemetry import configure_logging
-    from umec_platform.relay.__main__ import relay_until_told
-    from umec_platform.relay.carrier import Relay
+    from umec_platform.relay.carrier import Relay, relay_until_told
     from umec_platform.relay.doors import AgentSocket
 
     configure_logging(json=as_json)

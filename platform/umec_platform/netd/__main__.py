@@ -28,9 +28,9 @@ from umec_platform.netd.leases import LeaseTerms
 from umec_platform.netd.server import listen
 from umec_platform.netd.service import open_service
 from umec_platform.netd.settings import NetdSettings
-from umec_platform.relay.doors import AgentSilent, AgentSocket
+from umec_platform.relay.doors import AgentSocket
 
-__all__ = ["SettingsInvalid", "main", "read_settings", "serve_until_told"]
+__all__ = ["SettingsInvalid", "main", "own_name", "read_settings", "serve_until_told"]
 
 ASK_EVERY: Final = 2.0
 """Seconds between asks for the node's name, until it has attested."""
@@ -110,18 +110,18 @@ async def _run(given: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     read_settings(given.settings, node="none", state=given.state, agent=given.agent)  # what is wrong is said at once
-    node = await _own_name(AgentSocket(given.agent), stop)
+    node = await own_name(AgentSocket(given.agent), stop)
     if node is not None:
         settings = read_settings(given.settings, node=node, state=given.state, agent=given.agent)
         await serve_until_told(settings, given.socket, [given.allow_uid], stop)
 
 
-async def _own_name(agent: AgentSocket, stop: asyncio.Event) -> str | None:
+async def own_name(agent: AgentSocket, stop: asyncio.Event) -> str | None:
     """Return the node's name as soon as the agent has attested; None if netd is told to end before."""
     while not stop.is_set():
         try:
             found = await agent.node()
-        except AgentSilent:
+        except UmecError:
             found = None
         if found is not None:
             return found

@@ -2,18 +2,16 @@
 
 import argparse
 import asyncio
-import contextlib
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from umec_core.telemetry import configure_logging
-from umec_platform.relay.carrier import Relay
+from umec_platform.relay.carrier import Relay, relay_until_told
 from umec_platform.relay.doors import AgentSocket
 
-__all__ = ["main", "relay_until_told"]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,15 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     asyncio.run(relay_until_told(relay))
     return 0
-
-
-async def relay_until_told(relay: Relay) -> None:
-    """Relay until SIGTERM or SIGINT."""
-    relaying = asyncio.create_task(relay.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, relaying.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await relaying
 
 
 if __name__ == "__main__":

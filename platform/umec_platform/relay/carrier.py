@@ -12,6 +12,7 @@ After a failure it waits longer each time, and never in step with other nodes.
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ from umec_platform.netd.messages import Reply
 from umec_platform.relay.doors import AgentSocket, site_client
 from umec_platform.relay.images import fetch_image
 
-__all__ = ["Relay", "RelayLate"]
+__all__ = ["Relay", "RelayLate", "relay_until_told"]
 
 LATE: Final = 10.0
 """Seconds that an ask may last beyond what it waits for: the platform gives a request up after 60."""
@@ -175,6 +176,15 @@ class Relay:
                 return
             else:
                 return
+
+
+async def relay_until_told(relay: Relay) -> None:
+    """Relay until SIGTERM or SIGINT."""
+    relaying = asyncio.create_task(relay.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, relaying.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await relaying
 
 
 class _Site:
