@@ -129,3 +129,12 @@ def test_every_attacker_is_described():
     named = {row.attacker for row in ROWS}
     assert named - described == set()
     assert described - named == set()
+
+
+def test_what_a_stolen_node_does_not_give_is_claimed():
+    taken = read_table(TEXT, ["attack", "gives", "does not give", "claims"])
+    known = {row.number for row in ROWS}
+    for attack, _, _, claims in taken:
+        named = claims.split(", ")
+        assert set(named) <= known, attack
+        assert len(set(named)) == len(named), attack
