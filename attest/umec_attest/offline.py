@@ -5,12 +5,12 @@ which proves that the pieces belong together, and nothing about whose they are.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from umec_attest.appraisal import Appraisal, allowed_forms, appraise, outdated_finding
+from umec_attest.appraisal import Appraisal, allowed_forms, appraise, of_boot, outdated_finding
 from umec_attest.bootlog import ReplayedLog, UserspaceRecord, parse_boot_log, parse_userspace_log, verify_boot_log
 from umec_attest.bootlog.coverage import check_coverage
 from umec_attest.digests import PcrValues, parse_pcr_values
@@ -23,10 +23,16 @@ from umec_attest.errors import (
     PcrValuesInvalid,
     QuoteSignerMismatch,
     ReferenceInvalid,
+    StartLogRefused,
 )
 from umec_attest.ima import IMA_PCR, RuntimeJudged, judge_runtime, parse_ima, verify_ima
 from umec_attest.quote import UnanchoredQuote, VerifiedQuote, verify_quote, verify_quote_unanchored
 from umec_attest.reference import FiledSet, ReferenceSet, Versions, versions_of
+from umec_attest.starts.checkpoint import BEGINNING
+from umec_attest.starts.decisions import NO_DECISIONS, DecisionRules
+from umec_attest.starts.entry import STARTS_PCR
+from umec_attest.starts.judge import StartsJudged, count_starts, judge_starts, quoted_starts
+from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.attest import Quoted, parse_attest
 from umec_attest.tpm.names import Hierarchy, signer_name
 from umec_attest.tpm.pcr import PcrSelection
@@ -56,7 +62,8 @@ class EvidenceIncomplete(AttestError):
 class EvidencePieces:
     """The files of an evidence folder, as bytes; what is not there is None.
 
-    `userspace` is systemd's log, which goes on where the boot log ends.
+    `userspace` is systemd's log, which goes on where the boot log ends, `starts` that of applications that were
+    started.
     """
 
     quote: bytes
@@ -68,14 +75,15 @@ class EvidencePieces:
     boot_log: bytes | None = None
     userspace: bytes | None = None
     ima: bytes | None = None
+    starts: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConsistentEvidence:
     """Pieces that fit each other. Only `check_consistency` makes one.
 
-    `boot_events` and `ima_entries` are how many there are, None without a list. `boot_bytes_uncovered` are those of
-    the events' data that no digest covers: what they say is proven by nothing.
+    `boot_events`, `ima_entries` and `starts` are how many there are, None without a list. `boot_bytes_uncovered` are
+    those of the events' data that no digest covers: what they say is proven by nothing.
     """
 
     quote: UnanchoredQuote
@@ -84,6 +92,7 @@ class ConsistentEvidence:
     boot_events: int | None = None
     boot_bytes_uncovered: int | None = None
     ima_entries: int | None = None
+    starts: int | None = None
 
 
 def parse_key(data: bytes) -> Public:
@@ -109,10 +118,11 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     if pieces.ak_parent is not None:
         _check_parent(quote, ak, parse_key(pieces.ak_parent))
         checked.append("signer")
-    log, events, uncovered, entries = None, None, None, None
+    log, events, uncovered, entries, started = None, None, None, None, None
     if pieces.boot_log is not None:
         raw = parse_boot_log(pieces.boot_log)
-        log, events = verify_boot_log(raw, quote, _records(pieces.userspace)), len(raw.events)
+        measured = quote if pieces.starts is None else replace(quote, pcrs=_without_starts(quote))
+        log, events = verify_boot_log(raw, measured, _records(pieces.userspace)), len(raw.events)
         if log.findings:  # a quirk may be excused for a model, and here is none
             raise BootLogReplayMismatch("; ".join(finding.detail for finding in log.findings))
         uncovered = sum(len(event.data) for event in raw.events) - check_coverage(log)
@@ -122,7 +132,17 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     if pieces.ima is not None:
         entries = _check_list(pieces.ima, quote)
         checked.append("ima")
-    return ConsistentEvidence(quote, log, tuple(checked), events, uncovered, entries)
+    if pieces.starts is not None:
+        started = count_starts(pieces.starts, quote)
+        checked.append("starts")
+    return ConsistentEvidence(quote, log, tuple(checked), events, uncovered, entries, started)
+
+
+def _without_starts(quote: UnanchoredQuote) -> Mapping[HashAlgorithm, Mapping[int, bytes]]:
+    return {
+        algorithm: {pcr: value for pcr, value in bank.items() if pcr != STARTS_PCR}
+        for algorithm, bank in quote.pcrs.items()
+    }
 
 
 def _check_list(ima: bytes, quote: UnanchoredQuote) -> int:
@@ -147,15 +167,17 @@ def judge_evidence(
     policies: PolicySet,
     now: datetime,
     older: Sequence[ReferenceSet] = (),
+    decisions: DecisionRules = NO_DECISIONS,
 ) -> Appraisal:
-    """Verify and appraise a folder against what the caller knows.
+    """Verify and appraise a folder against what the caller knows; `decisions` says whose about starts count.
 
     Every PCR of the reference set must be quoted; with a runtime policy in it PCR 10, too, and the list of what ran has
-    to be there. Without `ak_parent` the folder's own is taken, else the AK must be a primary key of the endorsement
-    hierarchy: the AK is known, and never leaves its parent, so a wrong parent only makes the check fail. `older` are
-    sets of the same image: one whose PCR values these are is what judges, for as long as the grace of all newer ones
-    lasts. Errors: those of `verify_quote`, `EvidenceIncomplete` for what is missing, or is there and could not be
-    judged, `ReferenceInvalid` for older sets that are none. A log or a list that does not hold is a finding.
+    to be there; PCR 15 of a host, and the log of starts where there were some. Without `ak_parent` the folder's own
+    is taken, else the AK must be a primary key of the endorsement hierarchy: the AK is known, and never leaves its
+    parent, so a wrong parent only makes the check fail. `older` are sets of the same image: one whose PCR values
+    these are is what judges, for as long as the grace of all newer ones lasts. Errors: those of `verify_quote`,
+    `EvidenceIncomplete` for what is missing, or is there and could not be judged, `ReferenceInvalid` for older sets
+    that are none. A log or a list that does not hold is a finding.
     """
     pcrs, versions = _pcrs(pieces.pcrs), _versions(reference, older)
     reference = versions.match(pcrs, now)  # by what is claimed: all of it is checked against this one
@@ -165,6 +187,10 @@ def judge_evidence(
         raise EvidenceIncomplete("ima.bin or ima.txt is needed: the reference set says what may run")
     if reference.runtime is None and pieces.ima is not None:
         raise EvidenceIncomplete("the reference set does not say what may run: nothing judges the list of what ran")
+    if not reference.starts and pieces.starts is not None:
+        raise EvidenceIncomplete(
+            "the reference set does not say that starts are logged: nothing judges the log of them"
+        )
     if ak_parent is None and pieces.ak_parent is not None:
         ak_parent = parse_key(pieces.ak_parent)
     quote = verify_quote(
@@ -185,6 +211,7 @@ def judge_evidence(
         previous=None,
         now=now,
         runtime=_runtime(pieces.ima, quote, reference),
+        starts=_starts(pieces.starts, quote, reference, node, decisions, now),
         version=outdated_finding(versions, quote, now),
     )
 
@@ -205,7 +232,7 @@ def _replay(
 ) -> ReplayedLog | BootLogRefused:
     try:
         raw = parse_boot_log(boot_log, allow=allowed_forms(quote, reference))
-        return verify_boot_log(raw, quote, _records(userspace))
+        return verify_boot_log(raw, of_boot(quote, reference), _records(userspace))
     except BootLogRefused as error:
         return error
 
@@ -223,6 +250,25 @@ def _runtime(listed: bytes | None, quote: VerifiedQuote, reference: ReferenceSet
         return error
 
 
+def _starts(
+    log: bytes | None,
+    quote: VerifiedQuote,
+    reference: ReferenceSet,
+    node: str,
+    decisions: DecisionRules,
+    now: datetime,
+) -> StartsJudged | StartLogRefused | None:
+    """Judge a whole log. When it was asked for, nobody knows here: of a decision's time the node's clock has to do."""
+    if not reference.starts:
+        return None
+    if log is None and quoted_starts(quote) != BEGINNING:
+        return None
+    try:
+        return judge_starts(log or b"", quote, None, node=node, rules=decisions, asked_at=now, now=now)
+    except StartLogRefused as error:
+        return error
+
+
 def _expected_selection(attest: bytes, reference: ReferenceSet) -> PcrSelection:
     """Whoever collects chooses the selection; each expected PCR must be in it; appraisal judges all of it."""
     attested = parse_attest(attest).attested
@@ -231,6 +277,8 @@ def _expected_selection(attest: bytes, reference: ReferenceSet) -> PcrSelection:
     quoted = {bank.algorithm: set(bank.pcrs) for bank in attested.selection.banks}
     if reference.runtime is not None and not any(IMA_PCR in pcrs for pcrs in quoted.values()):
         raise EvidenceIncomplete(f"PCR {IMA_PCR} was not quoted, and the reference set says what may run")
+    if reference.starts and STARTS_PCR not in quoted.get(HashAlgorithm.SHA256, set()):
+        raise EvidenceIncomplete(f"PCR {STARTS_PCR} was not quoted, and the reference set says that starts are logged")
     for algorithm, bank in reference.pcrs.items():
         absent = sorted(bank.keys() - quoted.get(algorithm, set()))
         if absent:

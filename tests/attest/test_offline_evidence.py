@@ -7,13 +7,18 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from umec_attest.ima import parse_ima, parse_runtime_policy
 from umec_attest.offline import EvidencePieces, check_consistency, judge_evidence
 from umec_attest.reference import FirmwareModel, Grace, sign_reference_set
+from umec_attest.starts.decisions import NO_DECISIONS, DecisionRules
+from umec_attest.starts.entry import StartEntry, extended
 from umec_attest.testing.runtime import RuntimeList, measured
+from umec_attest.tpm.attest import parse_attest
 from umec_core.clock import system_clock
+from umec_core.jose import KeySet, sign_jwt
 from umec_platform.cli import evidence
 from umec_policies import load_default
 
@@ -59,7 +64,7 @@ def pieces(kit, tpm, boot, ran):
 
 @pytest.fixture
 def judge(kit, tpm, boot):
-    def run(made, **reference):
+    def run(made, decisions=NO_DECISIONS, **reference):
         arguments = {"runtime": POLICY} | reference
         expected = boot | arguments.pop("values", {})
         return judge_evidence(
@@ -71,6 +76,7 @@ def judge(kit, tpm, boot):
             reference=kit.make_reference(expected, **arguments),
             policies=load_default("appraisal"),
             now=kit.NOW,
+            decisions=decisions,
         )
 
     return run
@@ -269,3 +275,38 @@ def test_an_older_version_counts_offline_for_as_long_as_the_newer_one_says(kit, 
     for older in ([second], [made(3, boot)], [made(1, boot, name="another")], [first, made(1, other)]):
         with refused("reference-invalid"):
             judged(second, *older)
+
+
+@pytest.fixture
+def started(kit):
+    """What a host started, and what judges it: one start that the site decided, and PCR 15 after it."""
+    key, who = ec.generate_private_key(ec.SECP256R1()), {"node": "offline", "tenant": "acme", "instance": "cam-1"}
+    now, image = int(kit.NOW.timestamp()), "sha256:" + "ab" * 32
+    claims = {"iss": "the platform", "iat": now, "exp": now + 120, "digest": image, **who}
+    decision = sign_jwt(claims, key, typ="umec-admission+jwt")
+    log = StartEntry(boot=3, number=0, time=now, image=image, decision=decision, **who)
+    return log, DecisionRules(KeySet([key.public_key()]), "the platform")
+
+
+def test_starts_of_applications_are_judged(judge, pieces, started, refused):
+    quoted_boot = parse_attest(pieces().quote).clock_info.reset_count
+    entry, rules = replace(started[0], boot=quoted_boot), started[1]
+    line = entry.to_bytes()
+    value = extended(bytes(32), line)
+    host = pieces(more={15: value}, starts=line + b"\n")
+    judged = judge(host, starts=True, decisions=rules)
+    assert said(judged) == ("affirming", [])
+    assert check_consistency(host).starts == 1
+    # nothing was started
+    assert said(judge(pieces(more={15: bytes(32)}), starts=True, decisions=rules)) == ("affirming", [])
+    # by whom nobody knows; it is gone; it is another; nobody judges it; it was not quoted
+    assert said(judge(host, starts=True)) == ("contraindicated", ["start-undecided"])
+    assert said(judge(replace(host, starts=None), starts=True)) == ("contraindicated", ["start-log-missing"])
+    other = replace(host, starts=line.replace(b"acme", b"city") + b"\n")
+    assert said(judge(other, starts=True, decisions=rules)) == ("contraindicated", ["start-log-mismatch"])
+    with refused("start-log-mismatch"):
+        check_consistency(other)
+    with refused("evidence-incomplete"):
+        judge(pieces(starts=line + b"\n"))
+    with refused("evidence-incomplete"):
+        judge(pieces(), starts=True, decisions=rules)

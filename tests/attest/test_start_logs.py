@@ -16,7 +16,7 @@ from umec_attest.quote import VerifiedQuote
 from umec_attest.starts.checkpoint import StartCheckpoint
 from umec_attest.starts.decisions import DecisionRules
 from umec_attest.starts.entry import MAX_ENTRY, StartEntry, parse_start
-from umec_attest.starts.judge import judge_starts
+from umec_attest.starts.judge import count_starts, judge_starts
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.attest import ClockInfo
 from umec_core.jose import KeySet, sign_jwt
@@ -150,6 +150,33 @@ def test_somebody_else_who_extends_the_pcr_is_noticed_whatever_he_tells(line):
         judge(lines(line))
     with pytest.raises(StartLogMismatch):
         judge(b"", quote(lines(line)))
+
+
+def test_each_member_has_its_bounds():
+    good = json.loads(start(0).to_bytes())
+    bounds = {"boot": 2**32 - 1, "number": 8191, "time": 2**40}
+
+    def line(**changes):
+        return json.dumps(good | changes, sort_keys=True, separators=(",", ":")).encode()
+
+    assert parse_start(line(**bounds)).to_bytes() == line(**bounds)
+    for name, most in bounds.items():
+        with pytest.raises(StartLogInvalid):
+            parse_start(line(**{name: most + 1}))
+    for name in ("tenant", "image", "decision"):
+        for other in (5, None, [good[name]]):
+            with pytest.raises(StartLogInvalid):
+                parse_start(line(**{name: other}))
+
+
+def test_a_whole_log_ends_where_the_quote_was_made():
+    log = lines(start(0), start(1))
+    assert (count_starts(log, quote(log)), count_starts(b"", quote(b""))) == (2, 0)
+    for other in (log[: log.index(b"\n") + 1], log + lines(start(2)), lines(start(1), start(0)), b""):
+        with pytest.raises(StartLogMismatch):
+            count_starts(other, quote(log))
+    with pytest.raises(StartLogInvalid):
+        count_starts(b"x\n", quote(b"x\n"))
 
 
 def test_a_log_that_is_cut_in_a_line_is_refused():

@@ -5,3 +5,5 @@ bytes -> StartEntry      entry.parse_start    well-formed, nothing believed
 
 The package imports nothing of itself: a node needs entries and claims alone, and carries no judge.
 """
+
+__all__: list[str] = []

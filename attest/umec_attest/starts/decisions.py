@@ -14,7 +14,7 @@ from umec_attest.starts.claims import differences, shown
 from umec_attest.starts.entry import StartEntry
 from umec_core.jose import JwtInvalid, KeySet, claim_text, claim_time, verify_jwt
 
-__all__ = ["DECISION_TYPE", "DecisionRules", "decision_finding"]
+__all__ = ["DECISION_TYPE", "NO_DECISIONS", "DecisionRules", "decision_finding"]
 
 DECISION_TYPE: Final = "umec-admission+jwt"
 SLACK: Final = timedelta(minutes=1)
@@ -28,6 +28,9 @@ class DecisionRules:
 
     keys: KeySet | None
     issuer: str
+
+
+NO_DECISIONS: Final = DecisionRules(None, "")
 
 
 def decision_finding(

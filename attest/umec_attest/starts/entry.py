@@ -76,8 +76,6 @@ class StartEntry:
 
 def parse_start(line: bytes) -> StartEntry:
     """Return the entry of a line without its line break. Errors: `StartLogInvalid`."""
-    if len(line) > MAX_ENTRY:
-        raise StartLogInvalid(f"an entry has at most {MAX_ENTRY} bytes")
     try:
         members = dict(strict_json(line))
     except JwtMalformed as error:

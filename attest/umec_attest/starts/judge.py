@@ -13,13 +13,13 @@ from typing import Final
 
 from umec_attest.bootlog.findings import Finding
 from umec_attest.errors import StartLogInvalid, StartLogMismatch, StartLogOutdated
-from umec_attest.quote import VerifiedQuote
-from umec_attest.starts.checkpoint import StartCheckpoint
+from umec_attest.quote import UnanchoredQuote, VerifiedQuote
+from umec_attest.starts.checkpoint import BEGINNING, StartCheckpoint
 from umec_attest.starts.decisions import DecisionRules, decision_finding
 from umec_attest.starts.entry import MAX_ENTRY, STARTS_PCR, StartEntry, extended, parse_start
 from umec_attest.tpm.algorithms import HashAlgorithm
 
-__all__ = ["StartsJudged", "judge_starts", "quoted_starts"]
+__all__ = ["StartsJudged", "count_starts", "judge_starts", "quoted_starts"]
 
 MAX_FINDINGS: Final = 32
 """Findings of one boot that are told; who starts one application without a decision may start many."""
@@ -77,12 +77,21 @@ def judge_starts(
     return StartsJudged(findings, kept, len(entries), whole=whole)
 
 
-def quoted_starts(quote: VerifiedQuote) -> bytes:
-    """Return the quoted PCR 15; `StartLogMismatch` where it was not quoted."""
-    value = quote.pcrs.get(HashAlgorithm.SHA256, {}).get(STARTS_PCR)
-    if value is None:
-        raise StartLogMismatch(f"PCR {STARTS_PCR} (sha256) was not quoted: nothing proves the log of starts")
-    return value
+def count_starts(data: bytes, quote: VerifiedQuote | UnanchoredQuote) -> int:
+    """Return how many starts a whole log has that ends where the quote was made; nothing is said of who decided them.
+
+    Errors: `StartLogMismatch`, `StartLogInvalid`.
+    """
+    quoted = quoted_starts(quote)
+    value, lines = _walk(data, BEGINNING, quoted)
+    if value != quoted or len(b"".join(lines)) + len(lines) != len(data):
+        raise StartLogMismatch(f"the log of starts does not give the quoted PCR {STARTS_PCR}, and end there")
+    return len([_entry(line, number, quote) for number, line in enumerate(lines)])
+
+
+def quoted_starts(quote: VerifiedQuote | UnanchoredQuote) -> bytes | None:
+    """Return the quoted PCR 15, which is no log's where it was not quoted (None)."""
+    return quote.pcrs.get(HashAlgorithm.SHA256, {}).get(STARTS_PCR)
 
 
 def _check_checkpoint(checkpoint: StartCheckpoint, quote: VerifiedQuote) -> None:
@@ -93,7 +102,7 @@ def _check_checkpoint(checkpoint: StartCheckpoint, quote: VerifiedQuote) -> None
         raise StartLogOutdated("the node booted since: the log of starts is needed from its beginning")
 
 
-def _walk(data: bytes, start: bytes, quoted: bytes) -> tuple[bytes, list[bytes]]:
+def _walk(data: bytes, start: bytes, quoted: bytes | None) -> tuple[bytes, list[bytes]]:
     """2. Return the PCR that the lines give up to the quoted one, and these lines."""
     value, at, lines = start, 0, list[bytes]()
     while value != quoted and at < len(data):
@@ -105,7 +114,7 @@ def _walk(data: bytes, start: bytes, quoted: bytes) -> tuple[bytes, list[bytes]]
     return value, lines
 
 
-def _entry(line: bytes, number: int, quote: VerifiedQuote) -> StartEntry:
+def _entry(line: bytes, number: int, quote: VerifiedQuote | UnanchoredQuote) -> StartEntry:
     """3. Somebody else may extend the PCR with anything, and tell of it."""
     entry = parse_start(line)
     if (entry.number, entry.boot) != (number, quote.clock_info.reset_count):

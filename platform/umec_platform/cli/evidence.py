@@ -11,6 +11,7 @@ from umec_platform.cli.output import emit, refusals
 if TYPE_CHECKING:
     from umec_attest.appraisal import Appraisal
     from umec_attest.offline import EvidencePieces
+    from umec_attest.starts.decisions import DecisionRules
     from umec_policies import PolicySet
 
 __all__ = ["app", "load_signer"]
@@ -56,7 +57,7 @@ def collect(
     enrolled = load_state(state)
     with Tpm(tcti if tcti is not None else enrolled.tcti) as tpm:
         evidence = collect_folder(
-            folder, tpm, enrolled, nonce=asked, pcrs=wanted, boot_log=boot_log, runtime_list=runtime_list
+            folder, tpm, enrolled, nonce=asked, pcrs=wanted, boot_log=boot_log, runtime_list=runtime_list, starts=state
         )
     shown = {"node": enrolled.node, "folder": str(folder), "pcrs": list(wanted), "boot_log": len(evidence.boot_log)}
     emit(shown, as_json=as_json, human=f"{folder}: evidence of {enrolled.node} now; judge it: umec evidence verify")
@@ -78,13 +79,18 @@ def verify(
     signer: Annotated[list[Path] | None, typer.Option(help="PEM public key that may sign it (repeatable).")] = None,
     policy: Annotated[str | None, typer.Option(help='Cedar file, folder with its own schema, or "default".')] = None,
     node: Annotated[str, typer.Option(help="Whose evidence it is, for the policies.")] = "offline",
+    decisions: Annotated[
+        Path | None, typer.Option(help="JWKS of who decides about starts of applications, for a host.")
+    ] = None,
+    decision_issuer: Annotated[str, typer.Option(help="Issuer of these decisions.")] = "",
     structural: Annotated[bool, typer.Option("--structural", help="Only whether the pieces fit each other.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Verify evidence; exit status 0 only if everything was checked and held.
 
     Expected AK, nonce, reference set and policy come from options, never from the folder. What is missing is a refusal:
-    the boot log always, the list of what ran (ima.bin or ima.txt) where the reference set says what may run.
+    the boot log always, the list of what ran (ima.bin or ima.txt) where the reference set says what may run. Of a host,
+    starts.log is compared with the decisions of --decisions.
     """
     from umec_attest.offline import EvidenceIncomplete, check_consistency
 
@@ -96,6 +102,7 @@ def verify(
             "boot_events": consistent.boot_events,
             "boot_bytes_uncovered": consistent.boot_bytes_uncovered,
             "ima_entries": consistent.ima_entries,
+            "starts": consistent.starts,
         }
         result: dict[str, Any] = {"verdict": STRUCTURAL_VERDICT, "findings": [], "trust_vector": {}}
         result |= {"checked": list(consistent.checked)}
@@ -105,7 +112,8 @@ def verify(
     missing = [option for option, value in expected.items() if not value]
     if ak is None or nonce is None or reference is None or not signer or policy is None:
         raise EvidenceIncomplete(f"nothing is proven without {', '.join(missing)}")
-    appraisal = _judge(pieces, ak, ak_parent, nonce, [reference, *(older or [])], signer, policy, node)
+    rules, sets = _decisions(decisions, decision_issuer), [reference, *(older or [])]
+    appraisal = _judge(pieces, ak, ak_parent, nonce, sets, signer, policy, node, rules)
     emit(appraisal.to_json() | {"reference_version": appraisal.facts["reference_version"]}, as_json=as_json)
     if appraisal.verdict.value != "affirming":
         raise typer.Exit(1)
@@ -120,6 +128,7 @@ def _judge(
     signers: list[Path],
     policy: str,
     node: str,
+    decisions: "DecisionRules",
 ) -> "Appraisal":
     from umec_attest.offline import judge_evidence, parse_key
     from umec_attest.reference import read_reference_set, verify_reference_set
@@ -138,6 +147,7 @@ def _judge(
         reference=expected,
         policies=_policies(policy),
         now=now,
+        decisions=decisions,
         older=[read_reference_set(read_file(path), signers=keys) for path in references[1:]],
     )
 
@@ -165,6 +175,7 @@ _OPTIONAL = {
     "userspace.log": "userspace",
     "ima.txt": "ima",
     "ima.bin": "ima",
+    "starts.log": "starts",
 }
 
 
@@ -209,6 +220,14 @@ def load_signer(pem: bytes) -> Any:  # noqa: ANN401 - cryptography's key, checke
     if not isinstance(key, EllipticCurvePublicKey):
         raise ReferenceSignature("a signer must be a P-256 key")
     return key
+
+
+def _decisions(jwks: Path | None, issuer: str) -> "DecisionRules":
+    from umec_attest.starts.decisions import DecisionRules
+    from umec_core.jose import KeySet
+    from umec_platform.cli.files import read_object
+
+    return DecisionRules(None if jwks is None else KeySet.from_jwks(read_object(jwks)), issuer)
 
 
 def _policies(policy: str) -> "PolicySet":

@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 from umec_attest.reference import ReferenceSet
-from umec_attest.starts.decisions import DecisionRules
+from umec_attest.starts.decisions import NO_DECISIONS, DecisionRules
 from umec_attest.starts.entry import STARTS_PCR
 from umec_attest.tpm.pcr import PcrSelection
 
@@ -13,7 +13,6 @@ __all__ = ["RUNTIME_PCR", "RoundRules", "selection_of"]
 
 RUNTIME_PCR = 10
 """What the kernel's IMA extends: asked for where the reference set of an image says what may run."""
-NO_DECISIONS = DecisionRules(None, "")
 AGGREGATED_PCRS = range(10)
 """Whose hash begins a list of runtime measurements: without them nobody knows of which boot it is."""
 
