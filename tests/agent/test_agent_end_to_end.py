@@ -586,6 +586,9 @@ def test_an_operator_sees_which_versions_count_and_who_is_behind(place: Workplac
     place.on_node("attest", ok=False)
     assert "version-outdated" in place.operator("show", NODE)["reason"]
     assert image_command("versions", IMAGE, "--credential", operator)["versions"][0]["counts"] == "no"
+    human = CliRunner().invoke(nodeimage, ["versions", IMAGE, "--credential", operator], catch_exceptions=False).stdout
+    lines = [line.split()[1:4] for line in human.splitlines() if line.startswith(IMAGE)]
+    assert lines == [["1", "counted", "until"], ["2", "counts", "until"]]
 
 
 def image_command(*arguments: str) -> dict[str, Any]:
