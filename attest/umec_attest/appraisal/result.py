@@ -184,9 +184,7 @@ def _runtime_findings(runtime: RuntimeJudged | ImaRefused | None, reference: Ref
         yield JudgedFinding(finding, "file-system")
 
 
-def _start_findings(
-    starts: StartsJudged | StartLogRefused | None, reference: ReferenceSet
-) -> Iterator[JudgedFinding]:
+def _start_findings(starts: StartsJudged | StartLogRefused | None, reference: ReferenceSet) -> Iterator[JudgedFinding]:
     """All are about programs: what an application is, its image says."""
     if starts is None:
         if reference.starts:
