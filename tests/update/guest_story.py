@@ -42,7 +42,7 @@ def show(run: Run, lock: Path) -> None:
 
     with switched_on(node, image.firmware, ticket) as until:
         until("trusted with version 1", lambda: standing(run) == "trusted")
-        publish(run, images[2], 2)
+        publish_beside(run, images[2])
         run.operator("node", "image", NODE, names[2])
         until("the restart", None)
     tell("restarted")
@@ -52,6 +52,15 @@ def show(run: Run, lock: Path) -> None:
         run.operator("node", "image", NODE, names[1])
         until("the refusal", lambda: reported(run).get("code") is not None)
         tell("refused", report=reported(run))
+
+
+def publish_beside(run: Run, folder: Path) -> None:
+    """Let version 2 hold beside version 1: the node runs the one until it runs the other."""
+    statement = str(run.folder / "reference-2.dsse")
+    options = ["--name", "minimal", "--version", "2", "--grace", "1d", "--out", statement]
+    options += ["--key", str(run.folder / "reference-signer.key"), "--root", str(folder / "root.img")]
+    umec("nodeimage", "predict", str(folder), *options)
+    run.operator("nodeimage", "publish", statement)
 
 
 def promoted(run: Run, folder: Path, version: int, builder: Path) -> str:
