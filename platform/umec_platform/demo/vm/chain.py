@@ -84,8 +84,10 @@ def _enrolled(run: Run, machine: Machine) -> None:
     with run.timeline.link(3, f"{NODE} enrolled: EK, AK in its hierarchy, node key certified") as evidence:
         machine.wait("enrolment", "enrolled", seconds=AGENT_SECONDS)
         node = explained(run)
+        if not node["node_key_bound"]:
+            raise Broken(f"the node key of {NODE} signs in any state", "node-key-unbound")
         evidence.data = json.dumps(node, sort_keys=True).encode()
-        evidence.note = f"image {node['image']}"
+        evidence.note = f"image {node['image']}, node key bound to what its owner approved"
 
 
 def _attested(run: Run, machine: Machine) -> None:
