@@ -13,6 +13,7 @@ import pytest
 
 from umec_core.client import OAuthClient, RemoteRefused, http_client, load_credential
 from umec_core.clock import system_clock
+from umec_platform.composition.children import NetdFiles, _command_line
 from umec_platform.composition.compose import OPERATOR_FILE, open_site
 from umec_platform.composition.settings import SiteSettings
 
@@ -133,3 +134,14 @@ def test_the_operator_cannot_ask_for_what_is_an_applications(tmp_path: Path) -> 
         assert refused.value.code in {"scope-invalid", "target-invalid"}
 
     during(tmp_path, check)
+
+
+@pytest.mark.parametrize("agent", [None, "/var/lib/umec-agent"])
+def test_netd_is_told_which_agent_measures_its_starts(tmp_path: Path, agent: str | None) -> None:
+    host = {"node": "pole-17", "access": "eth1", "access_address": "192.0.2.1/24", "agent": agent}
+    site = SiteSettings.model_validate({"state": tmp_path, "netd": [host]})
+    files = NetdFiles(verifier=tmp_path / "verifier", decisions=tmp_path / "decisions")
+    line = _command_line(site, site.netd[0], files, tmp_path)
+    assert ("--agent" in line) is (agent is not None)
+    if agent is not None:
+        assert line[line.index("--agent") + 1] == agent
