@@ -315,6 +315,16 @@ def test_a_name_with_a_line_break_is_no_line(refused):
     assert parse_ima(raw_entry(template_data(*fields)))[0].name == b"/x\n10"
 
 
+def test_an_entry_within_a_template_hash(refused):
+    """What follows it in the line would be the end of its name."""
+    rest = template_data(b"t", template_data(b":\0\0", b"x\0"))
+    data = template_data(b"sha256:\0" + bytes(32), rest)
+    entry = raw_entry(data)
+    assert [found.data for found in parse_ima(entry)] == [data]
+    with refused("ima-invalid"):
+        parse_ima(b"10 " + entry[4 : -len(rest)].hex().encode() + b" t 00 x\n")
+
+
 def test_a_template_hash_of_another_length_in_the_text_form(refused):
     good = line(b"sha256:" + b"00" * 32, b"/x", fields=(DIGEST, PATH))
     template_hash = good.split(b" ")[1]

@@ -92,7 +92,7 @@ def _cut(offset: int, after: int, end: int) -> ImaInvalid:
 
 
 def entry_end(data: bytes, offset: int) -> int:
-    """Return where the entry at `offset` ends; `ImaInvalid` where it does not end within the list."""
+    """Return where the entry at `offset` ends by its sizes; `ImaInvalid` where the list ends before them."""
     end = len(data)
     try:
         (size,) = _SIZE.unpack_from(data, offset + 24)
@@ -102,10 +102,7 @@ def entry_end(data: bytes, offset: int) -> int:
         (length,) = _SIZE.unpack_from(data, at)
     except struct.error:
         raise _cut(offset, offset + _HEAD.size, end) from None
-    after = int(at + _SIZE.size + length)
-    if after > end:
-        raise _cut(offset, after, end)
-    return after
+    return int(at + _SIZE.size + length)
 
 
 def raw_entries(data: bytes) -> list[bytes]:

@@ -5,17 +5,22 @@ the extension of the PCR, a new one of a listed file in the usual form a second 
 `parse_entry` and `entry_finding`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from umec_attest.bootlog.findings import Finding
-from umec_attest.ima.entries import AGGREGATE, ImaEntry, parse_entry
+from umec_attest.ima.entries import AGGREGATE, IMA_PCR, ImaEntry, parse_entry
 from umec_attest.ima.entry_findings import entry_finding
 from umec_attest.ima.policy import RuntimePolicy
 from umec_attest.ima.seen import SeenEntries
 from umec_attest.tpm.algorithms import HashAlgorithm
 
 __all__ = ["Strange", "Walked", "walk"]
+
+_PCR: Final = IMA_PCR.to_bytes(4, "little")
+_NG: Final = b"\x06\0\0\0ima-ng"
+_SIG: Final = b"\x07\0\0\0ima-sig"
 
 
 class Strange(NamedTuple):
@@ -62,7 +67,7 @@ def walk(
             digest = seen.former.get(piece)
             if digest is None:
                 raw = entry_of(piece)
-                digest = usual.get(raw)
+                digest = _usual(raw, usual)
                 if digest is None:
                     digest, odd = _look(raw, count, policy, algorithm)
             if odd is None:
@@ -74,6 +79,27 @@ def walk(
         value = hashed.digest()
         count += 1
     return Walked(count, sum(map(len, pieces[:count])), value, tuple(strange))
+
+
+def _usual(raw: bytes, usual: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the template digest (SHA-256) of a listed file in the template ima-ng, or of one in ima-sig.
+
+    None says nothing: the entry is looked at in full.
+    """
+    digest = usual.get(raw)
+    if digest is None and raw[24:35] == _SIG:
+        data = raw[39:]
+        end = 48 + int.from_bytes(data[44:48], "little")
+        file, signature = data[:end], data[end:]
+        whole = len(signature) == 4 + int.from_bytes(signature[:4], "little")
+        if whole and _entry(_NG, file) in usual and raw == _entry(_SIG, data):
+            digest = hashlib.sha256(data).digest()
+    return digest
+
+
+def _entry(template: bytes, data: bytes) -> bytes:
+    template_hash = hashlib.sha1(data, usedforsecurity=False).digest()
+    return _PCR + template_hash + template + len(data).to_bytes(4, "little") + data
 
 
 def _look(raw: bytes, number: int, policy: RuntimePolicy, algorithm: HashAlgorithm) -> tuple[bytes, Strange | None]:
