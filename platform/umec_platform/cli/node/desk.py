@@ -113,10 +113,13 @@ def show(node: Node, credential: Credential, as_json: Json = False) -> None:
     """Show what a node is worth, since when and why, and what to do about it."""
     from umec_core.clock import system_clock
     from umec_platform.cli.node.explain import next_steps, summary
+    from umec_platform.cli.node.image import image_lines, image_of
 
     said = operate(credential, "GET", f"nodes/{node}/explain", "attest:read")
     short = {name: value for name, value in said.items() if name not in {"last_round", "events", "history"}}
-    emit(short | {"next": next_steps(said)}, as_json=as_json, human=summary(said, system_clock()))
+    images = image_of(credential, node)
+    lines = [summary(said, system_clock()), *(f"image         {line.strip()}" for line in image_lines(images))]
+    emit(short | {"next": next_steps(said), "image_update": images}, as_json=as_json, human="\n".join(lines))
 
 
 @refusals

@@ -9,7 +9,7 @@ import typer
 from umec_platform.cli.node.parameters import Credential, Json, Reason
 from umec_platform.cli.output import emit, refusals
 
-__all__ = ["image", "image_lines"]
+__all__ = ["image", "image_lines", "image_of"]
 
 ORDERS = "/platform/v1/node-images"
 
@@ -45,6 +45,16 @@ def image(
         _show(credential, target, as_json=as_json)
     else:
         raise typer.BadParameter("give a node and an image, a node and --withdraw, or at most a node")
+
+
+def image_of(credential: Path, node: str) -> dict[str, Any]:
+    """Return what was ordered for a node and what it reported; nothing for who may not see that."""
+    from umec_core.remote import RemoteRefused
+
+    try:
+        return _call(credential, "GET", ORDERS, params={"node": node})
+    except RemoteRefused:
+        return {"orders": [], "nodes": []}
 
 
 def image_lines(said: dict[str, Any]) -> list[str]:
