@@ -1,0 +1,129 @@
+"""What the keeper learns of its own machine: its disk, its firmware's variables, and whose signature counts there."""
+
+import os
+import struct
+import subprocess
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umec_attest.agent.verdict_file import VerdictFile
+from umec_images.update import EfiVariables
+from umec_images.update.errors import DiskUnfit, UpdateError, VariablesUnusable
+from umec_images.update.firmware import SECURITY_DATABASE
+from umec_images.update.node import find_disk, this_node
+from umec_images.update.secureboot import database_certificates
+from umec_images.update.trial import read_standing
+
+
+@pytest.fixture
+def system(tmp_path):
+    """A /sys with two disks of the same partitions: the root file system is read of the first."""
+    for disk in ("vda", "sdb"):
+        for number in (1, 2, 3):
+            (tmp_path / f"devices/{disk}/{disk}{number}").mkdir(parents=True)
+            (tmp_path / f"devices/{disk}/{disk}{number}/partition").write_text(f"{number}\n")
+    for name, slave in (("data", "sdb3"), ("root", "vda2")):
+        device = tmp_path / "class/block" / f"dm-{name}"
+        (device / "dm").mkdir(parents=True)
+        (device / "slaves").mkdir()
+        (device / "dm/name").write_text(f"{name}\n")
+        (device / "slaves" / slave).symlink_to(tmp_path / "devices" / slave[:3] / slave)
+    return tmp_path
+
+
+def test_the_disk_is_the_one_of_which_the_root_is_read(system):
+    assert str(find_disk(system)) == "/dev/vda"
+    command_line = system / "cmdline"
+    command_line.write_text(f"ro roothash={'ab' * 32}\n")
+    node = this_node(system, command_line)
+    assert (str(node.disk), node.running) == ("/dev/vda", bytes.fromhex("ab" * 32))
+    assert node.variables.folder == system / "firmware/efi/efivars"
+
+
+@pytest.mark.parametrize("fault", ["no root", "two disks", "no partition"])
+def test_a_machine_without_such_a_disk_is_refused(system, fault):
+    root = system / "class/block/dm-root"
+    if fault == "no root":
+        (root / "dm/name").write_text("other\n")
+    elif fault == "two disks":
+        (root / "slaves/sdb2").symlink_to(system / "devices/sdb/sdb2")
+    else:
+        (system / "devices/vda/vda2/partition").unlink()
+    with pytest.raises(DiskUnfit) as caught:
+        find_disk(system)
+    assert caught.value.code == "update-disk-unfit"
+
+
+def test_a_variable_is_read_without_its_attributes(tmp_path):
+    variables, path = EfiVariables(tmp_path), tmp_path / f"db-{SECURITY_DATABASE}"
+    path.write_bytes(struct.pack("<I", 0x27) + b"value")
+    assert variables.read("db", SECURITY_DATABASE) == b"value"
+    for content in (b"", b"abc", bytes(64 * 1024 + 1)):
+        path.write_bytes(content)
+        with pytest.raises(VariablesUnusable) as caught:
+            variables.read("db", SECURITY_DATABASE)
+        assert caught.value.code == "firmware-variables-unusable"
+    with pytest.raises(VariablesUnusable):
+        variables.read("db")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sets and takes the flag")
+def test_a_variable_that_may_not_be_changed_is_changed(tmp_path):
+    variables = EfiVariables(tmp_path)
+    path = tmp_path / "BootNext-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+    for change in (lambda: variables.write("BootNext", b"\x45\x4d"), lambda: variables.remove("BootNext")):
+        path.write_bytes(b"before")
+        if subprocess.run(["chattr", "+i", str(path)], check=False, capture_output=True).returncode != 0:
+            pytest.skip("this file system keeps no such flag")
+        with pytest.raises(PermissionError):
+            path.write_bytes(b"x")
+        change()
+    assert not path.exists()
+
+
+X509 = uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072").bytes_le
+
+
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        lambda head, size, more, each, rest: head + struct.pack("<III", size, more, each) + rest,
+        st.sampled_from([X509, bytes(16)]),
+        st.integers(0, 120),
+        st.integers(0, 40),
+        st.integers(0, 60),
+        st.binary(max_size=120),
+    )
+)
+def test_any_bytes_are_a_db_or_its_one_error(value):
+    try:
+        database_certificates(value)
+    except UpdateError as error:
+        assert error.code == "firmware-variables-unusable"  # noqa: PT017 - a value is as good
+
+
+def test_a_db_of_hashes_has_no_certificate_and_one_without_an_end_is_refused():
+    hashes = uuid.UUID("c1c41626-504c-4092-aca9-41f936934328").bytes_le
+    assert database_certificates(hashes + struct.pack("<III", 28 + 48, 0, 48) + bytes(48)) == []
+    for value in (
+        hashes + struct.pack("<III", 28 + 48, 0, 48) + bytes(47),
+        hashes + struct.pack("<III", 28 + 48, 0, 47) + bytes(48),
+        hashes + struct.pack("<III", 20, 0, 48) + bytes(48),
+        hashes + struct.pack("<III", 28, 0, 16),
+        X509 + struct.pack("<III", 28 + 48, 0, 48) + bytes(48),
+    ):
+        with pytest.raises(VariablesUnusable):
+            database_certificates(value)
+
+
+def test_the_agent_writes_down_each_verdict_as_the_keeper_reads_it(tmp_path):
+    verdicts = VerdictFile(tmp_path / "standing")
+    verdicts.heard({"event": "certificate", "standing": "trusted"})
+    assert read_standing(tmp_path / "standing") is None
+    for standing in ("untrusted", "trusted"):
+        verdicts.heard({"event": "round", "standing": standing, "generation": 3, "version": 2, "at": "now"})
+        assert read_standing(tmp_path / "standing") == standing
+    assert '"version": 2' in (tmp_path / "standing").read_text()
