@@ -16,12 +16,12 @@ from umec_core.errors import Kind
 from umec_core.http import create_app
 from umec_core.standing import Standing
 from umec_core.tokens import certificate_thumbprint
-from umec_platform.errors import HostSilent
+from umec_platform.errors import AnswerLate, HostSilent
 from umec_platform.hosts import relays as relays_module
 from umec_platform.hosts.relays import MOST_OPEN, RelayDriver, Relays
 from umec_platform.hosts.wire import RELAY, deflate, inflate
 from umec_platform.netd.errors import RemoteRefusal
-from umec_platform.netd.messages import MAX_LINE
+from umec_platform.netd.messages import MAX_LINE, Reply
 
 MANAGEMENT = "https://authority.test:8443"
 NODE = "pole-7"
@@ -303,6 +303,23 @@ NO_ANSWERS: Final = [
     deflate(b'{"id": "a", "ok": true}') + b"x",
     deflate(b" " * (MAX_LINE + 1)),
 ]
+
+
+def test_of_two_answers_at_once_the_first_counts(world: Any, driver_of: Any) -> None:
+    async def scenario() -> None:
+        async with street(world) as pole:
+            await pole.begin()
+            driver, relays = await driver_of()
+            asked = asyncio.create_task(driver.status())
+            await until_waiting(relays)
+            [message] = await pole.ask()
+            relays.answer(NODE, pole.session, Reply(id=message["id"], ok=True, result={"began": "x"}))
+            with pytest.raises(AnswerLate) as late:
+                relays.answer(NODE, pole.session, Reply(id=message["id"], ok=True, result={"began": "y"}))
+            assert late.value.code == "relay-answer-late"
+            assert await asked == {"began": "x"}
+
+    asyncio.run(scenario())
 
 
 def test_what_is_no_answer_is_refused(world: Any, driver_of: Any) -> None:

@@ -58,11 +58,11 @@ def _node(who: Principal) -> tuple[str, int]:
 
     What runs on a node, or is registered for one, has tokens that name it, too: those are of other clients.
     """
-    if who.node is None or who.generation is None or who.client_id != who.node or who.instance is not None:
+    if who.client_id != who.node or who.instance is not None or who.generation is None:
         raise NotANode("only a node itself has a relay")
     if who.binding != "mtls":
         raise NotANode("a node shows its certificate, to which its tokens are bound")
-    return who.node, who.generation
+    return who.client_id, who.generation
 
 
 def _reply(body: bytes) -> Reply:

@@ -151,11 +151,8 @@ class Relays:
     async def carry(self, node: str, line: bytes, identifier: str, *, seconds: float, says_so: bool = False) -> Reply:
         """Have a node's relay carry a request, and return the answer; raises `HostSilent`."""
         known = self._lines.get(node)
-        if known is None or not self._listens(known):
-            raise HostSilent(
-                f"no relay of node {node} asks for requests",
-                advice="is `umec host relay` running there, and the node trusted?",
-            )
+        if known is None:
+            raise _silent(node)
         if len(known.waiting) >= MOST_OPEN:
             raise HostSilent(f"{MOST_OPEN} requests to node {node} are not answered yet")
         if not (says_so or self._stands(node, known)):
@@ -172,7 +169,7 @@ class Relays:
     async def _answered(self, node: str, line: _Line, one: _Waiting, deadline: float) -> Reply:
         while not one.answer.done():
             if _now() >= deadline or not self._listens(line):
-                raise HostSilent(f"the relay of node {node} does not answer")
+                raise _silent(node)
             await asyncio.wait([one.answer], timeout=min(LOOK, deadline - _now()))
         return one.answer.result()
 
@@ -226,6 +223,13 @@ class RelayDriver(NetdOperations):
         line = request.model_dump_json().encode()
         reply = await self._relays.carry(self._node, line, request.id, seconds=PULL_TIME)
         return Path(str(result_of(reply)["folder"]))
+
+
+def _silent(node: str) -> HostSilent:
+    return HostSilent(
+        f"no relay of node {node} asks for requests, or answers",
+        advice="is `umec host relay` running there, and the node trusted?",
+    )
 
 
 def _fail(one: _Waiting, why: str) -> None:
