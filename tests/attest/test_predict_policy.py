@@ -34,6 +34,7 @@ def test_the_policy_of_our_images_is_known_and_required(root, tmp_path):
 def test_an_image_with_another_policy_is_refused(root, tmp_path, refused):
     path = root / KERNEL_POLICY.removeprefix("/")
     lax = tmp_path / "lax"
+    (root / "init").write_bytes(b"1")
     for changed in (OURS + b"\n", b"dont_measure\n" + OURS, b"", OURS[:-20]):
         path.write_bytes(changed)
         with refused("image-folder-invalid"):
