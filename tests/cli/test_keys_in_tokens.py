@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from umec_attest.reference import verify_reference_set
 from umec_attest.sealed import verify_approval
 from umec_core.clock import system_clock
-from umec_core.pkcs11 import TokenRsaKey
-from umec_images.nodeimage.errors import KeysInvalid
-from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
+from umec_images.nodeimage.keys import load_certificates
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "5678"
@@ -83,23 +79,3 @@ def test_the_key_of_db_stays_in_its_token(token: dict[str, str], tmp_path: Path)
     assert load_certificates(tmp_path / "keys").database.public_key() == DATABASE.public_key()
     said = umec(token, "nodeimage", "keys", str(tmp_path / "none"), "--key", "pkcs11:token=city;object=signer")
     assert said["code"] == "pkcs11-key-unfit"
-
-
-def test_an_image_is_signed_by_the_key_of_db_alone(tmp_path: Path) -> None:
-    def in_token(key: rsa.RSAPrivateKey) -> TokenRsaKey:
-        return TokenRsaKey(key.public_key(), lambda data: key.sign(data, padding.PKCS1v15(), SHA256()))
-
-    folder = tmp_path / "keys"
-    make_keys(folder, system_clock(), in_token(DATABASE))
-    signer = load_signer(folder, in_token(DATABASE))
-    assert signer.certificate == x509.load_pem_x509_certificate((folder / "db.crt").read_bytes())
-    DATABASE.public_key().verify(signer.sign(b"x"), b"x", padding.PKCS1v15(), SHA256())
-    for attempt in (
-        lambda: load_signer(folder, in_token(rsa.generate_private_key(65537, 2048))),
-        lambda: make_keys(tmp_path / "short", system_clock(), in_token(rsa.generate_private_key(65537, 1024))),  # noqa: S505
-        lambda: load_signer(folder),
-    ):
-        with pytest.raises(KeysInvalid) as refused:
-            attempt()
-        assert refused.value.code == "image-keys-invalid"
-    assert not (tmp_path / "short").exists()

@@ -42,7 +42,7 @@ URI = f"pkcs11:token=city;object=signer?module-path={MODULE}"
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a token: `signer` (P-256), `twin` twice, `high` (P-384), `db` (RSA)."""
+    """A folder with a token: `signer` (P-256), `twin` twice, `high` (P-384), `db` (RSA), `older` (DSA)."""
     folder = tmp_path_factory.mktemp("softhsm")
     (folder / "tokens").mkdir()
     settings = folder / "softhsm2.conf"
@@ -62,6 +62,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 parameters = {Attribute.EC_PARAMS: encode_named_curve_parameters(curve)}
                 shape = session.create_domain_parameters(KeyType.EC, parameters, local=True)
                 shape.generate_keypair(store=True, label=name, id=None if name == "twin" else name.encode())
+            session.generate_domain_parameters(KeyType.DSA, 1024).generate_keypair(store=True, label="older")
             session.generate_keypair(KeyType.RSA, 2048, store=True, label="db", id=b"\1")
         yield folder
     shutil.rmtree(folder)
@@ -103,15 +104,13 @@ def test_a_module_may_be_said_by_the_environment(pin: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "environment", "error"),
     [
-        (URI, {}, Pkcs11PinRefused),
         (URI, {"UMEC_PKCS11_PIN": "8765"}, Pkcs11PinRefused),
-        (URI, {"UMEC_PKCS11_PIN": "5" * 300}, Pkcs11PinRefused),
         (f"{URI}&pin-source=/nothing/is/here", {"UMEC_PKCS11_PIN": PIN}, Pkcs11PinRefused),
         (URI.replace("city", "village"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11Unavailable),
         (URI.replace("token=city", "serial=00"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11Unavailable),
         (URI.replace(str(MODULE), "/nothing/is/here"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11Unavailable),
         (URI.replace(str(MODULE), "/etc/hostname"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11Unavailable),
-        (URI.partition("?")[0], {"UMEC_PKCS11_PIN": PIN}, Pkcs11Unavailable),
+        (URI.replace("signer", "older"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11KeyUnfit),
         (URI.replace("signer", "nobody"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11KeyMissing),
         (URI.replace("signer", "twin"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11KeyMissing),
         (URI.replace("object=signer", "object=signer;id=%02"), {"UMEC_PKCS11_PIN": PIN}, Pkcs11KeyMissing),
@@ -137,6 +136,26 @@ def test_a_pin_that_others_may_read_is_refused(pin: Path) -> None:
     pin.chmod(0o600)
     with open_key(f"{URI}&pin-source={pin}", {}):
         pass
+
+
+@pytest.mark.usefixtures("token")
+@pytest.mark.parametrize("pin", ["", "5" * 300])
+def test_what_can_be_no_pin_is_not_tried(pin: str) -> None:
+    with pytest.raises(Pkcs11PinRefused, match="there is no PIN") as refused, open_key(URI, {"UMEC_PKCS11_PIN": pin}):
+        pass
+    assert refused.value.code == "pkcs11-pin-refused"
+    with open_key(URI, {"UMEC_PKCS11_PIN": PIN}):
+        pass
+
+
+def test_a_token_without_a_module_is_told() -> None:
+    with pytest.raises(Pkcs11Unavailable, match="nobody said which") as refused:
+        open_key(URI.partition("?")[0], {"UMEC_PKCS11_PIN": PIN}).__enter__()
+    assert refused.value.code == "pkcs11-unavailable"
+
+
+class OtherAlgorithm(ec.EllipticCurveSignatureAlgorithm):
+    algorithm = SHA256()
 
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -167,6 +186,7 @@ def test_a_key_in_a_token_does_nothing_but_sign() -> None:
         lambda: keys[0].sign(b"x", padding.PKCS1v15(), SHA384()),
         lambda: keys[0].sign(b"x", padding.PSS(padding.MGF1(SHA256()), 32), SHA256()),
         lambda: keys[1].sign(b"x", ec.ECDSA(SHA384())),
+        lambda: keys[1].sign(b"x", OtherAlgorithm()),
     ]
     for attempt in attempts:
         with pytest.raises(Pkcs11KeyUnfit) as refused:
@@ -185,6 +205,7 @@ def test_a_uri_is_read_as_it_is_written() -> None:
     [
         "",
         "token=city;object=signer",
+        "pkcs12:token=city;object=signer",
         "pkcs11:",
         "pkcs11:token=city",
         "pkcs11:object=signer",
@@ -210,6 +231,12 @@ def test_what_names_no_private_key_is_refused(text: str) -> None:
     assert refused.value.code == "pkcs11-uri-invalid"
     assert "5678" not in refused.value.detail
     assert parse_uri("pkcs11:token=city;object=signer")
+
+
+def test_a_pin_in_a_uri_is_told_from_a_misspelt_word() -> None:
+    with pytest.raises(Pkcs11UriInvalid, match="a PIN does not belong") as refused:
+        parse_uri("pkcs11:token=city;object=signer?pin-value=5678")
+    assert "5678" not in refused.value.detail
 
 
 @given(text=st.text(max_size=80).map(lambda text: f"pkcs11:{text}"))

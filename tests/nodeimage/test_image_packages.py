@@ -39,6 +39,7 @@ from umec_images.nodeimage.lock import (
     parse_lock,
     render_lock,
 )
+from umec_images.nodeimage.maker import STUB, check_maker, made_with
 from umec_images.nodeimage.python import ENTRIES, PLACE, compile_tree, foreign, imported, place_own
 from umec_images.nodeimage.tools import ENVIRONMENT, PACKAGES, piped, require_file, run
 from umec_images.nodeimage.tree import place_file, place_link, prepare, remove_unwanted, unpack
@@ -108,7 +109,7 @@ PACKAGE = st.builds(
 LIST = st.lists(PACKAGE, max_size=4, unique_by=lambda each: each.name)
 
 
-@given(st.builds(Lock, debian=LIST, python=LIST))
+@given(st.builds(Lock, debian=LIST, python=LIST, maker=LIST))
 def test_a_lock_that_is_written_is_read(lock):
     assert parse_lock(render_lock(lock)) == lock
 
@@ -170,6 +171,39 @@ def test_a_distribution_that_changed_is_refused(changed):
     with pytest.raises(PackageChanged) as caught:
         check_python([LOCKED.model_copy(update=changed)], Lock(debian=[], python=[LOCKED]))
     assert caught.value.code == "package-changed"
+
+
+MADE = [LockedPackage(name=name, version="1", sha256=DIGEST) for name in ("squashfs-tools", "systemd-boot-efi", "umec")]
+
+
+@pytest.mark.parametrize("changed", ["systemd-boot-efi", "umec"])
+def test_what_the_machine_that_builds_puts_into_an_image_is_that_of_the_lock(changed):
+    lock, told = Lock(debian=[], python=[], maker=MADE), []
+    check_maker(MADE, lock, told.append)
+    other = [each.model_copy(update={"sha256": "00" * 32}) if each.name == changed else each for each in MADE]
+    with pytest.raises(PackageChanged, match=changed) as caught:
+        check_maker(other, lock, told.append)
+    assert caught.value.code == "package-changed"
+    with pytest.raises(PackageNotLocked, match=changed) as caught:
+        check_maker(
+            MADE, Lock(debian=[], python=[], maker=[each for each in MADE if each.name != changed]), told.append
+        )
+    assert caught.value.code == "package-not-locked"
+    assert told == []
+
+
+def test_another_tool_is_told_and_builds():
+    told = []
+    check_maker([MADE[0].model_copy(update={"version": "2"})], Lock(debian=[], python=[], maker=MADE), told.append)
+    assert [line.partition(" has ")[0] for line in told] == ["not as in the lock: squashfs-tools 2"]
+
+
+@pytest.mark.vm
+def test_a_lock_names_all_that_the_machine_that_builds_adds():
+    found = made_with(host=False)
+    assert [each.name for each in found] == ["kmod", "python", "squashfs-tools", "systemd-boot-efi", "umec"]
+    assert found[3].sha256 == hashlib.sha256(Path(STUB).read_bytes()).hexdigest()
+    assert made_with(host=True)[4].sha256 != found[4].sha256 == made_with(host=False)[4].sha256
 
 
 def cached(tmp_path, content: bytes) -> tuple[Sources, LockedPackage]:

@@ -49,8 +49,6 @@ def _module(uri: TokenUri, environment: Mapping[str, str]) -> Path:
     named = uri.module or (Path(environment[MODULE]) if environment.get(MODULE) else None)  # 1
     if named is None:
         raise Pkcs11Unavailable("nobody said which PKCS#11 module drives the token", advice=f"module-path= or {MODULE}")
-    if not named.is_file():
-        raise Pkcs11Unavailable(f"there is no PKCS#11 module {named}")
     return named
 
 

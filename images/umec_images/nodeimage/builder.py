@@ -25,6 +25,7 @@ from umec_images.nodeimage.errors import DiskTooSmall, RecipeInvalid
 from umec_images.nodeimage.fetch import Sources
 from umec_images.nodeimage.keys import SecureBootKeys
 from umec_images.nodeimage.lock import Lock, LockedPackage, check_python, locked_packages, render_lock
+from umec_images.nodeimage.maker import STUB, check_maker, made_with
 from umec_images.nodeimage.recipe import MEASURED, Recipe
 from umec_images.nodeimage.sbom import bill_of_materials
 from umec_images.nodeimage.target import MANIFEST, check_target, put_in_place
@@ -37,7 +38,6 @@ __all__ = ["Built", "Plan", "build_image", "moment"]
 
 MOMENT: Final = 1_735_689_600
 """2025-01-01, in seconds since 1970: the date of everything in an image, unless SOURCE_DATE_EPOCH says another."""
-STUB: Final = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 EMPTY_STORE: Final = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 BOOT_FILE: Final = "EFI/BOOT/BOOTX64.EFI"
@@ -114,7 +114,7 @@ def _build_apart(plan: Plan, target: Path, say: Say) -> Built:
 def _build(plan: Plan, root: Path, out: Path, say: Say) -> Built:
     recipe = plan.recipe
     say("packages: which ones")
-    lock = _lock(plan)
+    lock = _lock(plan, say)
     say(f"packages: {len(lock.debian)} of Debian, {len(lock.python)} of Python")
     debs = plan.sources.fetch(lock.debian)
     say("root file system: putting it together")
@@ -151,16 +151,18 @@ def _build(plan: Plan, root: Path, out: Path, say: Say) -> Built:
     return Built(out, manifest, sizes)
 
 
-def _lock(plan: Plan) -> Lock:
+def _lock(plan: Plan, say: Say) -> Lock:
     recipe = plan.recipe
+    maker = made_with(host=recipe.host is not None)
     wanted = sorted({*content.wanted_packages(recipe), recipe.kernel.package, *initrd.PACKAGES})
     distributions = python.locked_distributions(recipe.distributions)
     if plan.locked is not None:
         check_python(distributions, plan.locked)
-        return Lock(debian=locked_packages(wanted, plan.locked), python=distributions)
+        check_maker(maker, plan.locked, say)
+        return Lock(debian=locked_packages(wanted, plan.locked), python=distributions, maker=maker)
     offers = needed(wanted, plan.sources.offers(), recipe.exclude)
     debian = [LockedPackage(name=each.name, version=each.version, sha256=each.sha256) for each in offers]
-    return Lock(debian=debian, python=distributions)
+    return Lock(debian=debian, python=distributions, maker=maker)
 
 
 def _complete(plan: Plan, root: Path, found: kernel.Kernel) -> None:

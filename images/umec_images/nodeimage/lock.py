@@ -1,4 +1,7 @@
-"""`packages.lock`: exactly which packages an image has been made of, Debian's and Python's, each by its digest."""
+"""`packages.lock`: exactly which packages an image has been made of, Debian's and Python's, each by its digest.
+
+Beside them what of the machine that builds is in it, or made it (`umec_images.nodeimage.maker`).
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +18,7 @@ MAX_LOCK: Final = 4 * 1024 * 1024
 
 
 class LockedPackage(BaseModel):
-    """A package: the digest is that of the `.deb`, or of all files of a Python distribution."""
+    """A package: the digest is that of the `.deb`, of all files of a Python distribution, or of a tool's program."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -31,6 +34,7 @@ class Lock(BaseModel):
 
     debian: list[LockedPackage]
     python: list[LockedPackage]
+    maker: list[LockedPackage] = Field(default_factory=list)
 
 
 def parse_lock(raw: bytes) -> Lock:
@@ -40,7 +44,7 @@ def parse_lock(raw: bytes) -> Lock:
     except ValidationError as error:
         faults = (f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors())
         raise LockInvalid("; ".join(faults)) from error
-    for packages in (lock.debian, lock.python):
+    for packages in (lock.debian, lock.python, lock.maker):
         if len({each.name for each in packages}) != len(packages):
             raise LockInvalid("a package is there more than once")
     return lock
@@ -65,7 +69,7 @@ def render_lock(lock: Lock) -> bytes:
     """Return the lock as it is written: one line a package, so that a difference can be read."""
     parts = [
         f'"{kind}": [\n' + ",\n".join(each.model_dump_json() for each in packages) + "\n]"
-        for kind, packages in (("debian", lock.debian), ("python", lock.python))
+        for kind, packages in (("debian", lock.debian), ("python", lock.python), ("maker", lock.maker))
     ]
     return ("{" + ",\n".join(parts) + "}\n").encode()
 

@@ -18,7 +18,16 @@ from umec_images.nodeimage.lock import LockedPackage
 from umec_images.nodeimage.tools import run
 from umec_images.nodeimage.tree import place_file
 
-__all__ = ["PLACE", "compile_tree", "foreign", "imported", "locked_distributions", "place_distributions", "place_own"]
+__all__ = [
+    "PLACE",
+    "compile_tree",
+    "foreign",
+    "imported",
+    "locked_distributions",
+    "own_modules",
+    "place_distributions",
+    "place_own",
+]
 
 PLACE: Final = "/usr/lib/python3/dist-packages"
 """Where Debian's Python finds packages in its isolated mode, too."""
@@ -52,14 +61,23 @@ def place_own(root: Path, *, host: bool = False) -> None:
     Raises RecipeInvalid if it imports what no distribution of the recipe brought there before.
     """
     place = root / PLACE.removeprefix("/")
-    entries = (*ENTRIES, *(HOST_ENTRIES if host else ()))
+    entries = _entry_points(host=host)
     missing = {name for name in foreign(entries) if not (place / name).exists() and not (place / f"{name}.py").exists()}
     if missing:
         raise RecipeInvalid(f"the agent imports {', '.join(sorted(missing))}, and no distribution of the recipe has it")
-    for module, source in sorted(imported(entries).items()):
+    for module, source in sorted(own_modules(host=host).items()):
         parts = module.split(".")
         inside = f"{'/'.join(parts)}/__init__.py" if source.name == "__init__.py" else f"{'/'.join(parts)}.py"
         _place(root, Entry(f"{PLACE}/{inside}", source))
+
+
+def own_modules(*, host: bool) -> Mapping[str, Path]:
+    """Return the modules of ours that an image has, and where each one is."""
+    return imported(_entry_points(host=host))
+
+
+def _entry_points(*, host: bool) -> tuple[str, ...]:
+    return (*ENTRIES, *(HOST_ENTRIES if host else ()))
 
 
 def imported(entries: Iterable[str]) -> Mapping[str, Path]:

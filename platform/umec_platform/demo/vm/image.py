@@ -23,10 +23,11 @@ DAYS: Final = 30
 def fetch() -> Path:
     """Have all packages of the recipe in the cache, by building it once; return the lock that names them.
 
-    The lock also pins what is installed beside this program: where that is other, so is the place.
+    The lock also pins what is installed beside this program, and our own modules: where these are others, so is the
+    place.
     """
     cache = Path(os.environ.get("UMEC_CACHE") or Path.home() / ".cache" / "umec" / "nodeimage")
-    place = cache / "demo-vm" / hashlib.sha256(b"owned" + RECIPE.read_bytes() + _installed()).hexdigest()[:16]
+    place = cache / "demo-vm" / hashlib.sha256(b"owned" + RECIPE.read_bytes() + _installed() + _own()).hexdigest()[:16]
     lock = place / "image" / "packages.lock"
     if not lock.exists():
         options = ["--out", str(lock.parent), "--cache", str(cache), "--owner", str(_owner(place) / "owner.pem")]
@@ -70,6 +71,12 @@ def publish(run: Run, image: Path, version: int) -> None:
         evidence.data = statement.read_bytes()
         evidence.note = f"{taken['image']} version {taken['version']}, PCR {_numbers(predicted['pcrs']['sha256'])}"
     (run.folder / f"predicted-{version}.json").write_text(json.dumps(predicted))
+
+
+def _own() -> bytes:
+    """Return the digests of all files of our own packages: those that go into an image are in its lock."""
+    files = (path for path in RECIPE.parents[2].glob("*/umec_*/**/*") if path.suffix != ".pyc" and path.is_file())
+    return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sorted(files))
 
 
 def _installed() -> bytes:
