@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from umec_images.machine import DOCUMENTED
+from umec_images.machine.partitions import read_span, spans
+from umec_images.nodeimage.keys import load_certificates
 
 pytestmark = pytest.mark.vm
 
@@ -27,16 +30,30 @@ def umec(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Two versions of one image, signed by the same keys."""
+    """Two versions of one image, signed by the same keys; the second has an owner, and a site that nobody reaches."""
     folder = tmp_path_factory.mktemp("built")
     images = {}
     for version in (1, 2):
         recipe = folder / f"{version}.toml"
         recipe.write_text(RECIPE.read_text().replace("\nversion = 1\n", f"\nversion = {version}\n"))
         images[version] = folder / f"image-{version}"
-        status, said = umec("nodeimage", "build", str(recipe), "--out", str(images[version]), "--keys", _keys(folder))
+        words = ["--out", str(images[version]), "--keys", _keys(folder), *(_owned(folder) if version == 2 else ())]
+        status, said = umec("nodeimage", "build", str(recipe), *words)
         assert (status, said[-1].get("version")) == (0, version)
+    assert umec("nodeimage", "approve", str(images[2]), "--key", str(folder / "owner" / "owner.key"))[0] == 0
     return images
+
+
+def _owned(folder: Path) -> list[str]:
+    assert umec("nodeimage", "keys", str(folder / "owner"), "--owner")[0] == 0
+    ca = folder / "ca.pem"
+    ca.write_bytes(load_certificates(Path(_keys(folder))).database.public_bytes(Encoding.PEM))
+    return ["--owner", str(folder / "owner/owner.pem"), "--site-url", "https://192.0.2.1:8443", "--site-ca", str(ca)]
+
+
+def predicted(image: Path) -> dict[str, str]:
+    said = umec("nodeimage", "predict", str(image), "--root", str(image / "root.img"))[1]
+    return dict(said[-1]["pcrs"]["sha256"])
 
 
 def _keys(folder: Path) -> str:
@@ -51,14 +68,14 @@ def test_an_image_boots_as_it_was_predicted(built: dict[int, Path], version: int
     status, said = umec("nodeimage", "boot", str(built[version]))
     outcome = said[-1]
     assert (status, outcome["ended_by"], outcome["faults"]) == (0, None, [])
-    predicted = umec("nodeimage", "predict", str(built[version]))[1][-1]["pcrs"]["sha256"]
-    assert {number: outcome["pcrs"][number] for number in PREDICTED} == {n: predicted[n] for n in PREDICTED}
+    expected = predicted(built[version])
+    assert {number: outcome["pcrs"][number] for number in PREDICTED} == {n: expected[n] for n in PREDICTED}
     stages = [event["stage"] for event in said if event["event"] == "stage"]
     assert stages[:4] == ["firmware", "stub", "kernel", "root"]
 
 
 def test_two_images_are_told_apart(built: dict[int, Path]) -> None:
-    first, second = (umec("nodeimage", "predict", str(built[n]))[1][-1]["pcrs"]["sha256"] for n in (1, 2))
+    first, second = (predicted(built[n]) for n in (1, 2))
     assert {number for number in PREDICTED if first[number] != second[number]} == {"4", "9", "11"}
 
 
@@ -72,11 +89,39 @@ def test_tampering_ends_as_documented(built: dict[int, Path], kind: str) -> None
     assert outcome["ended_by"] == (None if end is None else end.value)
 
 
-def test_a_node_keeps_its_tpm_over_its_boots(built: dict[int, Path], tmp_path: Path) -> None:
+def test_a_node_keeps_its_tpm_over_its_boots_and_opens_its_data_in_the_approved_state_alone(
+    built: dict[int, Path], tmp_path: Path
+) -> None:
     node = tmp_path / "node"
-    assert umec("nodeimage", "boot", str(built[2]), "--tamper", "kernel", "--keep", str(node))[0] == 0
-    made = (node / "tpm" / "ek-root.pem").read_bytes()
-    status, said = umec("nodeimage", "boot", str(built[2]), "--keep", str(node))
-    assert (status, said[-1]["stage"]) == (0, "root")
+    assert data_of(built[2], node) == {"event": "data-opened"}
+    made, data = (node / "tpm" / "ek-root.pem").read_bytes(), luks_of(node)
+    assert data.startswith(b"LUKS\xba\xbe\0\2")
+    assert data_of(built[2], node, "--tamper", "keys") == {"event": "data-closed", "code": "approval-pcrs"}
+    assert luks_of(node) == data
+    assert data_of(built[2], node) == {"event": "data-opened"}
+    assert luks_of(node) == data  # and is the same that the first boot made
     assert (node / "tpm" / "ek-root.pem").read_bytes() == made
     assert "umec-node: root" in (node / "console.log").read_text(errors="replace")
+
+
+def data_of(image: Path, node: Path, *tampering: str) -> dict[str, Any]:
+    """Boot, and return what the node says of its data partition: opened, or closed and why."""
+    words = ["nodeimage", "boot", str(image), "--keep", str(node), "--on", *tampering, "--json"]
+    line = [sys.executable, "-m", "umec_platform.cli", *words]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as machine:
+        try:
+            assert machine.stdout is not None
+            for text in machine.stdout:
+                said = str(json.loads(text).get("text", "")).partition("umec-node: ")[2]
+                if said.startswith('{"event": "data-'):
+                    told = json.loads(said)
+                    return {name: told[name] for name in ("event", "code") if name in told}
+        finally:
+            machine.terminate()
+    raise AssertionError("it said nothing of its data partition")
+
+
+def luks_of(node: Path) -> bytes:
+    """The first header of LUKS2, without its checksum and the number of its changes (there are none)."""
+    disk = node / "disk.img"
+    return read_span(disk, spans(disk)["data"])[1024 * 1024 :][: 16 * 1024]
