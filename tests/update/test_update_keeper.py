@@ -326,6 +326,30 @@ def test_an_approval_goes_into_the_slot_of_its_image(machine, signed, tmp_path):
         assert area.read(area.size - 16 * 1024, 16 * 1024) == bytes(16 * 1024)
 
 
+def first_answer(machine, papers: bytes) -> dict:
+    with machine.agent() as agent:
+        agent.ask(op="take", manifest=hashlib.sha256(papers).hexdigest(), size=len(papers), attempt=1)
+        agent.send(papers)
+        return agent.hear()
+
+
+def test_what_fell_back_is_refused_before_it_is_sent(machine, street):
+    papers = (street[2].folder / "manifest.json").read_bytes()
+    assert first_answer(machine, papers)["want"] == "uki.efi"
+    take(machine, street[2])
+    attempted(machine, street[2])
+    machine.started(street[1].root_hash)
+    assert first_answer(machine, papers)["code"] == "update-image-failed"
+
+
+def test_a_kernel_image_that_no_memory_holds_is_not_asked_for(machine, street):
+    said = json.loads((street[2].folder / "manifest.json").read_bytes())
+    said["files"]["uki.efi"]["size"] = 256 * 1024 * 1024
+    assert first_answer(machine, json.dumps(said).encode())["want"] == "uki.efi"
+    said["files"]["uki.efi"]["size"] += 1
+    assert first_answer(machine, json.dumps(said).encode())["code"] == "update-image-other"
+
+
 def test_while_an_image_is_on_trial_nothing_is_taken(machine, street):
     on_trial(machine, street)
     with machine.agent() as agent:
