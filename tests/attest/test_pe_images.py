@@ -8,7 +8,7 @@ from umec_attest.errors import ImageFolderInvalid
 from umec_attest.predict import folder
 from umec_attest.predict.folder import read_image
 from umec_attest.predict.model import NodeImage, predict_image
-from umec_attest.predict.pe import parse_pe
+from umec_attest.predict.pe import MAX_ZEROS, parse_pe
 from umec_attest.testing.image import make_image
 from umec_attest.testing.pe import make_pe
 
@@ -71,6 +71,21 @@ def test_a_section_that_is_there_twice():
     with pytest.raises(ImageFolderInvalid, match="2 times"):
         parse_pe(bytes(data), what="image").section(".linux")
     assert parse_pe(GOOD, what="image").section(".linux") == b"kernel" * 200
+
+
+def test_a_section_that_is_much_longer_in_memory_than_in_the_file():
+    """A file of a few bytes must not become a gigabyte of zeros."""
+    at, stored = section_header(b".linux")
+    longest = parse_pe(changed(at + 8, "<I", stored + MAX_ZEROS), what="image").section(".linux")
+    assert len(longest) == stored + MAX_ZEROS
+    with pytest.raises(ImageFolderInvalid, match="the file has"):
+        parse_pe(changed(at + 8, "<I", stored + MAX_ZEROS + 1), what="image").section(".linux")
+
+
+def section_header(name):
+    """Return where the header of a section is, and how many bytes of the file it has."""
+    at = GOOD.index(name.ljust(8, b"\0"), TABLE)
+    return at, struct.unpack_from("<I", GOOD, at + 16)[0]
 
 
 def test_files_beyond_the_limit_and_variables_that_are_missing(tmp_path, monkeypatch):

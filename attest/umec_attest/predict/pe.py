@@ -14,6 +14,8 @@ MAX_SECTIONS: Final = 96
 """What Windows' loader accepts; a unified kernel image has about a dozen."""
 MAX_SECTION_SIZE: Final = 1024 * 1024 * 1024
 """An initrd of more than 1 GiB is a mistake, and a section that pretends one would fill our memory."""
+MAX_ZEROS: Final = 64 * 1024
+"""What a section may be longer in memory than in the file, which else fills our memory with zeros that it has not."""
 
 _MACHINE_HEADER: Final = 24
 """Signature "PE" with two NULs, and the COFF file header."""
@@ -67,6 +69,8 @@ class PeImage:
             raise ImageFolderInvalid(f"the section {name} is there {len(found)} times")
         section = found[0]
         stored = min(section.virtual_size, section.raw_size)
+        if section.virtual_size - stored > MAX_ZEROS:
+            raise ImageFolderInvalid(f"the file has {stored} of the {section.virtual_size} bytes of the section {name}")
         content = self.data[section.raw_offset : section.raw_offset + stored]
         return content + bytes(section.virtual_size - stored)
 
