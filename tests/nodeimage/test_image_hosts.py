@@ -128,6 +128,8 @@ def test_the_street_node_brings_all_that_netd_and_its_relay_import() -> None:
     assert {"pydantic", "pyroute2", "httpx"} <= needed
     assert needed <= {name.replace("-", "_") for name in recipe.distributions}
     assert {"runc", "unbound", "libnftables1", "iproute2"} <= set(recipe.packages)
+    assert "libsqlite3-0" not in recipe.exclude  # pyroute2 imports it, and does nothing with it here
+    assert {"crc32c_generic", "ext4"} <= set(recipe.kernel.modules)
     servers = {"fastapi", "starlette", "sqlalchemy", "uvicorn", "cedarpy", "sigstore", "authlib", "typer", "rich"}
     assert not needed & servers
 
