@@ -47,11 +47,10 @@ _BEYOND: Final = delete(RoundRow).where(
 
 def is_news(before: NodeState, after: NodeState, appraisal: Appraisal) -> bool:
     """Tell whether a round changed verdict, findings, standing, boot or log of a node."""
-    kept = (before.standing, before.boot_log_sha256, before.boot_log_reset)
-    if kept != (after.standing, after.boot_log_sha256, after.boot_log_reset):
-        return True
     told = (appraisal.verdict.value, [finding.id for finding in appraisal.findings])
-    return before.last_round != after.last_round and _told(before.last_round) != told
+    last = told if before.last_round == after.last_round else _told(before.last_round)  # which reads it
+    kept = (before.standing, before.boot_log_sha256, before.boot_log_reset, last)
+    return kept != (after.standing, after.boot_log_sha256, after.boot_log_reset, told)
 
 
 def write_history(connection: Connection, rounds: Sequence[tuple[NodeState, Judged]]) -> None:
