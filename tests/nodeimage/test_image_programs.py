@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umec_images.nodeimage import elf
 from umec_images.nodeimage.content import place_applets
 from umec_images.nodeimage.elf import applets, needed
 from umec_images.nodeimage.errors import ContentRefused
@@ -57,6 +58,20 @@ def test_no_program_of_the_tree_is_started(tmp_path):
     (tmp_path / "usr/bin/busybox").write_bytes(BUSYBOX.read_bytes())
     place_applets(tmp_path)
     assert (tmp_path / "usr/bin/ls").readlink() == Path("busybox")
+
+
+def test_a_program_that_asks_for_no_libraries_but_for_paths_or_too_many_is_refused(monkeypatch):
+    program = PYTHON.read_bytes()
+    found = needed(program)
+    assert "libc.so.6" in found
+    with pytest.raises(ContentRefused, match="nothing is called") as refused:
+        needed(program.replace(b"\0libc.so.6\0", b"\0../../etc\0"))
+    assert refused.value.code == "image-content-refused"
+    monkeypatch.setattr(elf, "MAX_NEEDED", len(found) - 1)
+    with pytest.raises(ContentRefused, match="nothing is called"):
+        needed(program)
+    monkeypatch.setattr(elf, "MAX_NEEDED", len(found))
+    assert needed(program) == found
 
 
 HEAD = PYTHON.read_bytes()[:4096]
