@@ -1,7 +1,7 @@
 """The server runner: several listeners in one process, TLS 1.2 or newer, and what the TLS peer proved.
 
 A client certificate is asked for where `client_ca` is given, never demanded: who needs one says so in the application,
-which finds the certificate (DER) in `scope["state"]["client_certificate"]`. Whoever uses it looks whether it is valid: a
+which finds the certificate (DER) in `scope["state"]["client_certificate"]`. Whoever uses it looks if it is valid: a
 connection lives longer than a handshake, and TLS 1.2 resumes sessions by their names. No tickets for resuming are made:
 they cost a fifth of a handshake, and our clients keep their connections.
 """

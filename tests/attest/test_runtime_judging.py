@@ -417,7 +417,7 @@ def test_an_empty_list_for_a_register_that_grew(node, refused):
         node.judge(data=b"")
 
 
-def test_a_bank_of_another_hash_alone(kit, node, values):
+def test_a_bank_of_another_hash_alone(kit, node):
     """What a listed file extends is known beforehand for SHA-256, and for no other bank."""
     sha384 = type(kit.SHA256).SHA384
     aggregate = sha384.digest(b"".join(sha384.digest(bytes([pcr])) for pcr in range(10)))

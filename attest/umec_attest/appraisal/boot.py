@@ -124,7 +124,7 @@ def allowed_forms(quote: VerifiedQuote, reference: ReferenceSet) -> frozenset[st
 
 
 def of_boot(quote: VerifiedQuote, reference: ReferenceSet) -> VerifiedQuote:
-    """Return a quote without what is extended with starts of applications, where the set says so: it has its own log."""
+    """Return a quote without the register of starts, where the set says so: they have a log of their own."""
     if not reference.starts:
         return quote
     return replace(quote, pcrs=_without(quote.pcrs, STARTS_PCR))

@@ -63,7 +63,7 @@ class Versions:
         return next((each for each in self.held(now) if fits(each, quoted)), self.newest)
 
     def ended(self, quoted: _Quoted, now: datetime) -> Older | None:
-        """Return the version of which these PCR values are, where it does not count any more, and none that does fits."""
+        """Return the version of which these PCR values are, where it counts no more, and none that does fits."""
         if fits(self.match(quoted, now), quoted):
             return None
         return next((each for each in self.older if not each.holds(now) and fits(each.reference, quoted)), None)
