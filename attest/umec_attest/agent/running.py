@@ -38,10 +38,10 @@ class Options:
     save: Path | None = None
     rotate_days: int = ROTATION_PERIOD.days
     runtime_list: Path = RUNTIME_LIST
-    keeper: Path | None = None
-    """Folder of the keeper of the node's disk, where the node's image is kept up to date."""
     owner: Path | None = None
     approval: Path | None = None
+    keeper: Path | None = None
+    """Folder of the keeper of the node's disk, where the node's image is kept up to date."""
 
 
 def with_agent(options: Options, report: Report | None, work: Callable[[Agent], Awaitable[R]]) -> R:
