@@ -51,6 +51,7 @@ VALUES: Final = {
     "reference": "v1",
     "upload": INSTANCE,
     "session": "ab" * 16,
+    "ek_sha256": "ab" * 32,
 }
 """A good value for each parameter of a path."""
 
@@ -159,8 +160,8 @@ def _management() -> Iterator[Endpoint]:
     yield Endpoint(m, "POST", "/attest/v1/tickets", 201, body=ticket, ours=True, **admin)
     allowed = "/attest/v1/allowed-tpms/{ek_sha256}"
     word = {name: value for name, value in ticket.items() if name != "ek_sha256"}
-    yield Endpoint(m, "PUT", allowed, 200, body=word, ours=True, **admin)
     yield Endpoint(m, "DELETE", allowed, 404, "tpm-not-allowed", **admin)
+    yield Endpoint(m, "PUT", allowed, 200, body=word, ours=True, **admin)
     yield Endpoint(m, "POST", enrolment, 400, "tpm-invalid", body=keys, ours=True)
     yield Endpoint(m, "POST", enrolment + "/{enrolment}/activation", 404, "enrolment-unknown", body=proof, ours=True)
     yield Endpoint(m, "POST", "/attest/v1/challenges", 404, "node-unknown", body={"node": "lamp"}, ours=True)
@@ -225,6 +226,15 @@ def _management() -> Iterator[Endpoint]:
     yield Endpoint(m, "POST", "/platform/v1/relay", 403, "not-a-node", **node)
     yield Endpoint(m, "GET", "/platform/v1/relay/{session}/requests", 403, "not-a-node", **node)
     yield Endpoint(m, "POST", "/platform/v1/relay/{session}/answers", 403, "not-a-node", **node)
+    order = {"repository": "harbour/lamp", "digest": DIGEST, "node": "lamp"}
+    report = {"image": "lamp", "running": 1, "confirmed": 1, "phase": "failed", "version": 2}
+    report |= {"manifest": DIGEST, "digest": DIGEST, "code": "trial-over", "detail": "not trusted in time"}
+    orders, own = "/platform/v1/node-images", "/platform/v1/node-image"
+    yield Endpoint(m, "PUT", orders, 404, "manifest-unknown", body=order, ours=True, **ours)
+    yield Endpoint(m, "GET", orders, 200, **ours)
+    yield Endpoint(m, "DELETE", orders, 404, "node-image-order-unknown", query="target=node/lamp", **ours)
+    yield Endpoint(m, "GET", own, 403, "not-a-node", **node)
+    yield Endpoint(m, "POST", own, 403, "not-a-node", body=report, ours=True, **node)
     for path in ("tenants", "hosts", "services", "rules", "audit"):
         yield Endpoint(m, "GET", f"/platform/v1/{path}", 200, **ours)
     packages, package = "/app_pkgm/v1/app_packages", "/app_pkgm/v1/app_packages/{package}"
