@@ -99,6 +99,7 @@ OWN: Final = {
 }
 
 NEEDED: Final = {
+    ("host add", "netd"): "/n",
     ("nodeimage predict", "key"): "TMP/key.pem",
     ("nodeimage predict", "version"): "1",
     ("image verify", "identity"): "i",
@@ -111,6 +112,7 @@ NOT_RUN: Final = {
     "demo": "starts a street; its words are tried in tests/demo",
     "demo-vm": "starts a machine; its words are tried in tests/demo",
     "netd": "serves; its files are tried in test_malformed_files",
+    "host relay": "serves; what it meets is tried in tests/platform and tests/site",
     "node software-tpm": "starts a TPM",
     "node sample-image": "writes a folder, with any command line",
     "nodeimage build": "fetches packages; its recipes are tried in tests/nodeimage",

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from umec_core.jose import KeySet
 from umec_platform.netd import __main__ as started
-from umec_platform.netd.__main__ import SettingsInvalid, main, own_name, read_settings
+from umec_platform.netd.__main__ import SettingsInvalid, own_name, read_settings
 from umec_platform.relay.doors import AgentSocket
 
 KEYS = KeySet([generate_private_key(SECP256R1()).public_key()]).jwks()
@@ -79,10 +81,12 @@ def test_any_file_gives_settings_or_is_refused(tmp_path_factory, data):
         read(tmp_path_factory.getbasetemp(), data)
 
 
-def test_a_file_that_is_not_there_ends_netd_with_its_code(tmp_path, capsys):
-    given = ["--settings", "none", "--agent", "none", "--state", "none", "--socket", "none", "--allow-uid", "1"]
-    assert main([word if word != "none" else str(tmp_path / "none") for word in given]) == 1
-    assert capsys.readouterr().err.startswith("settings-invalid: ")
+def test_a_file_that_is_not_there_ends_netd_with_its_code(tmp_path):
+    """As a process of its own: it takes the log of its process."""
+    line = [sys.executable, "-m", "umec_platform.netd", "--allow-uid", "1"]
+    line += [word for name in ("settings", "agent", "state", "socket") for word in (f"--{name}", tmp_path / "none")]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.partition(":")[0]) == (1, "settings-invalid")
 
 
 def test_netd_waits_until_its_agent_says_which_node_this_is(tmp_path, monkeypatch):
