@@ -608,6 +608,7 @@ def secret_command(*arguments: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_node_whose_image_has_an_owner_signs_by_approvals_alone(place: Workplace, tmp_path: Path) -> None:
     """Also the last one here: from now on the image of this node has an owner."""
+    place.install_reference(3)  # whatever version came before
     place.boot()
     owner, paper = generate_private_key(SECP256R1()), tmp_path / "approval"
     pem = owner.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -619,7 +620,7 @@ def test_a_node_whose_image_has_an_owner_signs_by_approvals_alone(place: Workpla
 
     assert place.on_node("run", "--once")[0]["standing"] == "trusted"
     assert not place.operator("show", NODE)["node_key_bound"]
-    place.install_reference(2, owner.public_key())
+    place.install_reference(4, owner.public_key())
     assert "node-key-unbound" in place.refused("rotate", *whoami[1:])
     assert place.on_node("rotate", *bound)[0]["standing"] == "trusted"
     assert place.operator("show", NODE)["node_key_bound"]
