@@ -18,7 +18,7 @@ from umec_core.standing import Standing
 from umec_core.tokens import certificate_thumbprint
 from umec_platform.errors import AnswerLate, HostSilent
 from umec_platform.hosts import relays as relays_module
-from umec_platform.hosts.relays import MOST_OPEN, RelayDriver, Relays
+from umec_platform.hosts.relays import MOST_LOGS, MOST_OPEN, RelayDriver, Relays
 from umec_platform.hosts.wire import RELAY, deflate, inflate
 from umec_platform.netd.errors import RemoteRefusal
 from umec_platform.netd.messages import MAX_LINE, Reply
@@ -452,6 +452,48 @@ def test_a_host_has_so_many_open_requests(world: Any, driver_of: Any) -> None:
                 await pole.answer(message)
             await asyncio.gather(*asked)
             asked = [asyncio.create_task(driver.status())]
+            for message in await pole.ask():
+                await pole.answer(message)
+            await asyncio.gather(*asked)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_line_keeps_no_statement_about_the_standing_from_its_node(world: Any, driver_of: Any) -> None:
+    async def scenario() -> None:
+        async with street(world) as pole:
+            await pole.begin()
+            driver, relays = await driver_of()
+            asked = [asyncio.create_task(driver.status()) for _ in range(MOST_OPEN)]
+            await until_waiting(relays, MOST_OPEN)
+            told = asyncio.create_task(driver.standing("a.b.c"))
+            await until_waiting(relays, MOST_OPEN + 1)
+            with pytest.raises(HostSilent):  # of all else there is no more
+                await driver.status()
+            messages = await pole.ask()
+            assert messages[-1]["op"] == "standing"
+            for message in messages:
+                await pole.answer(message)
+            await asyncio.gather(*asked, told)
+
+    asyncio.run(scenario())
+
+
+def test_logs_that_are_asked_for_without_end_leave_a_host_room_for_the_rest(world: Any, driver_of: Any) -> None:
+    async def scenario() -> None:
+        async with street(world) as pole:
+            await pole.begin()
+            driver, relays = await driver_of()
+            asked = [asyncio.create_task(driver.instance_log("one", lines=1)) for _ in range(MOST_OPEN)]
+            await until_waiting(relays, MOST_LOGS)
+            refused = await asyncio.gather(*asked[MOST_LOGS:], return_exceptions=True)
+            assert [getattr(error, "code", error) for error in refused] == ["host-silent"] * (MOST_OPEN - MOST_LOGS)
+            asked = [*asked[:MOST_LOGS], asyncio.create_task(driver.status())]
+            await until_waiting(relays, MOST_LOGS + 1)
+            for message in await pole.ask():
+                await pole.answer(message)
+            await asyncio.gather(*asked)
+            asked = [asyncio.create_task(driver.instance_log("one", lines=1))]  # those are over: there may be others
             for message in await pole.ask():
                 await pole.answer(message)
             await asyncio.gather(*asked)

@@ -26,7 +26,7 @@ from umec_platform.errors import AnswerLate, HostSilent, NoRelay, RelayReplaced
 from umec_platform.hosts.ports import Connect, HostDriver
 from umec_platform.hosts.schemas import BY_RELAY
 from umec_platform.hosts.wire import WAIT, ImagePull, Request
-from umec_platform.netd.client import TIMEOUT, NetdOperations, new_id, result_of
+from umec_platform.netd.client import TIMEOUT, NetdOperations, Result, new_id, result_of
 from umec_platform.netd.messages import Reply, Standing
 
 __all__ = ["RelayDriver", "Relays"]
@@ -38,7 +38,13 @@ LOOK: Final = 1.0
 """Seconds between looks at whether a relay still asks."""
 
 MOST_OPEN: Final = 64
-"""Requests to one host that are not answered yet: its worker makes one or two, each start of an instance one."""
+"""Requests to one host that are not answered yet: its worker makes one or two, each start of an instance one.
+
+Statements about its standing are not among them: without them its lease would end.
+"""
+
+MOST_LOGS: Final = 8
+"""Logs of one host that are asked for at once: that many a tenant may, and the other requests are left their room."""
 
 MOST_HANDED: Final = 4 * 1024 * 1024
 """Octets that one ask is given, unless a single request is larger."""
@@ -153,7 +159,7 @@ class Relays:
         known = self._lines.get(node)
         if known is None:
             raise _silent(node)
-        if len(known.waiting) >= MOST_OPEN:
+        if not says_so and len(known.waiting) >= MOST_OPEN:
             raise HostSilent(f"{MOST_OPEN} requests to node {node} are not answered yet")
         if not (says_so or self._stands(node, known)):
             raise HostSilent(f"node {node} does not stand: its relay is handed nothing")
@@ -211,6 +217,7 @@ class RelayDriver(NetdOperations):
     def __init__(self, relays: Relays, node: str) -> None:
         self._relays = relays
         self._node = node
+        self._logs = 0
 
     async def carry(self, request: BaseModel, line: bytes) -> Reply:
         """Carry a request there and return the answer; raises `HostSilent`."""
@@ -223,6 +230,16 @@ class RelayDriver(NetdOperations):
         line = request.model_dump_json().encode()
         reply = await self._relays.carry(self._node, line, request.id, seconds=PULL_TIME)
         return Path(str(result_of(reply)["folder"]))
+
+    async def instance_log(self, instance: str, *, lines: int) -> Result:
+        """Return the last lines that an instance wrote; raises `HostSilent` where too many wait for such already."""
+        if self._logs >= MOST_LOGS:
+            raise HostSilent(f"{MOST_LOGS} logs of node {self._node} are asked for already", advice="ask again later")
+        self._logs += 1
+        try:
+            return await super().instance_log(instance, lines=lines)
+        finally:
+            self._logs -= 1
 
 
 def _silent(node: str) -> HostSilent:

@@ -34,12 +34,13 @@ from umec_platform.netd.messages import (
     TrafficRule,
 )
 
-__all__ = ["TIMEOUT", "NetdClient", "NetdOperations", "exchange", "new_id", "result_of"]
+__all__ = ["TIMEOUT", "NetdClient", "NetdOperations", "Result", "exchange", "new_id", "result_of"]
 
 TIMEOUT: Final = 60.0
 """Seconds: unpacking a large image on a small node takes a while, everything else milliseconds."""
 
 Result = dict[str, Any]
+"""What an operation brings, as `messages` describes it for each."""
 
 
 class NetdOperations(ABC):
