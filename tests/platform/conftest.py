@@ -64,7 +64,7 @@ class MemoryHost:
     life: int = 1
     starts: int = 0
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
-    """From "sync", "put_dns", "delete_dns" or "put_tenant" to what it waits for before it does anything."""
+    """From "sync", "pull", "put_dns", "delete_dns" or "put_tenant" to what it waits for before it does anything."""
     networks: set[str] = field(default_factory=set)
     held: list[str] = field(default_factory=list)
     looks: int = 0
@@ -133,6 +133,7 @@ class MemoryHost:
         return {}
 
     async def pull(self, repository: str, digest: str) -> Path | None:
+        await self._held("pull")
         assert repository
         assert digest
         return None

@@ -242,3 +242,25 @@ def test_an_unforeseen_error_is_called_what_it_is(
             assert (await world.order(instance, "instantiate", {}))["operationState"] == "COMPLETED"
 
     asyncio.run(scenario())
+
+
+def test_a_host_whose_image_does_not_come_holds_up_no_start_on_another(
+    world: Any, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(lifecycle, "STARTS_AT_ONCE", 1)
+        async with world.open():
+            await world.furnish()
+            await world.onboard()
+            world.host.hold["pull"] = asyncio.Event()
+            for _ in range(2):
+                made = await world.operate("POST", f"{LCM}?tenant=harbour", json={"appDId": "hello-1"})
+                wish = {"mecHostInformation": [{"hostId": "host-a"}]}
+                await world.operate("POST", f"{LCM}/{made.json()['id']}/instantiate", json=wish)
+            await wait_until(lambda: world.host.held)
+            assert await world.instantiate(host="host-b") in world.other_host.instances
+            assert (world.host.held, world.host.instances) == (["pull"], {})  # the second of the same host waits
+            world.host.hold.pop("pull").set()
+            await wait_until(lambda: len(world.host.instances) == 2)
+
+    asyncio.run(scenario())

@@ -16,6 +16,7 @@ Whatever has not come to an end, because a neighbour is silent or nothing can be
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ RETRY_EVERY: Final = 5.0
 """Seconds between looks for operations that have not come to their end and that nobody runs."""
 
 STARTS_AT_ONCE: Final = 4
-"""A host that restarts brings all its instances back: a small node unpacks a few images at a time."""
+"""On one host: one that restarts brings all its instances back, and a small node unpacks a few images at a time."""
 
 
 class LifeCycle:
@@ -79,7 +80,7 @@ class LifeCycle:
         self._ender = Ender(ledger, fleet, registrar)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._starts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(STARTS_AT_ONCE))
 
     async def run(self) -> None:
         """Work until cancelled; operations that were cut off, or could not come to their end, are run again."""
@@ -164,7 +165,7 @@ class LifeCycle:
                 await self._end_starts(job.instance.id)  # 1
                 await self._ender.terminate(job)
             else:
-                async with self._starts:
+                async with self._starts[job.host.id]:
                     if job.kind == OPERATE:
                         await self._hear_of_nodes()
                     await self._starter.start(job)
