@@ -20,6 +20,8 @@ from umec_core.http import create_app
 from umec_core.server import Listener, serve
 from umec_core.standing import Standing
 from umec_core.tokens import certificate_thumbprint
+from umec_images.oci.manifest import MANIFEST, Descriptor, encode
+from umec_images.oci.reference import digest_of
 from umec_platform.errors import HostSilent
 from umec_platform.hosts.relays import RelayDriver
 from umec_platform.netd.errors import RemoteRefusal
@@ -27,8 +29,18 @@ from umec_platform.relay import carrier
 from umec_platform.relay.carrier import Relay
 from umec_platform.relay.doors import AgentSilent, AgentSocket
 
+CONFIG, LAYER = "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar"
 MANAGEMENT = "https://authority.test:8443"
 NODE = "pole-7"
+FILES = {digest_of(content): content for content in (b"{}", b"a layer")}
+IMAGE = encode(
+    {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": Descriptor(CONFIG, digest_of(b"{}"), 2).to_json(),
+        "layers": [Descriptor(LAYER, digest_of(b"a layer"), 7).to_json()],
+    }
+)
 
 
 @dataclass
@@ -67,13 +79,14 @@ class Doorkeeper:
                 said = {"ok": True}
             writer.write(json.dumps(said).encode() + b"\n")
             if asked["op"] == "door":
-                await self._door(reader, writer)
+                await self._door(reader, writer, "registry" if asked["port"] == 5443 else "platform")
         writer.close()
 
-    async def _door(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.shown.append(self.certificate)
+    async def _door(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: str) -> None:
+        if to == "platform":
+            self.shown.append(self.certificate)
         header = f"\r\nTest-Certificate: {self.certificate.hex()}\r\n".encode()
-        far_reader, far_writer = await asyncio.open_unix_connection(self.folder / "platform.sock")
+        far_reader, far_writer = await asyncio.open_unix_connection(self.folder / f"{to}.sock")
 
         async def there() -> None:
             while data := await reader.read(65536):
@@ -121,6 +134,26 @@ class Netd:
 
 
 @dataclass
+class Registry:
+    """A registry of one image, whose files come as slowly as `release` says; it notes what it is asked for."""
+
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """Which file, and by which certificate."""
+
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
+        shown = dict(scope["headers"])[b"test-certificate"].decode()
+        digest = scope["path"].rpartition("/")[2]
+        self.asked.append((digest, bytes.fromhex(shown).decode()))
+        manifest = digest == digest_of(IMAGE)
+        if not manifest:
+            await self.release.wait()
+        headers = [(b"content-type", MANIFEST.encode() if manifest else b"application/octet-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": IMAGE if manifest else FILES[digest]})
+
+
+@dataclass
 class Place:
     """Everything together."""
 
@@ -130,6 +163,13 @@ class Place:
     driver: RelayDriver
     relay: Relay
     folder: Path
+    registry: Registry
+    relaying: "asyncio.Task[None]"
+
+    async def end(self) -> None:
+        """End the relay."""
+        self.relaying.cancel()
+        await asyncio.gather(self.relaying, return_exceptions=True)
 
     async def works(self) -> None:
         """Return when the relay carries: what failed before is behind it."""
@@ -164,7 +204,9 @@ async def opened(world: Any, folder: Path) -> AsyncIterator[Place]:
         assert (await world.operate("POST", "/platform/v1/hosts", json=made)).status_code == 201
         await world.stand(NODE, Standing.TRUSTED, 1)
         keeper, netd, stop = Doorkeeper(world, folder), Netd(), asyncio.Event()
-        serving = asyncio.create_task(serve([Listener(app, unix=folder / "platform.sock")], stop))
+        registry = Registry()
+        listeners = [Listener(app, unix=folder / "platform.sock"), Listener(registry, unix=folder / "registry.sock")]
+        serving = asyncio.create_task(serve(listeners, stop))
         agent = await asyncio.start_unix_server(keeper.connected, folder / "agent.sock")
         beside = await asyncio.start_unix_server(netd.connected, folder / "netd.sock")
         relay = Relay(
@@ -177,10 +219,9 @@ async def opened(world: Any, folder: Path) -> AsyncIterator[Place]:
         driver = await world.service._fleet.driver(NODE)
         relaying = asyncio.create_task(relay.run())
         try:
-            yield Place(world, keeper, netd, driver, relay, folder)
+            yield (place := Place(world, keeper, netd, driver, relay, folder, registry, relaying))
         finally:
-            relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
+            await place.end()
             driver._relays.rest()
             agent.close()
             beside.close()
@@ -210,6 +251,40 @@ def test_requests_reach_netd_and_answers_come_back(play: Any) -> None:
         assert place.netd.said[-1]["op"] == "status"
         place.netd.result = {"subnet": "10.64.0.0/24"}
         assert await place.driver.put_tenant("harbour") == place.netd.result
+
+    play(scene)
+
+
+def test_a_file_that_two_starts_want_at_once_is_fetched_once(play: Any) -> None:
+    async def scene(place: Place) -> None:
+        await place.works()
+        pulls = [asyncio.create_task(place.driver.pull("harbour/hello", digest_of(IMAGE))) for _ in range(2)]
+        await until(lambda: len(place.registry.asked) >= 3)  # the manifest twice, and a file
+        for _ in range(20):
+            await place.works()  # time enough for the other to ask for that file, too
+        place.registry.release.set()
+        assert await asyncio.gather(*pulls) == [place.folder / "images"] * 2
+        assert sorted(digest for digest, _ in place.registry.asked) == sorted([digest_of(IMAGE)] * 2 + list(FILES))
+        for digest, content in FILES.items():
+            assert (place.folder / "images" / "sha256" / digest.removeprefix("sha256:")).read_bytes() == content
+
+    play(scene)
+
+
+def test_an_image_is_asked_for_by_the_present_certificate_and_by_none_after_the_end(play: Any) -> None:
+    async def scene(place: Place) -> None:
+        place.registry.release.set()
+        await place.works()
+        await place.driver.pull("harbour/hello", digest_of(IMAGE))
+        assert {certificate for _, certificate in place.registry.asked} == {"first"}
+        place.registry.asked.clear()
+        place.keeper.certificate = b"second"
+        await place.driver.pull("harbour/hello", digest_of(IMAGE))
+        assert {certificate for _, certificate in place.registry.asked} == {"second"}
+        images = place.relay._images
+        await place.end()
+        with pytest.raises(RuntimeError, match="closed"):
+            await images.fetch("https://authority.test:5443", "harbour/hello", digest_of(IMAGE))
 
     play(scene)
 

@@ -29,7 +29,7 @@ from umec_platform.netd.client import TIMEOUT, exchange
 from umec_platform.netd.errors import MessageTooLarge, NetdUnreachable
 from umec_platform.netd.messages import Reply
 from umec_platform.relay.doors import AgentSocket, site_client
-from umec_platform.relay.images import fetch_image
+from umec_platform.relay.images import ImageFolder
 
 __all__ = ["Relay", "RelayLate", "relay_until_told"]
 
@@ -72,11 +72,15 @@ class Relay:
         self._agent = agent
         self._site = site
         self._netd = str(netd)
-        self._images = images
-        self._most = images_mebibytes * MEBIBYTE
+        self._images = ImageFolder(agent, images, most=images_mebibytes * MEBIBYTE)
 
     async def run(self) -> None:
-        """Relay until cancelled."""
+        """Relay until cancelled; once."""
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._images.close)
+            await self._sessions()
+
+    async def _sessions(self) -> None:
         failures = 0
         while True:
             pace = PACE
@@ -158,9 +162,7 @@ class Relay:
         return answer
 
     async def _pull(self, registry: str, wish: ImagePull) -> bytes:
-        folder = await fetch_image(
-            self._agent, registry, self._images, repository=wish.repository, digest=wish.digest, most=self._most
-        )
+        folder = await self._images.fetch(registry, wish.repository, wish.digest)
         log.info("image fetched", repository=wish.repository, digest=wish.digest)
         reply = Reply(id=wish.id, ok=True, result={"folder": str(folder)})
         return reply.model_dump_json(exclude_none=True).encode()

@@ -1,10 +1,9 @@
 """The way to the site through the agent of this node: connections that show its certificate, tokens bound to it."""
 
 import asyncio
-import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +23,8 @@ MAX_LINE: Final = 64 * 1024
 """Octets of an answer of the agent; a token has a thousand."""
 PATIENCE: Final = httpx.Timeout(20.0, connect=OPEN_SECONDS)
 """Seconds without anything of an answer: twice as long as an ask for requests waits."""
+MAX_CONNECTIONS: Final = 16
+"""Of one client: what the platform asks for at once waits for nothing else."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -97,22 +98,24 @@ def _checked(said: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever was rea
     return said
 
 
-@contextlib.asynccontextmanager
-async def site_client(agent: AgentSocket) -> AsyncIterator[httpx.AsyncClient]:
-    """Give an HTTP client for servers of the site: their TLS, with the node's certificate, is the agent's work."""
-    async with httpx.AsyncClient(
-        transport=_Transport(agent), timeout=PATIENCE, follow_redirects=False, trust_env=False
-    ) as client:
-        yield client
+def site_client(agent: AgentSocket, *, kept: int = MAX_CONNECTIONS) -> httpx.AsyncClient:
+    """Return an HTTP client for servers of the site: their TLS, with the node's certificate, is the agent's work.
+
+    `kept` is how many connections stay open between requests.
+    """
+    return httpx.AsyncClient(
+        transport=_Transport(agent, kept), timeout=PATIENCE, follow_redirects=False, trust_env=False
+    )
 
 
 class _Transport(httpx.AsyncHTTPTransport):
     """That of httpx through doors; a context that trusts nobody is what it would do TLS with."""
 
-    def __init__(self, agent: AgentSocket) -> None:
+    def __init__(self, agent: AgentSocket, kept: int) -> None:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            max_connections=16,
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=kept,
             keepalive_expiry=60.0,
             network_backend=_Backend(agent),
         )

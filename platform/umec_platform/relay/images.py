@@ -8,22 +8,40 @@ from umec_images.oci.client import Authorize, RegistryClient
 from umec_platform.instances.images import RegistryPuller
 from umec_platform.relay.doors import AgentSocket, site_client
 
-__all__ = ["fetch_image"]
+__all__ = ["ImageFolder"]
 
 SCOPE: Final = "images:pull"
 
 
-async def fetch_image(
-    agent: AgentSocket, registry: str, folder: Path, *, repository: str, digest: str, most: int
-) -> Path:
-    """Return the folder with the files of an image, each checked by its digest; older ones go beyond `most` octets.
+class ImageFolder:
+    """The images of one node. Of several who want the same file at once, one fetches it.
 
-    Raises what the registry refuses. netd hashes all of it once more, as a copy of its own.
+    A connection serves one request: one that is kept may show a certificate that has a successor.
     """
-    async with site_client(agent) as http:
-        puller = RegistryPuller(RegistryClient(registry, http, _bearer(agent, registry)), folder, max_folder=most)
+
+    def __init__(self, agent: AgentSocket, folder: Path, *, most: int) -> None:
+        """`most` is how many octets of images stay, beside those that are wanted or were just used."""
+        self._agent = agent
+        self._folder = folder
+        self._most = most
+        self._http = site_client(agent, kept=0)
+        self._pullers: dict[str, RegistryPuller] = {}
+
+    async def fetch(self, registry: str, repository: str, digest: str) -> Path:
+        """Return the folder with the files of an image, each checked by its digest; older ones go for want of room.
+
+        Raises what the registry refuses. netd hashes all of it once more, as a copy of its own.
+        """
+        if registry not in self._pullers:
+            client = RegistryClient(registry, self._http, _bearer(self._agent, registry))
+            self._pullers = {registry: RegistryPuller(client, self._folder, max_folder=self._most)}
+        puller = self._pullers[registry]
         await puller.keep({digest})
         return await puller.pull(repository, digest)
+
+    async def close(self) -> None:
+        """Close all connections; nothing can be fetched after that."""
+        await self._http.aclose()
 
 
 def _bearer(agent: AgentSocket, registry: str) -> Authorize:
