@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from tpm2_pytss import ESAPI
+from tpm2_pytss import ESAPI, TSS2_Exception
 from tpm2_pytss.constants import ESYS_TR, TPM2_CAP
 from tpm2_pytss.types import TPM2B_PUBLIC, TPMS_ATTEST, TPMT_PUBLIC, TPMT_SIGNATURE
 from tpm2_pytss.utils import make_credential
@@ -20,6 +20,7 @@ from umec_attest.agent.errors import TpmRefused, TpmUnavailable
 from umec_attest.agent.tpm import Tpm, WrappedKey
 from umec_attest.testing.node import DEFAULT_PCRS, SoftwareNode
 from umec_attest.testing.swtpm import SoftwareTpm
+from umec_core.errors import UmecError
 
 DIGEST = hashlib.sha256(b"something").digest()
 
@@ -176,6 +177,26 @@ def test_survives_every_kind_of_restart(software_node: SoftwareNode) -> None:
     assert refused.value.code == "tpm-unavailable"
     device.start()
     check_jose(software_node.node_key, DIGEST, software_node.sign(DIGEST))
+
+
+@pytest.mark.parametrize(
+    ("response", "code"),
+    [(each, "tpm-unavailable") for each in (0x100, 0x901, 0x907, 0x90A, 0x918, 0x920, 0x921, 0x922, 0x923, 0x97F)]
+    + [(each, "tpm-refused") for each in (0x01E, 0x101, 0x128, 0x148, 0x500, 0xD20, 0x98E, 0x99D, 0x9A2, 0x9E2)]
+    + [(0x000A0001, "tpm-unavailable"), (0x00070920, "tpm-refused"), (0x00090922, "tpm-refused")],
+    ids=lambda value: value if isinstance(value, str) else hex(value),
+)
+def test_only_a_warning_of_the_tpm_says_that_trying_again_may_help(
+    software_node: SoftwareNode, response: int, code: str
+) -> None:
+    def work(_esys: ESAPI) -> None:
+        raise TSS2_Exception(response)
+
+    with Tpm(software_node.device.tcti) as tpm:
+        with pytest.raises(UmecError) as refused:
+            tpm.do(work)
+        assert refused.value.code == code
+        check_jose(software_node.node_key, DIGEST, tpm.sign(software_node.node_key, DIGEST))
 
 
 def test_power_cuts_are_no_attack_on_the_keys(software_node: SoftwareNode) -> None:

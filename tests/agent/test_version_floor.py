@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tpm2_pytss import ESAPI, TSS2_Exception
 
 from umec_attest.agent import version_floor
 from umec_attest.agent.tpm import Tpm
-from umec_attest.agent.tpm.sealing import counter_value
+from umec_attest.agent.tpm.sealing import advance_counter, counter_value
 from umec_attest.agent.version_floor import VersionFloor, is_confirmed
 from umec_attest.sealed import sign_approval
 from umec_attest.testing.firmware import extend
@@ -149,3 +150,45 @@ def test_a_long_way_up_is_gone_in_steps(node: Node, monkeypatch: pytest.MonkeyPa
     for expected in (version - 3, version - 1, version, version):
         floor.heard(TRUSTED)
         assert node.counter() == expected
+
+
+def test_a_tpm_that_does_not_answer_is_asked_again_with_the_next_round(node: Node) -> None:
+    version = node.approve(2)
+    floor = node.floor()
+    node.device.kill()
+    floor.heard(TRUSTED)
+    assert [line.get("code") for line in node.said] == ["tpm-unavailable"]
+    node.device.start()
+    floor.heard(TRUSTED)
+    assert (node.counter(), node.said[1:]) == (version, [{"event": "older-versions-shut-out", "version": version}])
+
+
+@pytest.mark.parametrize(("response", "reached"), [(0x920, 3), (0x921, 3), (0x149, 1), (0x9A2, 1)], ids=hex)
+def test_a_tpm_that_counts_slowly_is_asked_again_and_one_that_refuses_is_not(
+    node: Node, monkeypatch: pytest.MonkeyPatch, response: int, reached: int
+) -> None:
+    def stopping(esys: ESAPI, to: int) -> int:
+        now = advance_counter(esys, min(to, counter_value(esys) + 1))
+        if now < to:
+            raise TSS2_Exception(response)
+        return now
+
+    before, floor = node.counter(), node.floor()
+    node.approve(3)
+    monkeypatch.setattr(version_floor, "advance_counter", stopping)
+    for _ in range(4):
+        floor.heard(TRUSTED)
+    assert node.counter() == before + reached
+    code = "tpm-unavailable" if reached == 3 else "tpm-refused"
+    assert {line.get("code") for line in node.said if line["event"] == "older-versions-not-shut-out"} == {code}
+
+
+def test_an_approval_that_was_refused_is_not_asked_for_again(node: Node) -> None:
+    before, floor = node.counter(), node.floor()
+    node.approve(1, key=THIEF)
+    floor.heard(TRUSTED)
+    node.approve(1)
+    floor.heard(TRUSTED)
+    assert (node.counter(), len(node.said)) == (before, 1)
+    node.floor().heard(TRUSTED)  # the next start
+    assert node.counter() == before + 1

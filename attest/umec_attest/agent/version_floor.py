@@ -4,7 +4,8 @@
 2  what runs is confirmed: until then the node may have to go back to the older image, and to its data
 3  the approval is this owner's, for this image, and opens now: what does not run well locks nothing out
 
-The TPM's counter then says no to approvals of lower versions, whoever starts an older image, signed and whole.
+The TPM's counter then says no to approvals of lower versions, whoever starts an older image, signed and whole. A TPM
+that has no time for it is asked again with the next round; what else stands against it does so until the next start.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from umec_attest.agent.errors import TpmUnavailable
 from umec_attest.agent.image_owner import (
     APPROVAL,
     OWNER,
@@ -63,7 +65,7 @@ class VersionFloor:
             with Tpm(self._tcti) as tpm:
                 before, now, self._done = raise_floor(tpm, owner, approval)
         except UmecError as error:
-            self._done = True  # nothing of it changes before the next start
+            self._done = not isinstance(error, TpmUnavailable)  # nothing else changes before the next start
             self._say({"event": "older-versions-not-shut-out", "code": error.code, "detail": error.detail})
             return
         if now != before:

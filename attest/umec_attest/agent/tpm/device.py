@@ -46,8 +46,10 @@ RC_LAYER_TCTI: Final = 0x000A0000
 RC_LAYER_MASK: Final = 0x00FF0000
 RC_INITIALIZE: Final = 0x100
 """TPM_RC_INITIALIZE: the TPM was switched on, and nobody has sent TPM2_Startup yet."""
-TRANSIENT_WARNINGS: Final = frozenset({0x908, 0x922, 0x923})
-"""TPM_RC_YIELDED, TPM_RC_RETRY, TPM_RC_NV_UNAVAILABLE: nothing is wrong, try again."""
+RC_WARNING: Final = 0x900
+RC_KIND: Final = 0xFFFFFD80
+"""Part 2, 6.6.3: of format 0, the TPM's own, and a warning: nothing was done, and trying again may help (busy, out of
+memory, TPM_RC_NV_RATE, in lockout). A code of format 1 has the number of a session where a warning has that."""
 
 
 class Tpm:
@@ -246,6 +248,6 @@ def _is_transport(error: TSS2_Exception) -> bool:
 
 
 def _translated(error: TSS2_Exception, tcti: str) -> TpmUnavailable | TpmRefused:
-    if _is_transport(error) or error.rc == RC_INITIALIZE or error.rc in TRANSIENT_WARNINGS:
+    if _is_transport(error) or error.rc == RC_INITIALIZE or error.rc & RC_KIND == RC_WARNING:
         return TpmUnavailable(f"the TPM at {tcti!r} does not answer: {error}")
     return TpmRefused(f"the TPM refused: {error}")
