@@ -169,6 +169,27 @@ def test_the_same_order_changes_nothing_and_a_dry_run_neither(world: Any) -> Non
     asyncio.run(scenario())
 
 
+def test_what_is_to_be_tried_again_exceeds_every_former_attempt(world: Any) -> None:
+    fleet = {"node": None, "fleet": "harbour/street-node"}
+
+    async def attempt(it: Site, version: int, **wish: Any) -> int:
+        return int((await it.order(version, **wish)).json()["attempt"])
+
+    async def scenario() -> None:
+        async with site(world) as it:
+            assert [await attempt(it, 2), await attempt(it, 2, again=True)] == [1, 2]
+            withdrawn = await it.world.operate("DELETE", ORDERS, params={"target": f"node/{NODE}"})
+            assert withdrawn.status_code == 204
+            assert await attempt(it, 2) == 1  # a node where it failed does not try it by itself
+            assert await attempt(it, 2, again=True, dry=True) == 3
+            assert await attempt(it, 2, again=True) == 3
+            assert await attempt(it, 3, again=True) == 1  # another image is ordered, and then the first
+            assert await attempt(it, 2, again=True) == 4
+            assert await attempt(it, 2, again=True, **fleet) == 5  # for a node that the other orders were for, too
+
+    asyncio.run(scenario())
+
+
 def test_an_order_is_taken_back(world: Any) -> None:
     async def scenario() -> None:
         async with site(world) as it:

@@ -11,7 +11,7 @@ from umec_platform.effects import Ledger
 from umec_platform.nodeimages.errors import FleetOther, NoImageOrder, ReportTooSoon
 from umec_platform.nodeimages.ports import Admits, ImageReader
 from umec_platform.nodeimages.schemas import ImageOrder, ImageReport
-from umec_platform.tables.nodeimages import NodeImageOrderRow, NodeImageReportRow
+from umec_platform.tables.nodeimages import NodeImageAttemptRow, NodeImageOrderRow, NodeImageReportRow
 
 __all__ = ["NodeImages"]
 
@@ -30,6 +30,9 @@ class NodeImages:
     async def order(self, actor: str, wish: ImageOrder, *, dry: bool) -> NodeImageOrderRow:
         """Order an image that the site admits now; the same order once more changes nothing. `dry` writes nothing.
 
+        Where it failed, it is tried again for a higher attempt than the one that failed: `again` gives one that is
+        higher than that of any former order of the image, for whomever it was.
+
         Raises `FleetOther`, and what admission and the registry raise.
         """
         now = self._ledger.clock()
@@ -45,7 +48,9 @@ class NodeImages:
             before = await session.get(NodeImageOrderRow, target)
             if before is not None and before.digest == wish.digest and not wish.again:
                 return before
-            attempt = 1 if before is None or before.digest != wish.digest else before.attempt + 1
+            counted = await session.get(NodeImageAttemptRow, found.manifest)
+            last = 0 if counted is None else counted.attempt
+            attempt = last + 1 if wish.again else 1
             row = NodeImageOrderRow(
                 target=target,
                 repository=wish.repository,
@@ -64,6 +69,7 @@ class NodeImages:
             await self._ledger.record(
                 session, actor=actor, action="node-image.order", subject=target, facts=facts, now=now
             )
+            await session.merge(NodeImageAttemptRow(manifest=found.manifest, attempt=max(last, attempt)))
             return await session.merge(row)
 
         return await self._ledger.write(work)

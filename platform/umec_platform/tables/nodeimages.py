@@ -7,7 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from umec_core.store import Timestamp
 from umec_platform.store import Base, Name
 
-__all__ = ["NodeImageOrderRow", "NodeImageReportRow"]
+__all__ = ["NodeImageAttemptRow", "NodeImageOrderRow", "NodeImageReportRow"]
 
 
 class NodeImageOrderRow(Base):
@@ -28,6 +28,15 @@ class NodeImageOrderRow(Base):
     attempt: Mapped[int]
     ordered_by: Mapped[str]
     ordered_at: Mapped[datetime] = mapped_column(Timestamp)
+
+
+class NodeImageAttemptRow(Base):
+    """How often an image was ordered to be tried, wherever; it outlives its orders, as nodes remember what failed."""
+
+    __tablename__ = "node_image_attempts"
+
+    manifest: Mapped[str] = mapped_column(Name, primary_key=True)
+    attempt: Mapped[int]
 
 
 class NodeImageReportRow(Base):

@@ -25,6 +25,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("target"),
     )
     op.create_table(
+        "node_image_attempts",
+        sa.Column("manifest", sa.String(length=128), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("manifest"),
+    )
+    op.create_table(
         "node_image_reports",
         sa.Column("node", sa.String(length=128), nullable=False),
         sa.Column("tenant", sa.String(length=128), nullable=True),
@@ -44,4 +50,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("node_image_reports")
+    op.drop_table("node_image_attempts")
     op.drop_table("node_image_orders")
