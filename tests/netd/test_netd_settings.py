@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from umec_core.jose import KeySet
 from umec_platform.netd import __main__ as started
 from umec_platform.netd.__main__ import SettingsInvalid, own_name, read_settings
-from umec_platform.relay.doors import AgentSocket
 
 KEYS = KeySet([generate_private_key(SECP256R1()).public_key()]).jwks()
 GOOD = {
@@ -91,7 +90,7 @@ def test_a_file_that_is_not_there_ends_netd_with_its_code(tmp_path):
 
 def test_netd_waits_until_its_agent_says_which_node_this_is(tmp_path, monkeypatch):
     monkeypatch.setattr(started, "ASK_EVERY", 0.01)
-    answers = [b"", b'{"ok": false, "code": "node-not-attested"}\n', b'{"ok": true, "status": {}}\n']
+    answers = [b"", b"[]\n", b'{"ok": false, "code": "node-not-attested"}\n', b'{"ok": true, "status": {}}\n']
     answers.append(b'{"ok": true, "status": {"node": "pole-7"}}\n')
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +100,7 @@ def test_netd_waits_until_its_agent_says_which_node_this_is(tmp_path, monkeypatc
 
     async def scenario() -> str | None:
         async with await asyncio.start_unix_server(connected, tmp_path / "agent.sock"):
-            return await own_name(AgentSocket(tmp_path), asyncio.Event())
+            return await own_name(tmp_path, asyncio.Event())
 
     assert asyncio.run(scenario()) == "pole-7"
     assert answers == []
@@ -110,7 +109,7 @@ def test_netd_waits_until_its_agent_says_which_node_this_is(tmp_path, monkeypatc
 def test_netd_ends_while_it_waits(tmp_path: Path) -> None:
     async def scenario() -> str | None:
         stop = asyncio.Event()
-        waiting = asyncio.create_task(own_name(AgentSocket(tmp_path), stop))
+        waiting = asyncio.create_task(own_name(tmp_path, stop))
         await asyncio.sleep(0)
         stop.set()
         return await waiting

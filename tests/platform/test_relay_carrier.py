@@ -73,8 +73,6 @@ class Doorkeeper:
                 said: dict[str, Any] = {"ok": False, "code": self.refuse, "detail": "no"}
             elif asked["op"] == "token":
                 said = {"ok": True, "token": self.token()}
-            elif asked["op"] == "status":
-                said = {"ok": True, "status": {"node": NODE}}
             else:
                 said = {"ok": True}
             writer.write(json.dumps(said).encode() + b"\n")
@@ -432,7 +430,7 @@ def test_an_agent_that_talks_nonsense_is_none(tmp_path: Path, said: bytes) -> No
             writer.close()
 
         async with await asyncio.start_unix_server(connected, tmp_path / "agent.sock"):
-            for request in (lambda one: one.token("r", "s"), lambda one: one.door("h", 1), lambda one: one.node()):
+            for request in (lambda one: one.token("r", "s"), lambda one: one.door("h", 1)):
                 with pytest.raises(UmecError) as refused:
                     await request(AgentSocket(tmp_path))
                 assert refused.value.code == ("agent-refused" if b"false" in said else "agent-silent")

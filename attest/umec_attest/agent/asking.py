@@ -34,7 +34,9 @@ async def ask(directory: Path, request: Request) -> Mapping[str, Any] | None:
     try:
         async with asyncio.timeout(ASK_SECONDS):
             writer.write(line)
-            said: Mapping[str, Any] = json.loads(await reader.readline())
+            said = json.loads(await reader.readline())
+        if not isinstance(said, dict):
+            raise ValueError("this is no answer")  # noqa: TRY004, TRY301 - of the agent, not of a caller
     except (OSError, ValueError, TimeoutError) as error:
         raise AnswerInvalid("the running agent did not answer") from error
     finally:

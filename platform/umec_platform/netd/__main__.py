@@ -20,6 +20,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from umec_attest.agent.asking import ask
+from umec_attest.agent.requests import Status
 from umec_core.clock import system_clock
 from umec_core.errors import Invalid, UmecError
 from umec_core.jose import KeySet
@@ -28,7 +30,6 @@ from umec_platform.netd.leases import LeaseTerms
 from umec_platform.netd.server import listen
 from umec_platform.netd.service import open_service
 from umec_platform.netd.settings import NetdSettings
-from umec_platform.relay.doors import AgentSocket
 
 __all__ = ["SettingsInvalid", "main", "own_name", "read_settings", "serve_until_told"]
 
@@ -110,21 +111,22 @@ async def _run(given: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     read_settings(given.settings, node="none", state=given.state, agent=given.agent)  # what is wrong is said at once
-    node = await own_name(AgentSocket(given.agent), stop)
+    node = await own_name(given.agent, stop)
     if node is not None:
         settings = read_settings(given.settings, node=node, state=given.state, agent=given.agent)
         await serve_until_told(settings, given.socket, [given.allow_uid], stop)
 
 
-async def own_name(agent: AgentSocket, stop: asyncio.Event) -> str | None:
-    """Return the node's name as soon as the agent has attested; None if netd is told to end before."""
+async def own_name(agent: Path, stop: asyncio.Event) -> str | None:
+    """Return the node's name as soon as the agent with this state folder has attested; None if told to end before."""
     while not stop.is_set():
         try:
-            found = await agent.node()
+            said = await ask(agent, Status())
         except UmecError:
-            found = None
+            said = None
+        found = None if said is None else said.get("status", {}).get("node")
         if found is not None:
-            return found
+            return str(found)
         try:
             await asyncio.wait_for(stop.wait(), ASK_EVERY)
         except TimeoutError:

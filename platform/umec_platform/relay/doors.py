@@ -53,22 +53,15 @@ class AgentSocket:
 
     async def token(self, resource: str, scope: str) -> str:
         """Return a token for one API; raises `AgentSilent`, and `RemoteRefused` with the agent's code."""
-        return str((await self._ask({"op": "token", "resource": resource, "scope": scope}))["token"])
-
-    async def node(self) -> str | None:
-        """Return the node's id, or None as long as it has not attested; raises `AgentSilent`."""
-        said = (await self._ask({"op": "status"}))["status"].get("node")
-        return None if said is None else str(said)
+        request = {"op": "token", "resource": resource, "scope": scope}
+        (_, writer), said = await self._exchange(request, ASK_SECONDS)
+        writer.close()
+        return str(said["token"])
 
     async def door(self, host: str, port: int) -> Streams:
         """Return a connection to a server of the site that shows the node's certificate; raises as `token`."""
         streams, _ = await self._exchange({"op": "door", "host": host, "port": port}, OPEN_SECONDS)
         return streams
-
-    async def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        (_, writer), said = await self._exchange(request, ASK_SECONDS)
-        writer.close()
-        return said
 
     async def _exchange(self, request: Mapping[str, Any], seconds: float) -> tuple[Streams, Mapping[str, Any]]:
         try:
