@@ -234,7 +234,7 @@ def test_an_old_decision_is_none_whatever_the_clock_of_the_node_says():
     assert ids(judge(lines(old), asked=NOW - timedelta(minutes=10), now=NOW - timedelta(minutes=9))) == []
     before = judge(b"", asked=NOW - timedelta(minutes=5)).checkpoint
     assert ids(judge(lines(old), checkpoint=before)) == ["start-decision-expired"]
-    # the beginning of another boot: what was known of the time still is
+    # at the beginning of another boot, what was known of the time still is
     assert ids(judge(lines(old), checkpoint=before.of_next_boot())) == ["start-decision-expired"]
     # a round that came in between by a hair is no reason
     close = judge(b"", asked=NOW).checkpoint
@@ -243,12 +243,36 @@ def test_an_old_decision_is_none_whatever_the_clock_of_the_node_says():
 
 def test_a_checkpoint_of_another_boot_counts_for_nothing():
     first = judge(lines(start(0))).checkpoint
-    for other in ({"reset": BOOT + 1}, {"restart": 1}):
+    for data in (b"", lines(start(0))):
         with pytest.raises(StartLogOutdated):
-            judge(b"", quote(b"", **other), first)
+            judge(b"", quote(data, reset=BOOT + 1), first)
     begun = first.of_next_boot()
     assert judge(b"", quote(b"", reset=BOOT + 1), begun).checkpoint.reset_count == BOOT + 1
     assert (begun.entries, begun.pcr, begun.asked_at) == (0, bytes(32), NOW)
+
+
+def test_a_tpm_that_slept_goes_on_where_it_was_or_its_log_begins_anew():
+    """Its counter of restarts grows either way; what was judged long ago is not judged by the time of now."""
+    log, later = [start(0), start(1)], NOW + timedelta(minutes=30)
+    first = judge(lines(log[0])).checkpoint
+    resumed = judge(lines(log[1]), quote(lines(*log), restart=1), first)
+    assert (ids(resumed), resumed.checkpoint.entries, resumed.checkpoint.restart_count) == ([], 2, 1)
+    assert ids(judge(b"", quote(lines(*log), restart=1), resumed.checkpoint, asked=later, now=later)) == []
+    for data, quoted in ((b"", b""), (b"", lines(start(0, later))), (lines(log[1]), lines(start(0, later)))):
+        with pytest.raises(StartLogOutdated):
+            judge(data, quote(quoted, restart=1), first)
+        with pytest.raises(StartLogMismatch):  # it did not sleep
+            judge(data, quote(quoted), first)
+    with pytest.raises(StartLogMismatch):  # asked for from its beginning, it has no excuse
+        judge(lines(log[1]), quote(lines(*log), restart=1), first.of_next_boot())
+
+
+def test_a_part_does_not_hide_that_the_tpm_restarted():
+    log = [start(0), start(1), start(2)]
+    first = judge(lines(log[0])).checkpoint
+    part = judge(lines(log[1]), quote(lines(log[2]), restart=1), first, more=True).checkpoint
+    with pytest.raises(StartLogOutdated):
+        judge(lines(log[2]), quote(lines(log[2]), restart=1), part)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,18 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 
 from umec_attest.agent.requests import Start
 from umec_attest.agent.start_log import START_LOG, StartLog
+from umec_attest.ima import parse_runtime_policy
+from umec_attest.predict import predict
 from umec_attest.starts.entry import parse_start
 from umec_attest.testing import firmware
+from umec_attest.testing.runtime import RuntimeList
+from umec_attest.testing.runtime import run as measure
 from umec_core.jose import KeySet, sign_jwt
 
 PLATFORM = generate_private_key(SECP256R1())
 ISSUER = "https://edge.example:8443/platform/v1"
 IMAGE = "sha256:" + "ab" * 32
+TOOL = ("/usr/bin/tool", b"content")
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Host:
     booted: object
     folder: Path
     log: StartLog
+    ran: RuntimeList | None = None
 
     def decision(self, instance="cam-1", tenant="acme", *, key=PLATFORM, **claims):
         now = int(self.world.clock().timestamp())
@@ -84,9 +89,15 @@ class Host:
         self.booted.reboot()
         self.log = StartLog(self.folder, self.booted.node.tpm)
 
+    def runs(self):
+        """Its kernel measures what runs, from a boot on."""
+        self.ran = RuntimeList()
+        for entry in RuntimeList.of(predict(self.booted.owner.image).pcrs | {8: bytes(32)}, [TOOL]).entries:
+            measure(self.booted.tpm, self.ran, entry)
+
     def answer(self, challenge, data=None):
         return self.booted.node.evidence(
-            challenge, boot_log=self.booted.log, starts=self.data if data is None else data
+            challenge, boot_log=self.booted.log, runtime=self.ran, starts=self.data if data is None else data
         )
 
 
@@ -380,17 +391,64 @@ def test_a_node_that_is_enrolled_anew_begins_anew(run_host):
     run_host(body)
 
 
-def test_a_suspended_tpm_is_no_alarm(run_host):
-    """Its counter of restarts has grown, and its PCRs are what they were: the log is judged from its beginning."""
+def test_a_tpm_that_restarted_begins_its_log_anew(run_host):
+    """Its counter of restarts has grown, and its PCRs began anew: the log is judged from its beginning."""
 
     async def body(world, host):
         await ready(world, host)
         host.starts()
         await rounds(world, host)
-        world.clock.advance(timedelta(minutes=5).total_seconds() / 10)
+        world.clock.advance(30)
         host.booted.hibernate()
         (host.folder / START_LOG).unlink()  # what ran is gone with its memory
+        assert (await rounds(world, host, status=422))["code"] == "boot-log-required"
+        assert (await world.challenge())["starts"] == {"from": 0}
+        said = await rounds(world, host)
+        assert (said["standing"], said["findings"]) == ("trusted", [])
+
+    run_host(body)
+
+
+def test_a_boot_log_that_is_asked_for_anew_judges_no_start_twice(run_host):
+    """Its decision is long over, and it was good when the start took place."""
+
+    async def body(world, host):
+        await ready(world, host)
+        host.starts()
+        for _ in range(8):
+            assert ids(await rounds(world, host)) == []
+            world.clock.advance(25)
+        other = {"boot_log": None, "boot_log_sha256": "00" * 32}
+        said = await rounds(world, host, status=422, change=lambda body: {**body, **other})
+        assert said["code"] == "boot-log-required"
+        challenge = await world.challenge()
+        assert (challenge["boot_log"], challenge["starts"]) == ("full", {"from": 1})
+        said = await rounds(world, host)
+        assert (said["standing"], said["findings"]) == ("trusted", [])
+        host.reboot()  # and after a boot, its own log is wanted as a whole
         await rounds(world, host, status=422)
-        assert "start-log-mismatch" not in ids(await rounds(world, host))
+        assert (await world.challenge())["starts"] == {"from": 0}
+        assert ids(await rounds(world, host)) == ["rebooted"]
+
+    run_host(body)
+
+
+def test_a_boot_that_the_list_of_what_ran_tells_of_begins_both_lists_anew(run_host):
+    """A node that sends its boot log unasked is asked once more, and not once for each of its lists."""
+
+    async def body(world, host):
+        host.runs()
+        listed = {TOOL[0]: [hashlib.sha256(TOOL[1]).hexdigest()]}
+        await ready(world, host, runtime=parse_runtime_policy({"files": listed}))
+        host.starts()
+        assert ids(await rounds(world, host)) == []
+        host.reboot()
+        host.runs()
+        whole = {"boot_log": base64.b64encode(host.booted.log).decode(), "boot_log_sha256": None}
+        said = await rounds(world, host, status=422, change=lambda body: {**body, **whole})
+        assert said["code"] == "boot-log-required"
+        challenge = await world.challenge()
+        assert (challenge["ima"], challenge["starts"]) == ({"from": 0}, {"from": 0})
+        assert ids(await rounds(world, host)) == ["rebooted"]
 
     run_host(body)

@@ -303,9 +303,16 @@ class EvidenceUnknown(AttestError):
 
 
 class BootLogRequired(EvidenceRefused):
-    """The node booted since its last boot log, or that log is not here any more: send the whole one."""
+    """The node booted since its last boot log, or that log is not here any more: send the whole one.
+
+    `booted`: an authentic quote is of another boot than what is kept. What was judged in this one stays good.
+    """
 
     code = "boot-log-required"
+
+    def __init__(self, detail: str, *, advice: str | None = None, booted: bool = False) -> None:
+        super().__init__(detail, advice=advice)
+        self.booted = booted
 
 
 class ReferenceMissing(EvidenceRefused):

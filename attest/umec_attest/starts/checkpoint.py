@@ -17,8 +17,9 @@ BEGINNING: Final = bytes(32)
 class StartCheckpoint:
     """After `entries` starts of the boot `reset_count`, PCR 15 was `pcr`, with these findings.
 
-    `restart_count` is that of the quote. `asked_at` is when the last challenge was made whose quote was judged up to
-    its end (None: none was): what was not started by then was started later. With no entry it is one of any boot.
+    `restart_count` is that of the last quote that it reached. `asked_at` is when the last challenge was made whose
+    quote was judged up to its end (None: none was): what was not started by then was started later. With no entry it
+    is one of any boot.
     """
 
     reset_count: int = 0

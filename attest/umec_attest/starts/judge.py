@@ -1,7 +1,8 @@
 """What a log of starts is worth: replayed up to a quote, and each start compared with what the site decided.
 
 1  a checkpoint is of this boot, or stands at the beginning of one
-2  the replay reaches the quoted PCR 15; what was added after the quote waits
+2  the replay reaches the quoted PCR 15; what was added after the quote waits. A TPM that slept went on where it was
+   (TPM Resume), or its PCRs began anew (TPM Restart): its restartCount grew, and the replay tells which of both it was
 3  each entry that is proven is well-formed, of this boot, and has the number of its place
 4  each start is one that the site decided, or a finding
 """
@@ -59,7 +60,7 @@ def judge_starts(
     _check_checkpoint(before, quote)  # 1
     value, lines = _walk(data, before.pcr, quoted)  # 2
     if value != quoted and not more:
-        raise StartLogMismatch(f"the log from start {before.entries} on does not give the quoted PCR {STARTS_PCR}")
+        raise _mismatch(before, quote)
     entries = [
         _entry(line, number, quote) for number, line in enumerate(lines, before.entries)  # 3
     ]  # fmt: skip
@@ -68,7 +69,7 @@ def judge_starts(
     whole = value == quoted
     kept = StartCheckpoint(
         reset_count=quote.clock_info.reset_count,
-        restart_count=quote.clock_info.restart_count,
+        restart_count=quote.clock_info.restart_count if whole or before.entries == 0 else before.restart_count,
         entries=before.entries + len(entries),
         pcr=value,
         asked_at=asked_at if whole else before.asked_at,
@@ -96,9 +97,7 @@ def quoted_starts(quote: VerifiedQuote | UnanchoredQuote) -> bytes | None:
 
 def _check_checkpoint(checkpoint: StartCheckpoint, quote: VerifiedQuote) -> None:
     """1. What was started in another boot says nothing about this one."""
-    info = quote.clock_info
-    booted = (checkpoint.reset_count, checkpoint.restart_count) != (info.reset_count, info.restart_count)
-    if checkpoint.entries > 0 and booted:
+    if checkpoint.entries > 0 and checkpoint.reset_count != quote.clock_info.reset_count:
         raise StartLogOutdated("the node booted since: the log of starts is needed from its beginning")
 
 
@@ -112,6 +111,13 @@ def _walk(data: bytes, start: bytes, quoted: bytes | None) -> tuple[bytes, list[
         lines.append(data[at:end])
         value, at = extended(value, lines[-1]), end + 1
     return value, lines
+
+
+def _mismatch(checkpoint: StartCheckpoint, quote: VerifiedQuote) -> StartLogMismatch | StartLogOutdated:
+    """2. From the beginning on, a log has no excuse."""
+    if checkpoint.entries > 0 and checkpoint.restart_count != quote.clock_info.restart_count:
+        return StartLogOutdated("the TPM restarted since: the log of starts is needed from its beginning")
+    return StartLogMismatch(f"the log from start {checkpoint.entries} on does not give the quoted PCR {STARTS_PCR}")
 
 
 def _entry(line: bytes, number: int, quote: VerifiedQuote | UnanchoredQuote) -> StartEntry:

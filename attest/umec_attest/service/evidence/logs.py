@@ -49,9 +49,11 @@ class BootLogs:
             if request.boot_log_sha256 not in {None, sha256}:
                 raise BootLogRequired("the boot log and its hash contradict each other")
             return SentLog(sha256, request.boot_log)
-        known = node.boot_log_sha256
-        if known is None or node.boot_log_reset != quote.clock_info.reset_count:
-            raise BootLogRequired("the node booted since its last boot log", advice="send the whole boot log")
+        known, booted = node.boot_log_sha256, node.boot_log_reset != quote.clock_info.reset_count
+        if known is None or booted:
+            raise BootLogRequired(
+                "the node booted since its last boot log", advice="send the whole boot log", booted=booted
+            )
         if request.boot_log_sha256 not in {None, known}:
             raise BootLogRequired("the boot log is another one than before", advice="send the whole boot log")
         return SentLog(known, None)

@@ -56,7 +56,8 @@ class RuntimeLists:
         try:
             judged = judge_runtime(request.ima, quote, checkpoint, policy, more=request.ima_more, seen=self._seen)
         except ImaCheckpointOutdated as error:
-            raise BootLogRequired(error.detail, advice="send boot log and list anew") from error
+            booted = checkpoint is not None and checkpoint.reset_count != quote.clock_info.reset_count
+            raise BootLogRequired(error.detail, advice="send boot log and list anew", booted=booted) from error
         except ImaRefused as error:
             return error
         if not judged.whole:

@@ -157,8 +157,8 @@ class RoundService:
         except RuntimeListContinues as part:
             await self._keep_part(node, part)
             raise
-        except BootLogRequired:
-            await self._ask_for_log(node)
+        except BootLogRequired as required:
+            await self._ask_for_log(node, booted=required.booted)
             raise
         return await self._effects.apply(judged)
 
@@ -187,14 +187,18 @@ class RoundService:
 
         await self._store.write(work)
 
-    async def _ask_for_log(self, judged: NodeState) -> None:
-        """Let the next challenge ask for whole logs: an authentic quote said that what is kept is of no use."""
+    async def _ask_for_log(self, judged: NodeState, *, booted: bool) -> None:
+        """Let the next challenge ask for whole logs: an authentic quote said that what is kept is of no use.
+
+        Of starts only after a boot: those before it were judged by when they took place, which is known once.
+        """
 
         async def work(session: AsyncSession) -> None:
             node = await _as_judged(session, judged)
             if node is not None:
                 former, node.boot_log_sha256, node.runtime_checkpoint = node.boot_log_sha256, None, None
-                node.start_checkpoint = begun_anew(node.start_checkpoint)
+                if booted:
+                    node.start_checkpoint = begun_anew(node.start_checkpoint)
                 await session.flush()
                 await (await session.connection()).run_sync(forget_logs, [former])
 

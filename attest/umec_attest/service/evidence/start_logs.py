@@ -62,7 +62,7 @@ def judge_start_log(
             more=request.starts_more,
         )
     except StartLogOutdated as error:
-        raise BootLogRequired(error.detail, advice="send boot log and log of starts anew") from error
+        raise BootLogRequired(error.detail, advice="send boot log and log of starts anew", booted=True) from error
     except StartLogMismatch as error:
         return None if request.starts is None else error
     except StartLogRefused as error:
