@@ -156,9 +156,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-MEMBERS = st.dictionaries(
-    st.sampled_from(["image_sha256", "pcrs", "ignored", "models", "runtime", "sha256", "0"]), JSON
-)
+NAMES = ["image_sha256", "pcrs", "ignored", "models", "runtime", "starts", "owner", "stages", "sha256", "0"]
+MEMBERS = st.dictionaries(st.sampled_from(NAMES), JSON)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])

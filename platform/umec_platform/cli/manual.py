@@ -200,7 +200,8 @@ MANUAL: Final[dict[str, Page]] = {
     ),
     "nodeimage sign": Page(
         "umec nodeimage sign draft.json --name street-node --version 3 --key signer.key --grace 7d",
-        'the draft: {"image_sha256", "pcrs", "ignored", "models", "runtime"}; --key is made where there is none',
+        'the draft: {"image_sha256", "pcrs", "ignored", "models", "runtime", "starts", "owner", "stages"}, as '
+        "docs/operating.md has them; --key is made where there is none",
     ),
     "nodeimage import-corim": Page(
         "umec nodeimage import-corim vendor.corim --out draft.json",
