@@ -17,6 +17,7 @@ from umec_core.store import Store
 from umec_core.tokens import ACCESS_TOKEN_TYPE, StaticKeys, TokenVerifier
 from umec_platform.hosts.ports import Connect
 from umec_platform.instances.ports import Admitted, NewClient
+from umec_platform.nodeimages.ports import FoundImage
 from umec_platform.service import PlatformService, PlatformSettings
 from umec_platform.store import MIGRATIONS
 from umec_platform.tables.hosts import HostRow, NetworkRow
@@ -94,6 +95,9 @@ class _Nobody:
     async def keep(self, digests: Collection[str]) -> None:
         """There are no images here."""
 
+    async def read(self, repository: str, digest: str) -> FoundImage:
+        raise NotImplementedError
+
     async def register(self, client: NewClient) -> None:
         raise NotImplementedError
 
@@ -135,6 +139,7 @@ async def opened(
         decision_key=keys.decision,
         audit_key=generate_private_key(SECP256R1()),
         clock=system_clock,
+        reader=nobody,
     )
     yield service
     await service.close()

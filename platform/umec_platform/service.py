@@ -99,7 +99,7 @@ class PlatformService:
         decision_key: EllipticCurvePrivateKey,
         audit_key: EllipticCurvePrivateKey,
         clock: Clock,
-        reader: ImageReader | None = None,
+        reader: ImageReader,
     ) -> "PlatformService":
         """Open the store and put the platform together.
 
@@ -146,10 +146,10 @@ class PlatformService:
             instance_router(management_verifier, Instances(ledger), ledger, base=settings.management),
             log_router(management_verifier, Instances(ledger), fleet),
             relay_router(management_verifier, hosts, relays, registry=settings.registry),
+            node_image_router(
+                management_verifier, NodeImages(ledger, view, admitter, reader), registry=settings.registry
+            ),
         ]
-        if reader is not None:
-            images = NodeImages(ledger, admitter, reader)
-            management.append(node_image_router(management_verifier, images, registry=settings.registry))
         mp1: list[APIRouter] = []
         for version in VERSIONS:
             prefix = f"/mec_service_mgmt/{version}"

@@ -109,6 +109,7 @@ async def site(folder: Path, world: Any, *, policies: PolicySet | None = None) -
             decision_key=keys["own"],
             audit_key=keys["own"],
             clock=now,
+            reader=world.neighbours,
         )
         apps = [
             (management, create_app("management", [*identity.routers, *platform.management_routers])),

@@ -151,6 +151,49 @@ def test_an_image_of_another_fleet_is_not_ordered_for_it(world: Any, fleet: str)
     asyncio.run(scenario())
 
 
+def test_an_image_of_another_tenant_is_not_ordered_for_a_node(world: Any) -> None:
+    async def scenario() -> None:
+        async with site(world) as it:
+            refused = await it.order(2, repository="transit/street-node")
+            assert (refused.status_code, refused.json()["code"]) == (422, "node-image-other")
+            assert (await it.order(2)).status_code == 200
+            # Of which tenant a node is may be said later than what it should have.
+            assert (await it.order(2, node="pole-9", repository="transit/street-node")).status_code == 200
+            await it.world.stand("pole-9", Standing.TRUSTED, 1)
+            assert await it.told("pole-9") is None
+            assert (await it.order(3, node=None, fleet="harbour/street-node")).status_code == 200
+            assert await it.told("pole-9") == 3
+            assert await it.told("pole-9", tenant="transit") == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_operator_of_a_tenant_orders_sees_and_takes_back_its_own(world: Any) -> None:
+    async def scenario() -> None:
+        async with site(world) as it:
+
+            async def act(tenant: str | None, method: str, **arguments: Any) -> httpx.Response:
+                claims = {} if tenant is None else {"tenant": tenant}
+                token = world.token(f"{MANAGEMENT}/platform/v1", "platform:admin", **claims)
+                return await world.call(method, MANAGEMENT + ORDERS, token, **arguments)
+
+            wish = {"json": {"repository": IMAGE, "digest": digest(2), "node": NODE}}
+            refused = await act("transit", "PUT", **wish)
+            assert (refused.status_code, refused.json()["code"]) == (403, "tenant-foreign")
+            assert (await act("harbour", "PUT", **wish)).status_code == 200
+            assert (await it.ask("POST", json=REPORT)).status_code == 204
+            seen = {name: (await act(name, "GET")).json() for name in ("transit", "harbour", None)}
+            assert seen["transit"] == {"orders": [], "nodes": []}
+            assert seen["harbour"] == seen[None]
+            assert [len(rows) for rows in seen["harbour"].values()] == [1, 1]
+            target = {"params": {"target": f"node/{NODE}"}}
+            refused = await act("transit", "DELETE", **target)
+            assert (refused.status_code, refused.json()["code"]) == (404, "node-image-order-unknown")
+            assert (await act("harbour", "DELETE", **target)).status_code == 204
+
+    asyncio.run(scenario())
+
+
 def test_the_same_order_changes_nothing_and_a_dry_run_neither(world: Any) -> None:
     async def scenario() -> None:
         async with site(world) as it:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from umec_core.http import require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
-from umec_platform.api import ADMIN, entity, own_node, rfc3339
+from umec_platform.api import ADMIN, acting_tenant, entity, own_node, rfc3339
 from umec_platform.nodeimages.schemas import ImageOrder, ImageReport
 from umec_platform.nodeimages.service import NodeImages
 from umec_platform.tables.nodeimages import NodeImageOrderRow, NodeImageReportRow
@@ -27,17 +27,18 @@ def node_image_router(verifier: TokenVerifier, images: NodeImages, *, registry: 
 
     @router.put("/node-images")
     async def order(wish: ImageOrder, who: admin, *, dry_run: bool = False) -> Response:
+        acting_tenant(who, wish.repository.partition("/")[0])
         row = await images.order(who.subject, wish, dry=dry_run)
         return entity({**_order(row), "dry_run": dry_run})
 
     @router.get("/node-images")
-    async def show(_: admin, node: Id | None = None) -> Response:
-        orders, reports = await images.shown(node)
+    async def show(who: admin, node: Id | None = None) -> Response:
+        orders, reports = await images.shown(node, who.tenant)
         return entity({"orders": [_order(row) for row in orders], "nodes": [_report(row) for row in reports]})
 
     @router.delete("/node-images", status_code=204)
     async def withdraw(who: admin, target: Target) -> None:
-        await images.withdraw(who.subject, target)
+        await images.withdraw(who.subject, target, who.tenant)
 
     @router.get("/node-image")
     async def own(who: node, image: Annotated[Id | None, Query()] = None) -> Response:

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_core.standing import StandingView
 from umec_platform.effects import Ledger
 from umec_platform.nodeimages.errors import FleetOther, NoImageOrder, ReportTooSoon
 from umec_platform.nodeimages.ports import Admits, ImageReader
@@ -22,8 +23,9 @@ PAUSE: Final = timedelta(seconds=5)
 class NodeImages:
     """Takes orders and reports, and answers the nodes."""
 
-    def __init__(self, ledger: Ledger, admitter: Admits, reader: ImageReader) -> None:
+    def __init__(self, ledger: Ledger, view: StandingView, admitter: Admits, reader: ImageReader) -> None:
         self._ledger = ledger
+        self._view = view
         self._admitter = admitter
         self._reader = reader
 
@@ -42,6 +44,9 @@ class NodeImages:
         fleet = f"{tenant}/{found.name}"
         if wish.fleet not in {None, fleet}:
             raise FleetOther(f"this image is for nodes of {fleet}, and not of {wish.fleet}")
+        known = None if wish.node is None else self._view.entries.get(wish.node)
+        if known is not None and not _may_have(known.tenant, wish.repository):
+            raise FleetOther(f"this image is for nodes of {tenant}, and node {wish.node} is of {known.tenant}")
         target = f"image/{fleet}" if wish.node is None else f"node/{wish.node}"
 
         async def work(session: AsyncSession) -> NodeImageOrderRow:
@@ -74,13 +79,13 @@ class NodeImages:
 
         return await self._ledger.write(work)
 
-    async def withdraw(self, actor: str, target: str) -> None:
-        """Take an order back. Raises `NoImageOrder`."""
+    async def withdraw(self, actor: str, target: str, tenant: str | None = None) -> None:
+        """Take an order back, for a tenant (None: an operator of all) one of its own images. Raises `NoImageOrder`."""
         now = self._ledger.clock()
 
         async def work(session: AsyncSession) -> None:
             row = await session.get(NodeImageOrderRow, target)
-            if row is None:
+            if row is None or not _may_have(tenant, row.repository):
                 raise NoImageOrder(f"nothing is ordered for {target}", advice="`umec node image` shows all orders.")
             facts = {"digest": row.digest, "version": row.version}
             await session.delete(row)
@@ -90,11 +95,18 @@ class NodeImages:
 
         await self._ledger.write(work)
 
-    async def shown(self, node: str | None = None) -> tuple[Sequence[NodeImageOrderRow], Sequence[NodeImageReportRow]]:
-        """Return all orders and reports, or what concerns one node: of the orders for all, those for its image."""
+    async def shown(
+        self, node: str | None = None, tenant: str | None = None
+    ) -> tuple[Sequence[NodeImageOrderRow], Sequence[NodeImageReportRow]]:
+        """Return all orders and reports of a tenant (None: of all), or what concerns one node.
+
+        That is of the orders for all those for its image.
+        """
         async with self._ledger.store.read() as session:
             orders = list(await session.scalars(select(NodeImageOrderRow).order_by(NodeImageOrderRow.target)))
             reports = list(await session.scalars(select(NodeImageReportRow).order_by(NodeImageReportRow.node)))
+        orders = [row for row in orders if _may_have(tenant, row.repository)]
+        reports = [row for row in reports if tenant in {None, row.tenant}]
         if node is None:
             return orders, reports
         own = [row for row in reports if row.node == node]
@@ -102,11 +114,16 @@ class NodeImages:
         return [row for row in orders if row.target in targets], own
 
     async def own(self, node: str, tenant: str | None, image: str | None) -> NodeImageOrderRow | None:
-        """Return what a node should have: by its own order, else by that for all of its tenant with its image."""
+        """Return what a node should have: by its own order, else by that for all of its tenant with its image.
+
+        An image of another tenant is not for it, whatever was ordered before the verifier said whose node it is.
+        """
         async with self._ledger.store.read() as session:
             own = await session.get(NodeImageOrderRow, f"node/{node}")
-            if own is not None or image is None or tenant is None:
+            if own is not None and _may_have(tenant, own.repository):
                 return own
+            if image is None or tenant is None:
+                return None
             return await session.get(NodeImageOrderRow, f"image/{tenant}/{image}")
 
     async def report(self, node: str, tenant: str | None, said: ImageReport) -> None:
@@ -133,3 +150,8 @@ class NodeImages:
             )
 
         await self._ledger.write(work)
+
+
+def _may_have(tenant: str | None, repository: str) -> bool:
+    """Say whether an image is for a tenant: those of others are not, and without a tenant there is no such bound."""
+    return tenant in {None, repository.partition("/")[0]}
