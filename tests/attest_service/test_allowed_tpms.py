@@ -1,8 +1,11 @@
 """TPMs that an operator allowed: they enrol without a ticket, once, as that asset; others wait, or are refused."""
 
 import asyncio
+import base64
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from umec_attest.testing.image import Tamper
 
@@ -121,6 +124,29 @@ def test_the_word_ends_with_its_time_and_may_be_taken_back(run: Run, tpms: Any) 
     run(body)
 
 
+@pytest.mark.parametrize("change", ["taken back", "another image"])
+def test_a_word_that_changes_while_an_enrolment_begins_counts_no_more(
+    run: Run, tpms: Any, hand_in: Any, change: str
+) -> None:
+    async def body(world: Any) -> None:
+        with tpms.booted() as booted:
+            await allow(world, booted)
+            for decision, begun in ((allow(world, booted), 201), (_changed(world, booted, change), 403)):
+                async with world.writer_held():
+                    deciding = asyncio.create_task(decision)
+                    await hand_in(world.service._store, deciding)
+                    beginning = asyncio.create_task(world.post("enrolments", unnamed(booted), status=begun))
+                    await hand_in(world.service._store, beginning)
+                said, _ = await beginning, await deciding
+            assert said["code"] == "ticket-expired"
+
+    run(body)
+
+
+def _changed(world: Any, booted: Any, change: str) -> Any:
+    return disallow(world, booted) if change == "taken back" else allow(world, booted, image="other-node")
+
+
 def test_it_lifts_no_standing_that_is_newer(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:
@@ -179,9 +205,14 @@ def test_nobody_takes_the_name_of_another_tpm(run: Run, tpms: Any) -> None:
 def test_a_site_may_refuse_whoever_it_does_not_know(run: Run, tpms: Any) -> None:
     async def body(world: Any) -> None:
         with tpms.booted() as booted:
-            for named in ({}, {"node": "node-1"}):
+            # no work is done for strangers: what they show of certificates is not even looked at
+            key = base64.b64encode(booted.node.ek.public).decode()
+            odd = {"ek_certificate": "AAAA"}, {"iak": {"public": key, "certificate": "AAAA", "chain": []}}
+            for named in ({}, {"node": "node-1"}, *odd):
                 assert await refused(world, booted, 403, **named) == "ticket-required"
             await allow(world, booted)
+            for named in odd:
+                assert await refused(world, booted, 422, **named) != "ticket-required"
             assert (await enrol(world, booted))["approved"]
             assert (await world.enrol(booted.node, ticket=await world.ticket(booted.node)))["approved"]
 

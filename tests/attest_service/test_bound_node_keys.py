@@ -147,6 +147,40 @@ def test_an_operator_approves_no_key_that_the_owner_would_not_have(
     run(body, reference_signers=(tmp_path / "second.pem",))
 
 
+@pytest.mark.parametrize("change", ["the word", "the image"])
+def test_an_enrolment_ends_by_what_holds_at_its_end(
+    run: Run, tpms: Any, signer: Any, tmp_path: Any, change: str
+) -> None:
+    """An image without owner when it began, and one with an owner when it ends."""
+
+    async def allow(world: Any, booted: Any, image: str) -> None:
+        path, word = f"/attest/v1/allowed-tpms/{booted.node.ek_sha256}", {"asset": NODE, "tenant": "acme"}
+        answer = await world.http.put(path, json=word | {"image": image}, headers=world.admin)
+        assert answer.status_code == 200, answer.text
+
+    async def body(world: Any) -> None:
+        before = "other-node" if change == "the word" else IMAGE
+        await publish(world, signer, 1, OWNER if change == "the word" else None)
+        with tpms.booted() as booted:
+            for changed in (True, False):
+                await allow(world, booted, before)
+                begun = await world.post("enrolments", booted.node.enrolment(), status=201)
+                if changed and change == "the word":
+                    await allow(world, booted, IMAGE)
+                elif changed:
+                    await publish(world, signer, 2, OWNER)
+                proof = await asyncio.to_thread(booted.node.activation, begun)
+                path = f"enrolments/{begun['enrolment']}/activation"
+                if changed:
+                    assert (await world.post(path, proof, status=422))["code"] == "node-key-unbound"
+                    assert ("enrolment.activate", "refused", "node-key-unbound") in await world.audited()
+                    before = "other-node"
+                else:
+                    assert (await world.post(path, proof))["approved"]
+
+    run(body, reference_signers=(tmp_path / "second.pem",))
+
+
 def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

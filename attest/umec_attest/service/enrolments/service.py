@@ -114,30 +114,30 @@ class EnrolmentService:
     async def _begin(self, request: EnrolmentRequest, address: str, now: datetime) -> dict[str, Any]:
         ek, ak = parse_public(request.ek_public), check_ak(parse_public(request.ak_public))
         node_key = check_node_key(parse_public(request.node_key_public))
-        device = self._device(request, now)
         secret = secrets.token_bytes(SECRET_SIZE)
         identifier = secrets.token_hex(16)
         expires_at = now + self._activation
         fingerprint = ek_sha256(ek)
-        claimed = Identity(
-            fingerprint, *((None, None) if device is None else (device.iak_sha256, device.idevid_sha256))
-        )
 
         async with self._store.read() as session:  # judged before the transaction, where all others would wait
             shown = await _ticket(session, request, fingerprint, now)
         if shown is not None:  # else the operator who names the image has it checked
             await self._owners.check(shown.image, node_key)
+        elif not self._unknown_wait:  # before any certificate is looked at: a stranger's may be long, and many
+            raise TicketRequired(
+                "this site takes no node without a ticket, unless an operator has allowed its TPM",
+                advice=f"umec node allow NAME --ek-sha256 {fingerprint}",
+            )
+        device = self._device(request, now)
+        claimed = Identity(
+            fingerprint, *((None, None) if device is None else (device.iak_sha256, device.idevid_sha256))
+        )
         endorsed = self._endorse(ek, request, shown, device, now)  # 1
 
         async def work(session: AsyncSession) -> None:
             ticket = await _ticket(session, request, fingerprint, now)
-            if shown is not None and ticket is None:
-                raise TicketExpired("what an operator said of this TPM was taken back meanwhile")
-            if ticket is None and not self._unknown_wait:
-                raise TicketRequired(
-                    "this site takes no node without a ticket, unless an operator has allowed its TPM",
-                    advice=f"umec node allow NAME --ek-sha256 {fingerprint}",
-                )
+            if shown is not None and (ticket is None or ticket.image != shown.image):
+                raise TicketExpired("what an operator said of this TPM changed meanwhile", advice="enrol again")
             node = _name(request, ticket, fingerprint)
             await check_identity(session, node, claimed, ticket)  # 2
             await _replace(session, fingerprint, shown=request.ticket is not None)
@@ -211,6 +211,8 @@ class EnrolmentService:
         if row.ticket is not None:
             ticket = await session.get_one(TicketRow, row.ticket, with_for_update=True)
             check_ticket(ticket, node=row.node, ek_sha256=row.ek_sha256, now=now)
+            # once more: since the enrolment began, the TPM may be allowed for another image, or its image have an owner
+            await self._owners.check(ticket.image, parse_public(row.node_key_public))
             ticket.used_at = now
         known = await check_identity(session, row.node, Identity.of(row), ticket)
         node = _new_node(row, now) if known is None else known
