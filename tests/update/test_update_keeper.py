@@ -8,9 +8,15 @@ import os
 import socket
 import struct
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from umec_images.nodeimage.authenticode import sign_image
 from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
@@ -237,6 +243,27 @@ def test_a_trial_whose_copy_on_disk_is_damaged_is_not_confirmed_but_left(machine
     machine.now = 100
     machine.keeper.watch()
     assert machine.restarts == 1
+    machine.started(street[1].root_hash)
+    assert (machine.status["phase"], machine.status["code"]) == ("failed", "update-not-confirmed")
+
+
+def test_a_disk_that_fails_is_told_and_ends_nothing(machine, street):
+    on_trial(machine, street)
+    machine.standing.write_text('{"standing": "trusted"}')
+    away = machine.disk.rename(machine.folder / "away")
+    machine.disk.mkdir()
+    machine.keeper.watch()
+    assert (machine.restarts, "update-disk-unfit" in machine.said[-1]) == (0, True)
+    machine.disk.rmdir()
+    away.rename(machine.disk)
+    machine.keeper.watch()
+    assert (machine.restarts, machine.seen.confirmed.version) == (0, 2)
+    machine.disk.rename(away)
+    assert take(machine, street[3])["code"] == "update-disk-unfit"
+    machine.started(street[2].root_hash)
+    assert (machine.status["code"], machine.status["phase"]) == ("update-disk-unfit", None)
+    away.rename(machine.disk)
+    assert take(machine, street[3])["phase"] == "staged"
 
 
 def test_older_and_equal_images_and_others_are_refused_before_they_are_sent(machine, street, signed, tmp_path):
@@ -272,6 +299,42 @@ def test_a_kernel_image_that_nobody_signed_is_refused(machine, image_maker, sign
     assert machine.seen.record.phase is Phase.NONE
     assert machine.seen.other is None
     assert take(machine, signed(tmp_path / "good", 5))["phase"] == "staged"
+
+
+def signature_list(kind: str, content: bytes) -> bytes:
+    signature = bytes(16) + content
+    return uuid.UUID(kind).bytes_le + struct.pack("<III", 28 + len(signature), 0, len(signature)) + signature
+
+
+def odd_certificates() -> tuple[bytes, bytes]:
+    """Return a certificate of a P-256 key, and one whose serial number is negative."""
+    made = []
+    for key in (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)):
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "maker")])
+        builder = x509.CertificateBuilder().issuer_name(name).subject_name(name).public_key(key.public_key())
+        times = builder.not_valid_before(dt.datetime(2020, 1, 1)).not_valid_after(dt.datetime(2040, 1, 1))  # noqa: DTZ001
+        made.append(times.serial_number(0x7777777777777777).sign(key, SHA256()).public_bytes(Encoding.DER))
+    return made[0], made[1].replace(b"\x77" * 8, b"\x87" * 8, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+def test_what_else_a_firmware_has_in_its_db_keeps_nothing_from_counting_and_counts_for_nothing(machine, street):
+    content = (machine.variables / DB).read_bytes()
+    elliptic, negative = odd_certificates()
+    hashes, certificates = "c1c41626-504c-4092-aca9-41f936934328", "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
+    odd = signature_list(hashes, bytes(32)) + signature_list(certificates, elliptic)
+    odd += b"".join(signature_list(certificates, each) for each in (b"no certificate", content[-800:], negative))
+    (machine.variables / DB).write_bytes(content[:4] + odd)
+    assert take(machine, street[2])["code"] == "update-signature-other"
+    assert machine.seen.record.phase is Phase.NONE
+    machine.said.clear()
+    (machine.variables / DB).write_bytes(content[:4] + odd + content[4:])
+    assert take(machine, street[2])["phase"] == "staged"
+    assert [line for line in machine.said if "firmware-certificate-unread: 3 of" in line]
+    machine.said.clear()
+    (machine.variables / DB).write_bytes(content)
+    assert take(machine, street[3])["phase"] == "staged"
+    assert not any("unread" in line for line in machine.said)
 
 
 def test_a_machine_whose_firmware_shows_no_db_takes_nothing(machine, street):
@@ -345,9 +408,32 @@ def test_what_fell_back_is_refused_before_it_is_sent(machine, street):
 def test_a_kernel_image_that_no_memory_holds_is_not_asked_for(machine, street):
     said = json.loads((street[2].folder / "manifest.json").read_bytes())
     said["files"]["uki.efi"]["size"] = 256 * 1024 * 1024
-    assert first_answer(machine, json.dumps(said).encode())["want"] == "uki.efi"
+    assert first_answer(machine, json.dumps(said).encode())["code"] == "update-no-room"
     said["files"]["uki.efi"]["size"] += 1
     assert first_answer(machine, json.dumps(said).encode())["code"] == "update-image-other"
+
+
+@pytest.mark.parametrize("name", ["uki.efi", "root.img", "root.img and an approval"])
+def test_what_does_not_fit_is_refused_by_what_the_manifest_says_before_it_is_sent(machine, street, name):
+    said = json.loads((street[2].folder / "manifest.json").read_bytes())
+    seen, files = machine.seen, said["files"]
+    room = seen.esp.room("EFI/BOOT/OTHER.EFI") if name == "uki.efi" else seen.target.size
+    if "approval" in name:
+        files["approval"] = {"sha256": "00" * 32, "size": 16 * 1024}
+        room -= 16 * 1024
+    for size, answer in ((room + 1, "update-no-room"), (2 * room, "update-no-room"), (room, None)):
+        files[name.partition(" ")[0]]["size"] = size
+        heard = first_answer(machine, json.dumps(said).encode())
+        assert heard.get("code") == answer
+    assert heard["want"] == ("approval" if "approval" in files else "uki.efi")
+    assert machine.seen.record.phase is Phase.NONE
+
+
+def test_an_approval_that_no_slot_holds_is_not_asked_for(machine, street):
+    said = json.loads((street[2].folder / "manifest.json").read_bytes())
+    for size, answer in ((16 * 1024 + 1, "update-image-other"), (16 * 1024, None)):
+        said["files"]["approval"] = {"sha256": "00" * 32, "size": size}
+        assert first_answer(machine, json.dumps(said).encode()).get("code") == answer
 
 
 def test_while_an_image_is_on_trial_nothing_is_taken(machine, street):

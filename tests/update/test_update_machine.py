@@ -4,17 +4,19 @@ import os
 import struct
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_attest.agent.verdict_file import VerdictFile
-from umec_images.update import EfiVariables
-from umec_images.update.errors import DiskUnfit, UpdateError, VariablesUnusable
+from umec_images.update import EfiVariables, open_disk
+from umec_images.update.device import _File
+from umec_images.update.errors import DiskUnfit, UpdateError, VariablesUnusable, WriteFailed
 from umec_images.update.firmware import SECURITY_DATABASE
 from umec_images.update.node import find_disk, this_node
-from umec_images.update.secureboot import database_certificates
+from umec_images.update.secureboot import Database, read_database
 from umec_images.update.trial import read_standing
 
 
@@ -70,14 +72,12 @@ def test_a_variable_is_read_without_its_attributes(tmp_path):
         variables.read("db")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root sets and takes the flag")
 def test_a_variable_that_may_not_be_changed_is_changed(tmp_path):
     variables = EfiVariables(tmp_path)
     path = tmp_path / "BootNext-8be4df61-93ca-11d2-aa0d-00e098032b8c"
     for change in (lambda: variables.write("BootNext", b"\x45\x4d"), lambda: variables.remove("BootNext")):
         path.write_bytes(b"before")
-        if subprocess.run(["chattr", "+i", str(path)], check=False, capture_output=True).returncode != 0:
-            pytest.skip("this file system keeps no such flag")
+        subprocess.run(["chattr", "+i", str(path)], check=True)
         with pytest.raises(PermissionError):
             path.write_bytes(b"x")
         change()
@@ -100,23 +100,56 @@ X509 = uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072").bytes_le
 )
 def test_any_bytes_are_a_db_or_its_one_error(value):
     try:
-        database_certificates(value)
+        read_database(value)
     except UpdateError as error:
         assert error.code == "firmware-variables-unusable"  # noqa: PT017 - a value is as good
 
 
 def test_a_db_of_hashes_has_no_certificate_and_one_without_an_end_is_refused():
     hashes = uuid.UUID("c1c41626-504c-4092-aca9-41f936934328").bytes_le
-    assert database_certificates(hashes + struct.pack("<III", 28 + 48, 0, 48) + bytes(48)) == []
+    assert read_database(hashes + struct.pack("<III", 28 + 48, 0, 48) + bytes(48)) == Database((), 0)
     for value in (
         hashes + struct.pack("<III", 28 + 48, 0, 48) + bytes(47),
         hashes + struct.pack("<III", 28 + 48, 0, 47) + bytes(48),
         hashes + struct.pack("<III", 20, 0, 48) + bytes(48),
         hashes + struct.pack("<III", 28, 0, 16),
-        X509 + struct.pack("<III", 28 + 48, 0, 48) + bytes(48),
     ):
         with pytest.raises(VariablesUnusable):
-            database_certificates(value)
+            read_database(value)
+
+
+def test_a_db_has_so_many_certificates_and_no_more():
+    entry = X509 + struct.pack("<III", 28 + 17, 0, 17) + bytes(17)
+    assert read_database(entry * 64) == Database((), 64)
+    with pytest.raises(VariablesUnusable, match="more than 64") as caught:
+        read_database(entry * 65)
+    assert caught.value.code == "firmware-variables-unusable"
+
+
+def test_a_disk_that_cannot_be_read_or_written_is_told_by_a_code(tmp_path):
+    for path, writing in ((tmp_path / "none", False), (tmp_path, True), (Path("/proc/self/mem"), False)):
+        with pytest.raises(DiskUnfit) as unfit, open_disk(path, writing=writing):
+            pass
+        assert unfit.value.code == "update-disk-unfit"
+    reading, writing = os.pipe()
+    full = os.open("/dev/full", os.O_RDWR)
+    try:
+        with pytest.raises(DiskUnfit, match="cannot be read at 512") as unread:
+            _File(reading, 4096).read(512, 512)
+        with pytest.raises(WriteFailed, match="cannot be written at 512") as unwritten:
+            _File(full, 4096).write(512, b"x")
+        with pytest.raises(WriteFailed, match="does not keep") as unkept:
+            _File(writing, 4096).flush()
+    finally:
+        for descriptor in (reading, writing, full):
+            os.close(descriptor)
+    codes = [caught.value.code for caught in (unread, unwritten, unkept)]
+    assert codes == ["update-disk-unfit", "update-write-failed", "update-write-failed"]
+    (tmp_path / "disk").write_bytes(bytes(512))
+    with open_disk(tmp_path / "disk", writing=True) as device:
+        device.write(0, b"x" * 512)
+        device.flush()
+        assert device.read(0, 512) == b"x" * 512
 
 
 def test_the_agent_writes_down_each_verdict_as_the_keeper_reads_it(tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from umec_images.update.errors import DiskBusy, DiskUnfit
+from umec_images.update.errors import DiskBusy, DiskUnfit, WriteFailed
 
 __all__ = ["SECTOR", "Area", "Device", "open_disk"]
 
@@ -69,7 +69,10 @@ class _File:
     def read(self, offset: int, size: int) -> bytes:
         parts = bytearray()
         while len(parts) < size:
-            part = os.pread(self.descriptor, size - len(parts), offset + len(parts))
+            try:
+                part = os.pread(self.descriptor, size - len(parts), offset + len(parts))
+            except OSError as error:
+                raise DiskUnfit(f"the disk cannot be read at {offset + len(parts)}: {error.strerror}") from error
             if not part:
                 raise DiskUnfit(f"the disk ends at {offset + len(parts)}")
             parts += part
@@ -79,23 +82,42 @@ class _File:
         if offset + len(data) > self.size:
             raise DiskUnfit(f"the disk ends at {self.size}")
         done = 0
-        while done < len(data):
-            done += os.pwrite(self.descriptor, memoryview(data)[done:], offset + done)
+        try:
+            while done < len(data):
+                done += os.pwrite(self.descriptor, memoryview(data)[done:], offset + done)
+        except OSError as error:
+            raise WriteFailed(f"the disk cannot be written at {offset + done}: {error.strerror}") from error
 
     def flush(self) -> None:
-        os.fsync(self.descriptor)
-        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.fsync(self.descriptor)
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise WriteFailed(f"the disk does not keep what was written: {error.strerror}") from error
 
 
 @contextmanager
 def open_disk(path: Path, *, writing: bool) -> Iterator[Device]:
-    """Open a disk image or a block device, for one at a time who writes. Raises DiskBusy, OSError."""
-    descriptor = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC)
+    """Open a disk image or a block device, for one at a time who writes.
+
+    Raises DiskBusy, DiskUnfit; what is done with it raises DiskUnfit where it cannot be read, and WriteFailed.
+    """
     try:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_EX if writing else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DiskBusy(f"another update of {path} goes on") from error
-        yield _File(descriptor, os.lseek(descriptor, 0, os.SEEK_END))
+        descriptor = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        raise DiskUnfit(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        yield _File(descriptor, _locked(descriptor, path, writing=writing))
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int, path: Path, *, writing: bool) -> int:
+    """Lock it, and return its size."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if writing else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    except BlockingIOError as error:
+        raise DiskBusy(f"another update of {path} goes on") from error
+    except OSError as error:
+        raise DiskUnfit(f"{path} is no disk: {error.strerror}") from error

@@ -5,11 +5,11 @@ UpdateError
 ├── ImageOther           update-image-other        a file is missing or not what the manifest says, or another image's
 ├── ImageOlder           update-image-older        its version is not higher than that of the node
 ├── ImageFailed          update-image-failed       it was tried on this node, and the node fell back
-├── DiskUnfit            update-disk-unfit         the disk is not laid out as `umec nodeimage build` lays one out
+├── DiskUnfit            update-disk-unfit         the disk cannot be read, or `umec nodeimage build` lays none out so
 ├── DiskBusy             update-disk-busy          another update of this disk goes on
 ├── NoRoom               update-no-room            the image does not fit into the slot, or the EFI partition
 ├── SlotDamaged          update-slot-damaged       what runs now is damaged on disk: nothing else is overwritten
-├── WriteFailed          update-write-failed       the disk does not give back what was written
+├── WriteFailed          update-write-failed       the disk does not take, or not give back, what was written
 ├── TrialOpen            update-trial-open         an image is on trial; the other slot is what the node falls back to
 ├── NothingOnTrial       update-nothing-on-trial   what runs is not on trial
 ├── NothingStaged        update-nothing-staged     no such image waits for its trial
@@ -75,7 +75,7 @@ class ImageFailed(UpdateError, Refused):
 
 
 class DiskUnfit(UpdateError, Invalid):
-    """The disk is not laid out as the build lays one out."""
+    """The disk cannot be read, or is not laid out as the build lays one out."""
 
     code = "update-disk-unfit"
 
@@ -99,7 +99,7 @@ class SlotDamaged(UpdateError, Refused):
 
 
 class WriteFailed(UpdateError, Unavailable):
-    """The disk does not give back what was written."""
+    """The disk does not take what is written, or does not give it back."""
 
     code = "update-write-failed"
 

@@ -48,8 +48,8 @@ from umec_images.update.phases import Outcome
 from umec_images.update.request import Line, Take, Try
 from umec_images.update.state import Phase
 from umec_images.update.status import describe, describe_trouble, write_status
-from umec_images.update.trial import AGENT_SILENT, NOT_TRUSTED, Decision, decide, read_standing
-from umec_images.update.updater import confirm, leave, plan, settled, stage, try_staged
+from umec_images.update.trial import AGENT_SILENT, NOT_CONFIRMED, NOT_TRUSTED, Decision, decide, read_standing
+from umec_images.update.updater import check_room, confirm, leave, plan, settled, stage, try_staged
 
 __all__ = ["Keeper", "main"]
 
@@ -59,6 +59,8 @@ STATUS: Final = "update.json"
 SOCKET: Final = "update.sock"
 CONFIRMED: Final = "confirmed"
 """A file that tells the script which started this that the trial is over."""
+UNREAD: Final = "firmware-certificate-unread"
+"""What the firmware's db has as an X.509 certificate is none that is understood here."""
 _CREDENTIALS: Final = struct.Struct("3i")
 """SO_PEERCRED: process, user, group."""
 
@@ -105,15 +107,15 @@ class Keeper:
         if not self.on_trial:
             return
         standing = read_standing(self._standing)
-        decision = decide(standing, self._elapsed(), self._limit)
+        decision, why = decide(standing, self._elapsed(), self._limit), NOT_TRUSTED
         try:
             if decision is Decision.CONFIRM:
                 self._confirm()
         except UmecError as error:  # its copy on the disk is damaged: the time goes on
             self._say(f"update: {error.code}: {error.detail}")
-            decision = decide(None, self._elapsed(), self._limit)
+            decision, why = decide(None, self._elapsed(), self._limit), NOT_CONFIRMED
         if decision is Decision.LEAVE:
-            self._leave(AGENT_SILENT if standing is None else NOT_TRUSTED)
+            self._leave(AGENT_SILENT if standing is None else why)
 
     def serve(self, door: socket.socket, users: Sequence[int]) -> None:
         """Answer one agent after the other, and watch the trial."""
@@ -147,15 +149,16 @@ class Keeper:
             self._say(f"update: {error}")
 
     def take(self, line: Line, request: Take) -> Phase:
-        """Put an image into the other slot. Raises UpdateError, PapersInvalid, OSError."""
+        """Put an image into the other slot. Raises UpdateError, PapersInvalid, OSError (of the connection)."""
         if self.on_trial:
             raise TrialOpen("an image is on trial: nothing is taken until it is confirmed")
         papers = check_papers(b"".join(line.part(request.size)), request.manifest)  # 1
         with open_disk(self._node.disk, writing=True) as device:
             seen = survey(device)
             self._check_order(seen, request, papers.name, papers.version, papers.files[KERNEL][0])
-            approval = _part(line, papers, APPROVAL, APPROVAL_AREA) if APPROVAL in papers.files else b""
-            kernel_image = _part(line, papers, KERNEL, MAX_KERNEL)
+            _check_sizes(seen, papers)
+            approval = _part(line, papers, APPROVAL) if APPROVAL in papers.files else b""
+            kernel_image = _part(line, papers, KERNEL)
             root_size = papers.files[ROOT][1]
 
             def root() -> Iterable[bytes]:
@@ -194,9 +197,12 @@ class Keeper:
 
     def _check_signature(self, kernel_image: bytes) -> None:
         # Loaded when it is needed: with it the program has three times the memory.
-        from umec_images.update.secureboot import check_signature  # noqa: PLC0415
+        from umec_images.update.secureboot import check_signature, read_database  # noqa: PLC0415
 
-        check_signature(kernel_image, self._node.variables.read("db", SECURITY_DATABASE))
+        database = read_database(self._node.variables.read("db", SECURITY_DATABASE))
+        if database.unread:
+            self._say(f"update: {UNREAD}: {database.unread} of the firmware's db count for nothing here")
+        check_signature(kernel_image, database)
 
     def _confirm(self) -> None:
         with open_disk(self._node.disk, writing=True) as device:
@@ -258,11 +264,18 @@ def _check_user(connection: socket.socket, users: Sequence[int]) -> None:
         raise UserOther(f"the user {user} updates no node")
 
 
-def _part(line: Line, papers: Papers, name: str, most: int) -> bytes:
-    """Ask for a part that is kept in memory. Raises ImageOther, RequestInvalid."""
+def _check_sizes(seen: Survey, papers: Papers) -> None:
+    """Refuse by the manifest alone what neither memory nor disk holds. Raises ImageOther, NoRoom."""
+    sizes = {name: size for name, (_, size) in papers.files.items()}
+    for name, most in ((APPROVAL, APPROVAL_AREA), (KERNEL, MAX_KERNEL)):
+        if sizes.get(name, 0) > most:
+            raise ImageOther(f"{name} has more than {most} bytes")
+    check_room(seen, kernel=sizes[KERNEL], root=sizes[ROOT], approved=sizes.get(APPROVAL, 0) > 0)
+
+
+def _part(line: Line, papers: Papers, name: str) -> bytes:
+    """Ask for a part that is kept in memory: its size has been checked. Raises RequestInvalid."""
     _, size = papers.files[name]
-    if size > most:
-        raise ImageOther(f"{name} has more than {most} bytes")
     line.want(name, size)
     return b"".join(line.part(size))
 

@@ -6,15 +6,17 @@ never gets onto the disk, whoever asks for it.
 
 import struct
 import uuid
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from umec_images.nodeimage.authenticode import verify_signed
 from umec_images.nodeimage.errors import UkiInvalid
 from umec_images.update.errors import SignatureOther, VariablesUnusable
 
-__all__ = ["check_signature", "database_certificates"]
+__all__ = ["Database", "check_signature", "read_database"]
 
 MAX_CERTIFICATES: Final = 64
 """A board of a big maker has a dozen."""
@@ -23,12 +25,21 @@ _LIST: Final = struct.Struct("<16sIII")
 _OWNER: Final = 16
 
 
-def check_signature(image: bytes, database: bytes) -> None:
-    """Check that a kernel image is signed as the build signs, by a certificate of `db`. Raises SignatureOther.
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The certificates of `db`, and how many entries of that kind cannot be read.
 
-    Raises VariablesUnusable where `database` is no value of that variable.
+    A board may have such entries beside its owner's certificate, and its firmware may understand them. Here they let
+    nothing count, and keep nothing else from counting.
     """
-    for certificate in database_certificates(database):
+
+    certificates: tuple[x509.Certificate, ...]
+    unread: int
+
+
+def check_signature(image: bytes, database: Database) -> None:
+    """Check that a kernel image is signed as the build signs, by a certificate of `db`. Raises SignatureOther."""
+    for certificate in database.certificates:
         try:
             return verify_signed(image, certificate)
         except UkiInvalid:
@@ -39,9 +50,12 @@ def check_signature(image: bytes, database: bytes) -> None:
     )
 
 
-def database_certificates(value: bytes) -> list[x509.Certificate]:
-    """Return the X.509 certificates of an EFI_SIGNATURE_LIST sequence (UEFI 2.10 §32.4.1). Raises VariablesUnusable."""
-    found: list[x509.Certificate] = []
+def read_database(value: bytes) -> Database:
+    """Return what an EFI_SIGNATURE_LIST sequence (UEFI 2.10 §32.4.1) has of X.509. Raises VariablesUnusable.
+
+    Lists of other kinds (hashes of images, say) are not looked into.
+    """
+    found: list[x509.Certificate | None] = []
     place = 0
     while place < len(value):
         if place + _LIST.size > len(value):
@@ -55,11 +69,15 @@ def database_certificates(value: bytes) -> list[x509.Certificate]:
         if len(found) > MAX_CERTIFICATES:
             raise VariablesUnusable(f"the firmware's db has more than {MAX_CERTIFICATES} certificates")
         place = end
-    return found
+    understood = tuple(each for each in found if each is not None)
+    return Database(understood, len(found) - len(understood))
 
 
-def _certificate(der: bytes) -> x509.Certificate:
+def _certificate(der: bytes) -> x509.Certificate | None:
+    """Return a certificate of which all can be read that a signature is compared with; else None."""
     try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError as error:
-        raise VariablesUnusable("the firmware's db holds a certificate that cannot be read") from error
+        certificate = x509.load_der_x509_certificate(der)
+        _ = certificate.public_key(), certificate.issuer
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
+        return None
+    return certificate if certificate.serial_number >= 0 else None  # RFC 5280 §4.1.2.2; some makers' are negative

@@ -11,11 +11,13 @@ from enum import Enum, unique
 from pathlib import Path
 from typing import Final
 
-__all__ = ["AGENT_SILENT", "NOT_TRUSTED", "Decision", "decide", "read_standing"]
+__all__ = ["AGENT_SILENT", "NOT_CONFIRMED", "NOT_TRUSTED", "Decision", "decide", "read_standing"]
 
 TRUSTED: Final = "trusted"
 NOT_TRUSTED: Final = "update-not-trusted"
 """It ran, and the verifier did not trust it in time."""
+NOT_CONFIRMED: Final = "update-not-confirmed"
+"""The verifier trusts it, and the node could not make it what starts: its disk, or the copy there, is damaged."""
 AGENT_SILENT: Final = "update-agent-silent"
 """It ran, and had no verdict in time: no agent, no network, no site."""
 MAX_STANDING: Final = 4096

@@ -38,7 +38,7 @@ from umec_images.update.phases import Outcome, begin, confirmable, settle
 from umec_images.update.slots import check_root, label_root, unlabel, write_root
 from umec_images.update.state import Phase, Record
 
-__all__ = ["Plan", "carry_out", "confirm", "leave", "plan", "settled", "stage", "try_staged"]
+__all__ = ["Plan", "carry_out", "check_room", "confirm", "leave", "plan", "settled", "stage", "try_staged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,18 @@ def plan(device: Device, image: Image, running: bytes | None, *, again: bool = F
     check_root(seen.layout.roots[seen.slot].area, seen.confirmed)
     if seen.other != image.kernel or not _holds(seen.target, image.kernel):
         phase = Phase.WRITING
-    slot = seen.target.size - (APPROVAL_AREA if image.approval else 0)
-    if image.root_size > slot:
-        raise NoRoom(f"the root file system has {image.root_size} bytes, and the slot {slot}")
-    room = seen.esp.room(OTHER)
-    if len(image.kernel_image) > room:
-        raise NoRoom(f"the kernel image has {len(image.kernel_image)} bytes, and the EFI partition room for {room}")
+    check_room(seen, kernel=len(image.kernel_image), root=image.root_size, approved=bool(image.approval))
     return Plan(seen, image, phase, attempt)
+
+
+def check_room(seen: Survey, *, kernel: int, root: int, approved: bool) -> None:
+    """Check that a kernel image and a root file system of so many bytes fit where they belong. Raises NoRoom."""
+    slot = seen.target.size - (APPROVAL_AREA if approved else 0)
+    if root > slot:
+        raise NoRoom(f"the root file system has {root} bytes, and the slot {slot}")
+    room = seen.esp.room(OTHER)
+    if kernel > room:
+        raise NoRoom(f"the kernel image has {kernel} bytes, and the EFI partition room for {room}")
 
 
 def carry_out(planned: Plan, variables: Variables | None) -> Record:
