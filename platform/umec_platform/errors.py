@@ -3,8 +3,8 @@
 PlatformError
 ├── AppdInvalid, PackageInvalid, RuleInvalid, QueryInvalid, AnswerInvalid                                      malformed
 ├── TenantForeign, InstanceForeign, NotANode                    known, and not allowed
-├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, PermissionUnknown, StoppedMeanwhile,
-│   RuleTooLarge, RuleNoRoom,
+├── RuleUnsupported, AddressForeign, NameForeign, RuleFixed, HostFallen, HostForeign, PermissionUnknown,
+│   StoppedMeanwhile, RuleTooLarge, RuleNoRoom,
 │   SubscriptionUnsupported, TerminationUnsupported, ServiceUndeclared, OperationFailed                        refused
 ├── NoTenant, NoHost, NoRelay, NoPackage, NoInstance, NoOperation, NoService, NoRule, NoSubscription,
 │   NoTransport                                                                                                not found
@@ -26,6 +26,7 @@ __all__ = [
     "EtagDiffers",
     "GrantOverlaps",
     "HostFallen",
+    "HostForeign",
     "HostSilent",
     "InstanceForeign",
     "InstanceState",
@@ -154,6 +155,12 @@ class HostFallen(PlatformError, Refused):
     """The node of the host is not trusted at this moment."""
 
     code = "host-not-trusted"
+
+
+class HostForeign(PlatformError, Refused):
+    """The host is a node of another tenant, which fetches that tenant's images only."""
+
+    code = "host-foreign"
 
 
 class StoppedMeanwhile(PlatformError, Refused):

@@ -143,8 +143,8 @@ class PlatformService:
                 clock=clock,
             ),
             package_router(management_verifier, Packages(ledger), base=settings.management),
-            instance_router(management_verifier, Instances(ledger), ledger, base=settings.management),
-            log_router(management_verifier, Instances(ledger), fleet),
+            instance_router(management_verifier, Instances(ledger, view), ledger, base=settings.management),
+            log_router(management_verifier, Instances(ledger, view), fleet),
             relay_router(management_verifier, hosts, relays, registry=settings.registry),
             node_image_router(
                 management_verifier, NodeImages(ledger, view, admitter, reader), registry=settings.registry

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from umec_core.errors import UmecError
 from umec_core.standing import Standing, StandingEntry, StandingStatement
 from umec_platform import api
 from umec_platform.effects import RuleKey
+from umec_platform.instances.service import serves
 from umec_platform.services import service as services_module
 from umec_platform.tables.hosts import HostRow
 from umec_platform.tables.instances import InstanceRow
@@ -149,6 +150,55 @@ def test_what_is_refused_while_no_host_is_trusted_or_there_is_none(world: Any) -
             assert refused.value.code == "host-silent"
 
     asyncio.run(scenario())
+
+
+def test_a_host_that_is_a_node_of_a_tenant_takes_nothing_of_another(world: Any, wait_until: Callable[..., Any]) -> None:
+    pole = {"id": "a-pole", "node": "a-pole", "netd": "node:a-pole"}
+
+    async def scenario() -> None:
+        async with world.open(working=False):
+            await world.furnish()
+            assert (await world.operate("POST", "/platform/v1/hosts", json=pole)).status_code == 201
+            await world.stand("a-pole", Standing.TRUSTED, 1)  # of harbour, as all nodes here
+            await world.onboard("transit", appDId="theirs")
+            there = await world.operate("POST", f"{LCM}/app_instances?tenant=transit", json={"appDId": "theirs"})
+            here = f"{LCM}/app_instances/{there.json()['id']}"
+            named = {"mecHostInformation": [{"hostId": "a-pole"}]}
+            assert await said(world.operate("POST", f"{here}/instantiate", json=named)) == (422, "host-foreign")
+            # Nothing is known of the node for a moment; it is when the start begins.
+            known = world.view._entries.pop("a-pole")
+            assert await said(world.operate("POST", f"{here}/instantiate", json=named)) == 202
+            world.view._entries["a-pole"] = known
+        async with world.open():
+            ended = f"{LCM}/app_lcm_op_occs"
+
+            async def failed() -> bool:
+                [order] = (await world.operate("GET", ended)).json()
+                return order["operationState"] == "FAILED" and order["error"]["code"] == "host-foreign"
+
+            await wait_until(failed)
+            # By its name it is the first of all, and passed over.
+            order = await world.order(there.json()["id"], "instantiate", {})
+            assert order["operationState"] == "COMPLETED"
+            assert (await world.operate("GET", here)).json()["host"] == "host-a"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("netd", "tenant", "taken"),
+    [
+        ("node:pole", "harbour", True),
+        ("node:pole", None, True),
+        ("node:pole", "transit", False),
+        ("/run/a", "transit", True),
+    ],
+)
+def test_whose_applications_a_host_takes(netd: str, tenant: str | None, taken: bool) -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    host = HostRow(id="pole", node="pole", netd=netd, created_at=now)
+    node = StandingEntry(1, "pole", tenant, Standing.TRUSTED, 1, now)
+    assert serves(host, node, "harbour") is taken
 
 
 def test_what_a_start_finds_changed_meanwhile(world: Any, wait_until: Callable[..., Any]) -> None:

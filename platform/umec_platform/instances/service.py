@@ -8,9 +8,11 @@ from uuid import uuid4
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from umec_core.standing import StandingEntry, StandingView
 from umec_platform.effects import Ledger
 from umec_platform.errors import (
     HostFallen,
+    HostForeign,
     InstanceState,
     NoHost,
     NoInstance,
@@ -19,6 +21,7 @@ from umec_platform.errors import (
     PackageState,
     StoppedMeanwhile,
 )
+from umec_platform.hosts.schemas import BY_RELAY
 from umec_platform.packages.service import ONBOARDED
 from umec_platform.standing import consequence
 from umec_platform.tables.hosts import HostRow
@@ -40,6 +43,7 @@ __all__ = [
     "find_instance",
     "forget_instance",
     "place_order",
+    "serves",
 ]
 
 
@@ -101,8 +105,9 @@ async def place_order(
 class Instances:
     """Makes, lists and removes instances, and takes orders to instantiate and terminate them."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, view: StandingView) -> None:
         self._ledger = ledger
+        self._view = view
 
     async def create(
         self, actor: str, *, tenant: str | None, app_d_id: str, name: str | None, description: str | None
@@ -138,13 +143,14 @@ class Instances:
     async def instantiate(self, actor: str, instance: str, tenant: str | None, host: str | None) -> OperationRow:
         """Order an instance to be started on a host, or on one that can take it; returns the operation.
 
-        Raises `NoInstance`, `InstanceState`, `NoHost` or `HostFallen`.
+        Raises `NoInstance`, `InstanceState`, `NoHost`, `HostForeign` or `HostFallen`.
         """
         now = self._ledger.clock()
 
         async def work(session: AsyncSession) -> OperationRow:
             row = await _stopped(session, instance, tenant)
-            chosen = await _choose_host(session, host, tenant)
+            hosts = await _hosts_for(session, host, row.tenant, self._view)
+            chosen = _standing_well(hosts, tenant)
             row.host = chosen.id
             return await place_order(
                 self._ledger,
@@ -258,13 +264,32 @@ async def _stopped(session: AsyncSession, instance: str, tenant: str | None) -> 
     return row
 
 
-async def _choose_host(session: AsyncSession, host: str | None, tenant: str | None) -> HostRow:
-    """Return a host that can take an instance. Which node is worth what is said to an operator (no tenant) only."""
+def serves(host: HostRow, node: StandingEntry | None, tenant: str) -> bool:
+    """Say whether a host may take instances of a tenant.
+
+    A machine of the site takes those of all, apart from each other. One that is reached by the relay of its node
+    fetches images by that node's token: those of the node's tenant, or of all where the node belongs to none.
+    """
+    by_relay = host.netd.startswith(BY_RELAY)
+    return not by_relay or node is None or node.tenant in {None, tenant}
+
+
+async def _hosts_for(session: AsyncSession, host: str | None, tenant: str, view: StandingView) -> Sequence[HostRow]:
+    """Return the hosts that may take instances of a tenant: that one, or all. Raises `NoHost` or `HostForeign`."""
     hosts = list(await session.scalars(select(HostRow).order_by(HostRow.id)))
     if host is not None:
         hosts = [row for row in hosts if row.id == host]
     if not hosts:
         raise NoHost("there is no such host" if host is not None else "there is no host", advice="`umec host add`.")
+    nodes = view.entries
+    serving = [row for row in hosts if serves(row, nodes.get(row.node), tenant)]
+    if not serving:
+        raise HostForeign("the host is a node of another tenant" if host is not None else "no host serves this tenant")
+    return serving
+
+
+def _standing_well(hosts: Sequence[HostRow], tenant: str | None) -> HostRow:
+    """Return a host that can take an instance. Which node is worth what is said to an operator (no tenant) only."""
     able = [row for row in hosts if consequence(row.standing).admits]
     if not able:
         if tenant is not None:

@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from umec_core.jose import private_jwk, public_jwk
 from umec_core.standing import Standing, StandingView
 from umec_platform.effects import Ledger
-from umec_platform.errors import HostFallen, StoppedMeanwhile
+from umec_platform.errors import HostFallen, HostForeign, StoppedMeanwhile
 from umec_platform.hosts.confines import confines_of
 from umec_platform.hosts.fleet import Fleet
 from umec_platform.instances.decision import Decision, sign_decision
 from umec_platform.instances.job import Job, end_job
 from umec_platform.instances.ports import Admitted, Admitter, ClientRegistrar, NewClient, Puller
-from umec_platform.instances.service import forget_instance
+from umec_platform.instances.service import forget_instance, serves
 from umec_platform.netd.messages import InstanceSpec
 from umec_platform.packages.appd import AppD
 from umec_platform.rules.confine import Confines
@@ -86,6 +86,8 @@ class Starter:
         standing = self._view.current(job.host.node, self._ledger.clock())  # 1
         if standing.standing is not Standing.TRUSTED:
             raise HostFallen(f"node {job.host.node} is {standing.standing.value}: it starts nothing new")
+        if not serves(job.host, standing, job.tenant.id):
+            raise HostForeign(f"host {job.host.id} is a node of another tenant")
         admitted = await self._admit(job)  # 2
         driver = await self._fleet.driver(job.host.id)
         there = await driver.pull(admitted.repository, admitted.digest)  # 3, where the host has a disk of its own
