@@ -23,7 +23,7 @@ from tpm2_pytss.types import (
 
 from umec_attest.agent.tpm import Tpm, sealing
 from umec_attest.agent.tpm.objects import public_area
-from umec_attest.agent.unseal_local import load_owner, load_sealed, seal_locally, shut_out_older, unseal_locally
+from umec_attest.agent.unseal_local import load_sealed, seal_locally, shut_out_older, unseal_locally
 from umec_attest.sealed import (
     COUNTER_HANDLE,
     Approval,
@@ -31,6 +31,7 @@ from umec_attest.sealed import (
     approval_reference,
     counter_name,
     counter_public,
+    load_owner,
     owner_public,
     policy_authorize,
     policy_counter_timer,

@@ -12,12 +12,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tpm2_pytss import ESAPI, TSS2_Exception
 
 from umec_attest.agent import version_floor
+from umec_attest.agent.binding import load_binding
+from umec_attest.agent.image_owner import read_owner
 from umec_attest.agent.tpm import Tpm
 from umec_attest.agent.tpm.sealing import advance_counter, counter_value
 from umec_attest.agent.version_floor import VersionFloor, is_confirmed
 from umec_attest.sealed import sign_approval
 from umec_attest.testing.firmware import extend
 from umec_attest.testing.swtpm import SoftwareTpm
+from umec_core.errors import UmecError
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 THIEF = ec.generate_private_key(ec.SECP256R1())
@@ -192,3 +195,20 @@ def test_an_approval_that_was_refused_is_not_asked_for_again(node: Node) -> None
     assert (node.counter(), len(node.said)) == (before, 1)
     node.floor().heard(TRUSTED)  # the next start
     assert node.counter() == before + 1
+
+
+@pytest.mark.parametrize("size", [4096, 4100])
+def test_an_owners_file_is_read_no_further_than_a_key_is_long(tmp_path: Path, size: int) -> None:
+    owner, release = tmp_path / "owner", tmp_path / "release"
+    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    owner.write_bytes(pem.rjust(size, b"\n"))
+    release.write_text("IMAGE_ID=lamp\n")
+    (tmp_path / "approval").touch()
+    if size == 4096:
+        assert read_owner(owner, release).key == KEY.public_key()
+        assert load_binding(owner, tmp_path / "approval") is not None
+        return
+    for read in (lambda: read_owner(owner, release), lambda: load_binding(owner, tmp_path / "approval")):
+        with pytest.raises(UmecError) as refused:
+            read()
+        assert refused.value.code == "approval-invalid"

@@ -7,20 +7,16 @@ without the approval of what runs there is none at all.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from umec_attest.agent.errors import TpmRefused
-from umec_attest.agent.image_owner import ImageOwner, check_state, read_approval
+from umec_attest.agent.image_owner import ImageOwner, check_state, read_approval, read_owner_key
 from umec_attest.agent.tpm import Tpm, WrappedKey
 from umec_attest.agent.tpm.approved import sign_approved
 from umec_attest.errors import ApprovalInvalid, ApprovalMissing, ApprovalSignature
-from umec_attest.sealed import Approval, OwnerKey, load_owner, owner_public, verify_approval
+from umec_attest.sealed import Approval, OwnerKey, owner_public, verify_approval
 from umec_core.errors import UmecError
 
 __all__ = ["Binding", "binding_due", "load_binding", "new_node_key", "sign_by"]
-
-MAX_OWNER: Final = 4096
-"""Bytes; an RSA key of 16,384 bits in PEM has 2,800."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,7 @@ def load_binding(owner: Path | None, approval: Path | None) -> Binding | None:
     if owner is None or approval is None:
         raise ApprovalInvalid("--owner and --approval go together: who approves, and what was approved")
     try:
-        with owner.open("rb") as file:
-            return Binding(load_owner(file.read(MAX_OWNER)), approval)
+        return Binding(read_owner_key(owner), approval)
     except OSError as error:
         raise ApprovalInvalid(f"there is no key of an owner at {owner}: {error.strerror}") from error
 

@@ -14,6 +14,7 @@ from umec_attest.agent.start_log import START_LOG, read_start_log
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import PcrQuote, Tpm
 from umec_attest.agent.wire import Challenge
+from umec_attest.starts.entry import STARTS_PCR
 
 __all__ = ["BOOT_LOG", "RUNTIME_LIST", "Evidence", "collect", "collect_folder", "save_evidence", "save_result"]
 
@@ -29,7 +30,6 @@ MAX_SAVED_LIST: Final = 64 * 1024 * 1024
 MOST_QUOTES: Final = 5
 """A quote takes a second at most; a node on which programs start all the time is asked again later."""
 IMA_PCR: Final = 10
-STARTS_PCR: Final = 15
 FOLDER_FILES: Final = frozenset({"ima.bin", "ima.txt", "userspace.log", "ear.jwt", START_LOG})
 """What a folder may have besides what it always has."""
 

@@ -14,6 +14,7 @@ from umec_attest.agent.tpm.sealing import counter_value
 from umec_attest.errors import ApprovalMissing, ApprovalOutdated, ApprovalPcrs, ApprovalSignature
 from umec_attest.sealed import (
     MAX_APPROVAL,
+    MAX_OWNER,
     Approval,
     OwnerKey,
     approval_reference,
@@ -24,7 +25,17 @@ from umec_attest.sealed import (
 )
 from umec_attest.sealed.approvals import IMAGE
 
-__all__ = ["APPROVAL", "OWNER", "RELEASE", "ImageOwner", "approval_for", "check_state", "read_approval", "read_owner"]
+__all__ = [
+    "APPROVAL",
+    "OWNER",
+    "RELEASE",
+    "ImageOwner",
+    "approval_for",
+    "check_state",
+    "read_approval",
+    "read_owner",
+    "read_owner_key",
+]
 
 OWNER: Final = Path("/etc/umec/owner.pem")
 RELEASE: Final = Path("/etc/os-release")
@@ -45,10 +56,16 @@ class ImageOwner:
         return policy_authorize(owner_public(self.key).name(), approval_reference(self.image))
 
 
+def read_owner_key(owner: Path) -> OwnerKey:
+    """Return the key in an owner's file (PEM). Raises ApprovalInvalid, KeyWeak, OSError."""
+    with owner.open("rb") as file:
+        return load_owner(file.read(MAX_OWNER))
+
+
 def read_owner(owner: Path = OWNER, release: Path = RELEASE) -> ImageOwner:
     """Return the owner of the image that runs. Raises AgentStateInvalid, ApprovalInvalid, KeyWeak."""
     try:
-        key, lines = load_owner(owner.read_bytes()), release.read_text(encoding="utf-8").splitlines()
+        key, lines = read_owner_key(owner), release.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AgentStateInvalid("the image does not say who owns it") from error
     said = dict(line.split("=", 1) for line in lines if "=" in line)

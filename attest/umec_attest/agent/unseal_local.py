@@ -22,14 +22,13 @@ from umec_attest.agent.state import NODE, prepare_directory, read_key, shown_key
 from umec_attest.agent.tpm import Tpm, WrappedKey
 from umec_attest.agent.tpm.sealing import advance_counter, counter_value, seal, unseal
 from umec_attest.errors import ApprovalInvalid
-from umec_attest.sealed import Approval, OwnerKey, check_secret, load_owner, owner_public
+from umec_attest.sealed import MAX_OWNER, Approval, OwnerKey, check_secret, load_owner, owner_public
 from umec_core.keys import read_private, write_private
 
-__all__ = ["SealedFile", "load_owner", "load_sealed", "seal_locally", "shut_out_older", "unseal_locally"]
+__all__ = ["SealedFile", "load_sealed", "seal_locally", "shut_out_older", "unseal_locally"]
 
 FOLDER: Final = "sealed"
 FORMAT: Final = 1
-MAX_OWNER: Final = 4096
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 

@@ -11,14 +11,16 @@ PCR values and a version does (`approvals`): the TPM itself checks it, so an ima
 """
 
 from umec_attest.sealed.approvals import MAX_APPROVAL, Approval, approval_reference, sign_approval, verify_approval
-from umec_attest.sealed.counter import COUNTER_HANDLE, counter_name, counter_public
-from umec_attest.sealed.owners import OwnerKey, OwnerPrivateKey, load_owner, owner_public
+from umec_attest.sealed.counter import COUNTER_HANDLE, COUNTER_SIZE, counter_name, counter_public
+from umec_attest.sealed.owners import MAX_OWNER, OwnerKey, OwnerPrivateKey, load_owner, owner_public
 from umec_attest.sealed.policies import policy_authorize, policy_counter_timer, policy_nv, policy_pcr
 from umec_attest.sealed.release import MAX_SECRET, MIN_SECRET, SealedSecret, check_secret, seal_for_boot
 
 __all__ = [
     "COUNTER_HANDLE",
+    "COUNTER_SIZE",
     "MAX_APPROVAL",
+    "MAX_OWNER",
     "MAX_SECRET",
     "MIN_SECRET",
     "Approval",

@@ -11,11 +11,13 @@ from umec_attest.tpm.public import Attributes, EccParameters, Public, RsaParamet
 from umec_attest.tpm.signature import Scheme
 from umec_attest.tpm.verify import check_key_strength
 
-__all__ = ["OwnerKey", "OwnerPrivateKey", "load_owner", "owner_public"]
+__all__ = ["MAX_OWNER", "OwnerKey", "OwnerPrivateKey", "load_owner", "owner_public"]
 
 OwnerKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 OwnerPrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
+MAX_OWNER: Final = 4096
+"""Bytes of an owner's file; an RSA key of 16,384 bits in PEM has 2,800."""
 _SHA256: Final = HashAlgorithm.SHA256
 _CURVES: Final = {"secp256r1": 0x0003, "secp384r1": 0x0004}
 

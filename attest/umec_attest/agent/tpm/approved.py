@@ -21,13 +21,12 @@ from umec_attest.agent.tpm.device import Tpm
 from umec_attest.agent.tpm.objects import NAME_SHA256, Remembered, WrappedKey, public_area
 from umec_attest.agent.tpm.pcrs import selection
 from umec_attest.agent.tpm.signing import jose, no_ticket, null_scheme
-from umec_attest.sealed import COUNTER_HANDLE, Approval
+from umec_attest.sealed import COUNTER_HANDLE, COUNTER_SIZE, Approval
 
 __all__ = ["policy_session", "sign_approved", "with_approval"]
 
 T = TypeVar("T")
 
-COUNTER_BYTES: Final = 8
 TRIES: Final = 5
 """The kernel may extend PCR 10 between two commands, and then the TPM begins anew; five times in a row it does not."""
 RC_PCR_CHANGED: Final = 0x128
@@ -83,7 +82,7 @@ def _approve(esys: ESAPI, session: ESYS_TR, approval: Approval, owner: bytes, kn
     esys.policy_pcr(session, b"", selection(sorted(approval.pcrs)))
     if known.counter is None:
         known.counter = esys.tr_from_tpmpublic(COUNTER_HANDLE)
-    operand = TPM2B_OPERAND(approval.version.to_bytes(COUNTER_BYTES, "big"))
+    operand = TPM2B_OPERAND(approval.version.to_bytes(COUNTER_SIZE, "big"))
     esys.policy_nv(known.counter, known.counter, session, operand, TPM2_EO.UNSIGNED_LE, offset=0)
     if approval.signature not in known.tickets:
         known.tickets[approval.signature] = _verified(esys, approval, owner)

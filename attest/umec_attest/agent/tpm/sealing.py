@@ -41,7 +41,8 @@ from umec_attest.agent.tpm.endorsement import ek_session, endorsement_key
 from umec_attest.agent.tpm.objects import WrappedKey, public_area
 from umec_attest.agent.tpm.pcrs import selection
 from umec_attest.agent.tpm.signing import null_scheme
-from umec_attest.sealed import COUNTER_HANDLE, Approval, SealedSecret, counter_public
+from umec_attest.sealed import COUNTER_HANDLE, COUNTER_SIZE, Approval, SealedSecret, counter_public
+from umec_attest.sealed.policies import CLOCK_OFFSET, RESET_COUNT_OFFSET
 from umec_attest.tpm.pcr import PcrSelection
 from umec_attest.tpm.wire import sized
 
@@ -60,10 +61,6 @@ RC_FORMAT_ONE: Final = 0x0BF
 """Of a response code that names a parameter: without its number (TPM 2.0 Part 2, 6.6.2)."""
 RC_INTEGRITY: Final = 0x09F
 RC_TICKET: Final = 0x0A0
-COUNTER_BYTES: Final = 8
-CLOCK_OFFSET: Final = 8
-RESET_COUNT_OFFSET: Final = 16
-"""In a TPMS_TIME_INFO."""
 
 
 def unseal_released(esys: ESAPI, released: SealedSecret) -> bytes:
@@ -185,7 +182,7 @@ def counter_value(esys: ESAPI) -> int:
     public, _ = esys.nv_read_public(counter)
     if bytes(public.nvPublic.marshal()) != counter_public(written=True):
         raise TpmRefused(f"NV index {COUNTER_HANDLE:#x} is not our counter", advice="remove it, if nothing needs it")
-    return int.from_bytes(bytes(esys.nv_read(counter, COUNTER_BYTES)), "big")
+    return int.from_bytes(bytes(esys.nv_read(counter, COUNTER_SIZE)), "big")
 
 
 def advance_counter(esys: ESAPI, to: int) -> int:

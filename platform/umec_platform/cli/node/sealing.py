@@ -31,7 +31,8 @@ def seal(
     """Seal a secret to this TPM: later boots open it by an approval that the owner signed, without any site."""
     from umec_attest.agent.state import load_state
     from umec_attest.agent.tpm import Tpm
-    from umec_attest.agent.unseal_local import load_owner, seal_locally
+    from umec_attest.agent.unseal_local import seal_locally
+    from umec_attest.sealed import load_owner
 
     stored, key = load_state(state), load_owner(read_file(owner))
     with Tpm(tcti if tcti is not None else stored.tcti) as tpm:
