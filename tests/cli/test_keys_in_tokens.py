@@ -65,6 +65,11 @@ def test_what_is_signed_in_a_token_verifies_like_what_a_file_signs(token: dict[s
     words = ["--image", "edge", "--version", "1", "--predicted", str(predicted), "--pcr", "4", "--out", str(approval)]
     umec(token, "secret", "approve", *words, "--key", key)
     assert verify_approval(approval.read_bytes(), SIGNER.public_key()).image == "edge"
+    umec(token, "secret", "approve", *words[:-1], str(tmp_path / "again"), "--key", key.replace("pkcs11", "PKCS11"))
+    assert verify_approval((tmp_path / "again").read_bytes(), SIGNER.public_key()).image == "edge"
+    for scheme in ("PKCS11", "Pkcs11"):
+        words = [str(draft), "--name", "edge", "--version", "2", "--out", str(tmp_path / "second")]
+        assert umec(token, "nodeimage", "sign", *words, "--key", key.replace("pkcs11", scheme))["version"] == 2
     for other, code in (("db", "pkcs11-key-unfit"), ("nobody", "pkcs11-key-missing")):
         words = [str(draft), "--name", "edge", "--version", "1", "--out", str(tmp_path / "none")]
         said = umec(token, "nodeimage", "sign", *words, "--key", key.replace("signer", other))
@@ -79,3 +84,11 @@ def test_the_key_of_db_stays_in_its_token(token: dict[str, str], tmp_path: Path)
     assert load_certificates(tmp_path / "keys").database.public_key() == DATABASE.public_key()
     said = umec(token, "nodeimage", "keys", str(tmp_path / "none"), "--key", "pkcs11:token=city;object=signer")
     assert said["code"] == "pkcs11-key-unfit"
+
+
+def test_a_key_in_a_token_does_not_become_an_owner_s(token: dict[str, str], tmp_path: Path) -> None:
+    folder, key = tmp_path / "owner", "pkcs11:token=city;object=signer"
+    said = umec(token, "nodeimage", "keys", str(folder), "--owner", "--key", key)
+    assert said["code"] == "invalid-input"
+    assert not folder.exists()
+    assert sorted(umec(token, "nodeimage", "keys", str(folder), "--owner")["files"]) == ["owner.key", "owner.pem"]

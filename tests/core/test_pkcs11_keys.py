@@ -197,6 +197,7 @@ def test_a_key_in_a_token_does_nothing_but_sign() -> None:
 def test_a_uri_is_read_as_it_is_written() -> None:
     text = "pkcs11:token=the%20city;serial=0a;object=sign%3Ber;id=%00%ff;type=private?module-path=/lib/x.so&pin-source=file:///etc/pin"
     assert parse_uri(text) == TokenUri("the city", "0a", "sign;er", b"\0\xff", Path("/lib/x.so"), Path("/etc/pin"))
+    assert parse_uri("PKCS11:serial=1;id=a") == parse_uri("pkcs11:serial=1;id=a")
     assert parse_uri("pkcs11:serial=1;id=a") == TokenUri(None, "1", None, b"a", None, None)
 
 

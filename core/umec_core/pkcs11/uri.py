@@ -1,6 +1,6 @@
 """PKCS#11 URIs (RFC 7512), as far as one names a private key: pkcs11:token=NAME;object=NAME?module-path=FILE.
 
-1. it has the scheme, and is as long as one is
+1. it has the scheme (in any case: RFC 3986, 3.1), and is as long as one is
 2. each attribute is a known one, there once, and not empty
 3. it names a token, and a key in it by its label (`object`) or `id`
 4. it carries no PIN: command lines are seen by others; `pin-source` names a file
@@ -41,7 +41,7 @@ class TokenUri:
 
 def parse_uri(text: str) -> TokenUri:
     """Return what a URI names. Raises Pkcs11UriInvalid, which repeats nothing of a PIN."""
-    if not text.startswith(SCHEME) or len(text) > MAX_URI:  # 1
+    if text[: len(SCHEME)].lower() != SCHEME or len(text) > MAX_URI:  # 1
         raise Pkcs11UriInvalid(
             f"a key in a token is named by {SCHEME}token=…;object=…, of at most {MAX_URI} characters"
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from umec_core.errors import Invalid
 from umec_platform.cli.output import emit, refusals
 from umec_platform.cli.signing import load_image_key
 
@@ -98,6 +99,11 @@ def keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make Secure Boot keys: PK, KEK and db, RSA-2048, each with a certificate of its own; or an owner's key, P-256."""
+    if owner and key is not None:
+        raise Invalid(
+            "--key is db's, and --owner makes a key of its own",
+            advice="for an owner's key in a token, give `umec nodeimage build --owner` its public key (PEM)",
+        )
     emit({"folder": str(folder), "files": _make_owner(folder) if owner else _make(folder, key)}, as_json=as_json)
 
 

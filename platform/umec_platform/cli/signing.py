@@ -27,7 +27,7 @@ def load_signing_key(where: str) -> "ec.EllipticCurvePrivateKey":
 
     from umec_core.keys import load_or_create_key
 
-    if not where.startswith(SCHEME):
+    if not _names_token(where):
         return load_or_create_key(Path(where))
     key = _in_token(where)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -42,7 +42,7 @@ def load_owner_key(where: str) -> "OwnerPrivateKey":
 
     from umec_core.keys import KeyFileInvalid, read_private
 
-    if where.startswith(SCHEME):
+    if _names_token(where):
         return _in_token(where)
     try:
         key = load_pem_private_key(read_private(Path(where)), password=None)
@@ -63,6 +63,11 @@ def load_image_key(where: str | None) -> "rsa.RSAPrivateKey | None":
     if not isinstance(key, rsa.RSAPrivateKey):
         raise _unfit("RSA")
     return key
+
+
+def _names_token(where: str) -> bool:
+    """Say whether this is no file's name: a scheme is one in whatever case (RFC 3986, 3.1)."""
+    return where[: len(SCHEME)].lower() == SCHEME
 
 
 def _in_token(where: str) -> "TokenEcKey | TokenRsaKey":
