@@ -13,7 +13,7 @@ import pytest
 
 from umec_attest.agent.keeper import read_status
 from umec_attest.agent.transport import Answer
-from umec_attest.agent.updates import Updates
+from umec_attest.agent.updates import Updates, updating
 from umec_core.errors import UmecError
 from umec_core.remote import RemoteUnavailable
 from umec_images.nodeimage.authenticode import sign_image
@@ -44,6 +44,10 @@ class Site:
         self.fetched: list[str] = []
         self.cut: set[str] = set()
         """Digests of blobs that break off in the middle."""
+        self.endless: set[str] = set()
+        """Digests of blobs that never end."""
+        self.sent = 0
+        """Bytes of them that were taken."""
         self.open_box = True
 
     def offer(self, made, *, attempt=1) -> None:
@@ -106,7 +110,12 @@ class Site:
                     raise RemoteUnavailable("the line went dead")
                 yield content[place : place + 10_000]
 
-        yield pieces()
+        async def endless():
+            while True:
+                self.sent += 10_000
+                yield content[:10_000]
+
+        yield endless() if digest in self.endless else pieces()
 
 
 class World:
@@ -264,6 +273,118 @@ def test_a_line_that_breaks_is_no_update_and_the_next_one_is(world, street):
     world.site.cut = set()
     world.look()
     assert world.restarts == 1
+
+
+def test_a_part_that_is_shorter_than_it_says_is_refused_at_once(world, street):
+    world.site.offer(street[2])
+    root = sha256((street[2].folder / "root.img").read_bytes())
+    whole = world.site.blobs[root]
+    world.site.blobs[root] = whole[:-1]
+    assert world.refused() == "answer-invalid"
+    assert (world.restarts, world.site.reports[-1]["code"]) == (0, "answer-invalid")
+    world.site.blobs[root] = whole
+    world.look()
+    assert world.restarts == 1
+
+
+def test_no_more_is_fetched_of_a_part_than_it_has(world, street):
+    world.site.offer(street[2])
+    root = sha256((street[2].folder / "root.img").read_bytes())
+    world.site.endless = {root}
+    assert world.refused() == "update-image-other"
+    size = len(world.site.blobs[root])
+    assert size <= world.site.sent < size + 10_000
+    world.site.endless = set()
+    world.look()
+    assert world.restarts == 1
+
+
+def test_a_part_of_another_size_than_the_manifest_says_is_not_fetched(world, street):
+    world.site.offer(street[2])
+    root = sha256((street[2].folder / "root.img").read_bytes())
+    good, manifest = dict(world.site.blobs), json.loads(world.site.blobs[world.site.order["digest"]])
+    next(each for each in manifest["layers"] if each["digest"] == root)["size"] += 1
+    changed = json.dumps(manifest).encode()
+    world.site.blobs[sha256(changed)] = changed
+    world.site.order |= {"digest": sha256(changed)}
+    assert world.refused() == "answer-invalid"
+    assert root not in world.site.fetched
+    world.site.blobs = good
+    world.site.offer(street[2])
+    world.look()
+    assert world.restarts == 1
+
+
+@pytest.mark.parametrize(
+    "said", [b'{"ok": true, "want": "uki.efi"}', b'{"ok": true, "want": 3, "size": 1}', b"[" * 50_000, b"{}", b""]
+)
+def test_a_keeper_that_says_what_nobody_knows_ends_no_agent(world, street, said):
+    world.site.offer(street[2])
+    with _door(world.folder / SOCKET, 0) as door:
+
+        def answer():
+            connection, _ = door.accept()
+            with connection:
+                connection.sendall(said + b"\n")
+                while connection.recv(65536):
+                    pass
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(UmecError) as caught:
+            asyncio.run(world.updates.look())
+        answering.join()
+    assert caught.value.code == {b'{"ok': "answer-invalid", b"{}": "None"}.get(said[:4], "remote-unavailable")
+    world.look()
+    assert world.restarts == 1
+
+
+class Failing(Updates):
+    """Updates with a fault of their own."""
+
+    looks = 0
+
+    async def look(self):
+        self.looks += 1
+        raise KeyError("nobody thought of it")
+
+
+def test_a_fault_in_updates_is_told_and_ends_neither_them_nor_the_agent():
+    async def running():
+        lines, stop = asyncio.Queue(), asyncio.Event()
+        updates = Failing(Site(), None, SITE, lines.put_nowait)
+        async with updating(updates, stop):
+            line = await lines.get()
+            assert not stop.is_set()
+        assert line["event"] == "update-broken"
+        assert (line["code"], line["detail"]) == ("agent-error", "KeyError: 'nobody thought of it'")
+        assert 30 <= line["retry_seconds"] <= 60
+        assert updates.looks == 1
+
+    asyncio.run(running())
+
+
+def test_updates_that_end_by_themselves_end_the_agent_with_what_ended_them():
+    def report(_line):
+        raise BrokenPipeError
+
+    async def running():
+        stop = asyncio.Event()
+        with pytest.raises(BrokenPipeError):
+            async with updating(Failing(Site(), None, SITE, report), stop):
+                await stop.wait()
+
+    asyncio.run(running())
+    asyncio.run(ending_in_order())
+
+
+async def ending_in_order():
+    stop = asyncio.Event()
+    async with updating(None, stop):
+        pass
+    async with updating(Failing(Site(), None, SITE, str), stop):
+        await asyncio.sleep(0)
+    assert stop.is_set()
 
 
 def test_what_fell_back_is_told_and_tried_again_only_for_a_newer_order(world, street):

@@ -75,6 +75,8 @@ def read_status(folder: Path) -> KeeperStatus | None:
             content = file.read(MAX_STATUS)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise AnswerInvalid(f"what the keeper tells cannot be read: {error.strerror}") from error
     try:
         return KeeperStatus.read(read_object(content))
     except FieldInvalid as error:
@@ -84,14 +86,18 @@ def read_status(folder: Path) -> KeeperStatus | None:
 async def take(folder: Path, *, manifest: str, size: int, attempt: int, parts: Parts) -> str:
     """Hand an image over, part by part, as the keeper wants them; returns the phase of the update.
 
-    Raises RemoteRefused with the keeper's code, RemoteUnavailable, and what getting the parts raises.
+    Raises RemoteRefused with the keeper's code, RemoteUnavailable, AnswerInvalid, and what getting the parts raises.
     """
     request = {"op": "take", "manifest": manifest, "size": size, "attempt": attempt}
     async with _connected(folder, request) as (reader, writer):
         said = await _hand_over(reader, writer, parts, "manifest.json", size)
         while said.get("want") is not None:
-            said = await _hand_over(reader, writer, parts, str(said["want"]), int(said["size"]))
-        return str(said["phase"])
+            match said:
+                case {"want": str(name), "size": int(wanted)} if wanted >= 0:
+                    said = await _hand_over(reader, writer, parts, name, wanted)
+                case _:
+                    raise AnswerInvalid("the keeper wants a part without a name or a size")
+        return str(said.get("phase"))
 
 
 async def try_taken(folder: Path, manifest: str) -> None:
@@ -137,7 +143,7 @@ async def _answer(line: Awaitable[bytes]) -> dict[str, Any]:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             said = json.loads(await line)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RemoteUnavailable("the keeper of this node's disk does not answer") from error
     if not isinstance(said, dict) or said.get("ok") is not True:
         told = said if isinstance(said, dict) else {}

@@ -79,7 +79,7 @@ def run_until_told(options: Options, report: Report) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         updates = None if options.keeper is None else Updates(agent, options.keeper, stored.url, report)
-        async with serve_control(agent, options.state), updating(updates):
+        async with serve_control(agent, options.state), updating(updates, stop):
             await agent.run(stop)
 
     stored = load_state(options.state)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from umec_attest.agent.errors import AnswerInvalid, NotAttested
+from umec_attest.agent.errors import AgentError, AnswerInvalid, NotAttested
 from umec_attest.agent.fields import Fields
 from umec_attest.agent.keeper import KeeperStatus, read_status, take, try_taken
 from umec_attest.agent.loop import Agent
@@ -115,6 +115,11 @@ class Updates:
                 failures += 1
                 wait = REFUSED.after(failures, asked=error.retry_after)
                 self._say("update-refused", code=error.code, detail=error.detail, retry_seconds=round(wait, 1))
+            except Exception as error:  # noqa: BLE001 - it is told: a node attests also where its updates are broken
+                failures += 1
+                wait = REFUSED.after(failures)
+                detail = f"{type(error).__name__}: {error}"
+                self._say("update-broken", code=AgentError.code, detail=detail, retry_seconds=round(wait, 1))
             await pause(stop, wait)
 
     async def look(self) -> None:
@@ -245,17 +250,22 @@ class Updates:
 
 
 @contextlib.asynccontextmanager
-async def updating(updates: Updates | None) -> AsyncIterator[None]:
-    """Follow the site's orders while the context lasts."""
-    stop = asyncio.Event()
-    following = None if updates is None else asyncio.create_task(updates.run(stop))
+async def updating(updates: Updates | None, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Follow the site's orders while the context lasts, or until `stop` is set; sets it where that ends by itself.
+
+    Raises what ended it: without it the node would run on, and nobody would see that it takes no updates.
+    """
+    if updates is None:
+        yield
+        return
+    following = asyncio.create_task(updates.run(stop))
+    following.add_done_callback(lambda _: stop.set())
     try:
         yield
     finally:
-        stop.set()
-        if following is not None:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +315,11 @@ async def _one(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _exactly(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """Return no more than was asked for; what is too short, the keeper notices."""
+    """Return what was asked for, and read no more than that. Raises AnswerInvalid where less comes."""
     async for piece in pieces:
         yield piece[:size]
         size -= len(piece[:size])
+        if not size:
+            return
+    if size:
+        raise AnswerInvalid(f"the registry ends {size} bytes before the end of a part")
