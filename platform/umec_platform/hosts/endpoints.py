@@ -10,6 +10,7 @@ from pydantic import StringConstraints, ValidationError
 from umec_core.http import require
 from umec_core.principal import Principal
 from umec_core.tokens import TokenVerifier
+from umec_platform.api import own_node
 from umec_platform.errors import AnswerInvalid, NotANode
 from umec_platform.hosts.relays import Relays
 from umec_platform.hosts.service import Hosts
@@ -54,15 +55,11 @@ def relay_router(verifier: TokenVerifier, hosts: Hosts, relays: Relays, *, regis
 
 
 def _node(who: Principal) -> tuple[str, int]:
-    """Return the node that asks in its own name, and its generation; raises `NotANode`.
-
-    What runs on a node, or is registered for one, has tokens that name it, too: those are of other clients.
-    """
-    if who.client_id != who.node or who.instance is not None or who.generation is None:
-        raise NotANode("only a node itself has a relay")
-    if who.binding != "mtls":
-        raise NotANode("a node shows its certificate, to which its tokens are bound")
-    return who.client_id, who.generation
+    """Return the node that asks in its own name, and its generation; raises `NotANode`."""
+    node = own_node(who)
+    if who.generation is None:
+        raise NotANode("the token names no generation of its node")
+    return node, who.generation
 
 
 def _reply(body: bytes) -> Reply:
