@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +331,45 @@ def test_a_grace_that_nobody_signed_or_is_for_nobody_is_refused(on_site: Any) ->
     on_site(body)
 
 
+def test_a_refused_grace_says_what_to_do(on_site: Any) -> None:
+    async def body(site: Site) -> None:
+        for seconds, signed, detail, advice in (
+            (0, site.envelope(3, since=2), "for versions from 2 on, and version 1 is older", "--grace-from 1"),
+            (0, site.envelope(2, since=1, runtime=policy(INIT)), "what may run", "--grace 0"),
+            (0, site.envelope(2, since=1, starts=True), "log of starts", "--grace 0"),
+            (3600, site.envelope(2, since=1, grace=HOUR), "ended at 2034-11-22T13:00:00Z", "sign it anew"),
+            (23 * 3600, site.envelope(2, since=1, grace=2 * DAY), "itself ended at 2034-11-23T12:00:00Z", "--grace 0"),
+        ):
+            site.clock.advance(seconds)
+            said = await site.publish(signed, status=422)
+            assert (said["code"], detail in said["detail"], advice in said["advice"]) == ("reference-grace", True, True)
+        assert (await site.publish(signed, grace=0))["beside"] == []
+
+    on_site(body, first={"expires": datetime(2034, 11, 23, 12, tzinfo=UTC)})
+
+
+def test_a_grace_where_no_older_version_can_be_read_is_refused(make_site: Any) -> None:
+    """It was published too early, or the older one's signer is not pinned any more: its nodes would fall."""
+
+    async def body() -> None:
+        site = make_site()
+        site.service = await site.verifier.open()
+        said = await site.publish(site.envelope(2, since=1), status=422)
+        assert (said["code"], "first" in said["advice"]) == ("reference-grace", True)
+        await site.publish(site.envelope(1))
+        await site.service.close()
+        change_row(site, "sha256 = 'x' || sha256")
+        site.service = await site.verifier.open()
+        assert (await site.publish(site.envelope(2, since=1), status=422))["code"] == "reference-grace"
+        await site.service.close()
+        change_row(site, "sha256 = substr(sha256, 2)")
+        site.service = await site.verifier.open()
+        assert [each["version"] for each in (await site.publish(site.envelope(2, since=1)))["beside"]] == [1]
+        await site.service.close()
+
+    asyncio.run(body())
+
+
 def test_an_operator_shortens_a_grace(on_site: Any) -> None:
     async def body(site: Site) -> None:
         envelope = site.envelope(2, since=1)
@@ -397,6 +436,29 @@ def test_what_is_under_way_when_a_grace_is_shortened_is_judged_anew(on_site: Any
         assert (await site.round())[0] == "untrusted"
 
     on_site(body)
+
+
+def test_who_writes_into_the_database_undoes_what_an_operator_shortened_and_not_what_is_signed(
+    make_site: Any, clock: Any
+) -> None:
+    """The operator's word is a row, and no more: what must not count is ended by a newer set without a grace."""
+
+    async def body() -> None:
+        site = make_site()
+        site.service = await site.verifier.open()
+        await site.publish(site.envelope(1))
+        envelope = site.envelope(2, since=1)
+        await site.publish(envelope)
+        await site.publish(envelope, grace=0)
+        await site.service.close()
+        change_row(site, "shortened = NULL WHERE version = 2")
+        site.service = await site.verifier.open()
+        assert await site.round() == ("trusted", [])
+        clock.advance(DAY.total_seconds())
+        assert (await site.round())[0] == "untrusted"
+        await site.service.close()
+
+    asyncio.run(body())
 
 
 def change_row(site: Site, said: str) -> None:
@@ -653,12 +715,47 @@ def test_older_versions_are_read_once_and_only_in_a_grace(on_site: Any, monkeypa
         for _ in range(3):
             assert await site.round() == ("trusted", [])
         assert len(read) == 1
-        await site.publish(site.envelope(3, since=1))
         read.clear()
+        await site.publish(site.envelope(3, since=1))
         for _ in range(3):
             assert await site.round() == ("trusted", [])
-        assert len(read) == 3  # the newest one and the two before it
-        await asyncio.gather(*(site.service.rounds.challenge("node-1") for _ in range(5)))
-        assert len(read) == 3
+        newest = site.envelope(4, since=1, of=3)
+        await site.publish(newest)
+        await site.publish(newest, grace=3600)
+        assert await site.round() == ("trusted", [])
+        assert len(read) == len(set(read)) == 3  # 1, which had counted no more, 3 and 4: whichever replaces which
+
+    on_site(body)
+
+
+def test_older_versions_are_read_once_for_all_that_ask_at_one_moment(
+    on_site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    fetched: list[str] = []
+    original, before = reading.read_reference_set, reading.FiledReferences.before
+
+    def counted(envelope: bytes, **given: Any) -> Any:
+        read.append(envelope)
+        return original(envelope, **given)
+
+    async def told(filed: reading.FiledReferences, image: str, version: int) -> Any:
+        fetched.append(image)
+        return await before(filed, image, version)
+
+    monkeypatch.setattr(reading, "read_reference_set", counted)
+    monkeypatch.setattr(reading.FiledReferences, "before", told)
+
+    async def body(site: Site) -> None:
+        await site.publish(site.envelope(2, of=1))
+        await site.publish(site.envelope(3, since=1))
+        fresh = await site.verifier.open()
+        try:
+            read.clear()
+            fetched.clear()
+            await asyncio.gather(*(fresh.rounds.challenge("node-1") for _ in range(5)))
+            assert (len(read), len(fetched)) == (3, 1)  # the newest one, and the two before it
+        finally:
+            await fresh.close()
 
     on_site(body)

@@ -3,6 +3,7 @@
 The newest version of an image is what counts, and beside it those that it, and all between, give a grace.
 """
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -83,7 +84,9 @@ class FiledReferences:
         self._store = store
         self._signers = tuple(signers)
         self._known: dict[str, _Known] = {}
+        self._before: dict[str, tuple[_Known, ...]] = {}
         self._versions: dict[str, tuple[Identity, Versions]] = {}
+        self._reading = asyncio.Lock()
 
     @staticmethod
     def identities(connection: Connection, images: Collection[str]) -> dict[str, Identity]:
@@ -139,23 +142,37 @@ class FiledReferences:
     async def with_replaced(self, filed: FiledReference, newest: ReferenceSet) -> Versions:
         """Return a filed set, verified, with the older ones, whether or not they count; they are read once."""
         known = self._all_known(filed)
-        if known is None:
-            older = await self.before(filed.image, filed.identity.version)
-            known = self._all_known(filed) or versions_of([FiledSet(newest, filed.identity.shortened), *older])
-            self._versions[filed.image] = filed.identity, known
+        if known is not None:
+            return known
+        async with self._reading:  # envelopes have megabytes, and all nodes of the image may ask at one moment
+            known = self._all_known(filed)
+            if known is None:
+                older = await self.before(filed.image, filed.identity.version)
+                known = versions_of([FiledSet(newest, filed.identity.shortened), *older])
+                self._versions[filed.image] = filed.identity, known
         return known
 
     async def before(self, image: str, version: int) -> list[FiledSet]:
-        """Return what is filed before a version, the newest first, up to the first that is not to be read."""
+        """Return what is filed before a version, the newest first, up to the first that is not to be read.
+
+        A set that this process has read is not read again, whichever version replaces which.
+        """
         asked = {"image": image, "version": version}
         rows = await self._store.read_plain(lambda connection: connection.execute(_OLDER, asked).all())
+        read = {(each.version, each.sha256): each for each in self._before.get(image, ())}
+        newest = self._known.get(image)
+        if newest is not None:
+            read[newest.version, newest.sha256] = newest
+        known = [
+            read.get((number, sha256)) or self._found(image, number, sha256, envelope)
+            for number, sha256, _, envelope in rows
+        ]
+        self._before[image] = tuple(known)
         found: list[FiledSet] = []
-        for number, sha256, shortened, envelope in rows:
-            try:
-                reference = self._read(image, number, sha256, envelope)
-            except AttestError:
+        for each, row in zip(known, rows, strict=True):
+            if isinstance(each.found, AttestError):
                 break  # what it says of those before it is not known, so they do not count
-            found.append(FiledSet(reference, shortened))
+            found.append(FiledSet(each.found, row.shortened))
         return found
 
     def _read_once(self, filed: FiledReference) -> tuple[_Known, ReferenceSet]:
@@ -176,13 +193,14 @@ class FiledReferences:
 
     def _keep(self, filed: FiledReference, envelope: bytes) -> _Known:
         version, sha256, _ = filed.identity
-        found: ReferenceSet | AttestError
-        try:
-            found = self._read(filed.image, version, sha256, envelope)
-        except AttestError as error:
-            found = error.with_traceback(None)
-        known = self._known[filed.image] = _Known(version, sha256, found)
+        known = self._known[filed.image] = self._found(filed.image, version, sha256, envelope)
         return known
+
+    def _found(self, image: str, version: int, sha256: str, envelope: bytes) -> _Known:
+        try:
+            return _Known(version, sha256, self._read(image, version, sha256, envelope))
+        except AttestError as error:
+            return _Known(version, sha256, error.with_traceback(None))
 
     def _read(self, image: str, version: int, sha256: str, envelope: bytes) -> ReferenceSet:
         found = read_reference_set(envelope, signers=self._signers)

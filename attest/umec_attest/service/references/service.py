@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from sqlalchemy import select
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from umec_attest.errors import AttestError, ReferenceRollback
 from umec_attest.ima import IMA_PCR
-from umec_attest.reference import FiledSet, ReferenceSet, Versions, verify_reference_set, versions_of
+from umec_attest.reference import FiledSet, Grace, ReferenceSet, Versions, verify_reference_set, versions_of
 from umec_attest.service.errors import ReferenceConflict, ReferenceGrace, ReferencePcrs
 from umec_attest.service.evidence.rules import RoundRules
 from umec_attest.service.references.filed import FiledReferences, Identity
@@ -29,6 +29,9 @@ __all__ = ["ReferenceService"]
 
 _COLUMNS = ("image", "version", "sha256", "shortened", "expires_at", "installed_at")
 _SHOWN = select(*(getattr(ReferenceRow, name) for name in _COLUMNS)).order_by(ReferenceRow.image, ReferenceRow.version)
+
+
+_AT_ONCE: Final = "umec nodeimage publish --grace 0 replaces all others at once: nodes fall until they boot it"
 
 
 class ReferenceService:
@@ -209,16 +212,42 @@ def _shortened(reference: ReferenceSet, grace: timedelta | None, now: datetime) 
 
 def _check_grace(versions: Versions, shortened: datetime | None, now: datetime) -> None:
     """Refuse a set whose grace is for nobody: those on the version before would fall, against what its signer meant."""
-    reference = versions.newest
+    reference, grace = versions.newest, versions.newest.grace
     ended = shortened is not None and shortened <= now
-    if reference.grace is None or ended or not versions.older or versions.older[0].holds(now):
+    if grace is None or ended:
         return
+    if not versions.older:
+        raise ReferenceGrace(
+            f"no older version of {reference.name} is here that could count beside version {reference.version}: none "
+            "was published, or no signer of it is pinned now",
+            advice=f"publish the version that nodes run first, or pin its signer; {_AT_ONCE}",
+        )
+    older = versions.older[0]
+    if older.holds(now):
+        return
+    why, advice = _why_over(older.reference, grace, now)
     raise ReferenceGrace(
-        f"version {versions.older[0].reference.version} would not count beside version {reference.version}: the grace "
-        f"is for versions from {reference.grace.from_version} on, until {reference.grace.until:%Y-%m-%dT%H:%M:%SZ}, "
-        "and both or none of them say what may run",
-        advice="have it signed with another grace, or publish it with --grace 0 to replace all others at once",
+        f"version {older.reference.version} would not count beside version {reference.version}: {why}", advice=advice
     )
+
+
+def _why_over(older: ReferenceSet, grace: Grace, now: datetime) -> tuple[str, str]:
+    """Return why an older version does not count in a grace, and what its publisher can do."""
+    if older.version < grace.from_version:
+        why = f"the grace is for versions from {grace.from_version} on, and version {older.version} is older"
+        return why, f"sign it anew with --grace-from {older.version}; {_AT_ONCE}"
+    if now >= grace.until:
+        return (
+            f"the grace ended at {_second(grace.until)}",
+            f"sign it anew with --grace, and publish it soon; {_AT_ONCE}",
+        )
+    if now >= older.expires:
+        return f"version {older.version} itself ended at {_second(older.expires)}", _AT_ONCE
+    return "one of them alone says what may run, or keeps a log of starts: nodes are asked for one thing", _AT_ONCE
+
+
+def _second(value: datetime) -> str:
+    return f"{value:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _check_pcrs(reference: ReferenceSet, asked: set[int]) -> None:
