@@ -302,6 +302,20 @@ def test_what_became_of_it_is_kept_and_what_is_new_is_audited(world: Any) -> Non
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("name", ["digest", "manifest", "image"])
+def test_another_image_of_the_same_version_is_news(world: Any, name: str) -> None:
+    other = {"digest": digest(3), "manifest": digest(3), "image": "lamp"}[name]
+
+    async def scenario() -> None:
+        async with site(world) as it:
+            for said in (REPORT, REPORT | {name: other}, REPORT | {name: other, "detail": "the same"}):
+                assert (await it.ask("POST", json=said)).status_code == 204
+                it.world.now += timedelta(seconds=5)
+            assert len(await it.audit()) == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_node_that_reports_without_end_is_sent_away(world: Any) -> None:
     async def scenario() -> None:
         async with site(world) as it:

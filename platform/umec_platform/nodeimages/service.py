@@ -135,14 +135,14 @@ class NodeImages:
             if row is not None and now - row.reported_at < PAUSE:
                 wait = (PAUSE - (now - row.reported_at)).total_seconds()
                 raise ReportTooSoon("this node has just reported", retry_after=wait)
-            before = None if row is None else (row.running, row.confirmed, row.phase, row.version, row.code)
+            before = None if row is None else _news(row)
             if row is None:
                 row = NodeImageReportRow(node=node)
                 session.add(row)
             for name, value in said.model_dump().items():
                 setattr(row, name, value)
             row.tenant, row.reported_at = tenant, now
-            if before == (row.running, row.confirmed, row.phase, row.version, row.code):
+            if before == _news(row):
                 return
             facts = {name: value for name, value in said.model_dump(exclude={"code"}).items() if value is not None}
             await self._ledger.record(
@@ -150,6 +150,11 @@ class NodeImages:
             )
 
         await self._ledger.write(work)
+
+
+def _news(row: NodeImageReportRow) -> tuple[object, ...]:
+    """Return what makes a report worth an entry of the audit log; another image may have the same version."""
+    return row.image, row.running, row.confirmed, row.phase, row.version, row.manifest, row.digest, row.code
 
 
 def _may_have(tenant: str | None, repository: str) -> bool:

@@ -2,16 +2,21 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from umec_platform.cli.node.parameters import Credential, Json, Reason
 from umec_platform.cli.output import emit, refusals
 
-__all__ = ["image", "image_lines", "image_of"]
+if TYPE_CHECKING:
+    from umec_core.remote import RemoteRefused
+
+__all__ = ["image", "image_lines", "image_of", "not_shown", "of_fleet"]
 
 ORDERS = "/platform/v1/node-images"
+UNSEEN = frozenset({"grant-denied", "scope-invalid", "token-scope"})
+"""Refusals to who may see nodes, and nothing of the platform."""
 
 
 @refusals
@@ -44,22 +49,41 @@ def image(
     elif name is None and not (withdraw or again or dry_run):
         _show(credential, target, as_json=as_json)
     else:
-        raise typer.BadParameter("give a node and an image, a node and --withdraw, or at most a node")
+        raise typer.BadParameter("give a target and an image, a target and --withdraw, or at most a target")
 
 
 def image_of(credential: Path, node: str) -> dict[str, Any]:
-    """Return what was ordered for a node and what it reported; nothing for who may not see that."""
+    """Return what was ordered for a node and what it reported; for who may not see that, with the code as `refused`."""
     from umec_core.remote import RemoteRefused
 
     try:
         return _call(credential, "GET", ORDERS, params={"node": node})
-    except RemoteRefused:
+    except RemoteRefused as error:
+        return not_shown(error)
+
+
+def not_shown(error: "RemoteRefused") -> dict[str, Any]:
+    """Return what to show where the site has no orders at all, or this client may not see them; raise all else."""
+    from umec_core.errors import Kind
+
+    if error.kind is Kind.NOT_FOUND:
         return {"orders": [], "nodes": []}
+    if error.code in UNSEEN:
+        return {"orders": [], "nodes": [], "refused": error.code}
+    raise error
+
+
+def of_fleet(said: dict[str, Any], fleet: str) -> dict[str, Any]:
+    """Return what concerns the nodes of TENANT/NAME: their reports, the order for all of them and those for each."""
+    tenant, _, image = fleet.partition("/")
+    nodes = [node for node in said["nodes"] if (node["tenant"], node["image"]) == (tenant, image)]
+    targets = {f"image/{fleet}", *(f"node/{node['node']}" for node in nodes)}
+    return {"orders": [order for order in said["orders"] if order["target"] in targets], "nodes": nodes}
 
 
 def image_lines(said: dict[str, Any]) -> list[str]:
     """Return what was ordered and reported, for a reader."""
-    lines = []
+    lines = [f"not shown to this client: {said['refused']}"] if "refused" in said else []
     for order in said["orders"]:
         tries = f", attempt {order['attempt']}" if order["attempt"] > 1 else ""
         lines.append(f"{order['target']}: {order['image']} version {order['version']} ({order['digest'][:19]}…){tries}")
@@ -98,8 +122,10 @@ def _withdraw(credential: Path, name: str, *, as_json: bool) -> None:
     emit({"target": target, "withdrawn": True}, as_json=as_json, human=f"{target}: nothing is ordered any more")
 
 
-def _show(credential: Path, node: str | None, *, as_json: bool) -> None:
-    said = _call(credential, "GET", ORDERS, params={} if node is None else {"node": node})
+def _show(credential: Path, target: str | None, *, as_json: bool) -> None:
+    fleet = target if target is not None and "/" in target else None
+    said = _call(credential, "GET", ORDERS, params={} if target is None or fleet is not None else {"node": target})
+    said = said if fleet is None else of_fleet(said, fleet)
     emit(said, as_json=as_json, human="\n".join(image_lines(said)) or "nothing is ordered, and no node has reported")
 
 
