@@ -16,6 +16,7 @@ from umec_core.http import create_app
 from umec_core.standing import Standing
 from umec_core.tokens import certificate_thumbprint
 from umec_platform.nodeimages.schemas import ImageOrder, ImageReport
+from umec_platform.tables.nodeimages import NodeImageOrderRow
 
 MANAGEMENT = "https://authority.test:8443"
 ORDERS, OWN = "/platform/v1/node-images", "/platform/v1/node-image"
@@ -251,6 +252,18 @@ def test_an_order_is_taken_back(world: Any) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("fleet", ["a" * 63 + "/" + "b" * 63, None])
+def test_what_an_order_may_be_for_fits_its_row_and_nothing_is_longer(fleet: str | None) -> None:
+    order = {"repository": f"{'a' * 63}/{'c' * 191}", "digest": digest(2)}
+    name = "fleet" if fleet is not None else "node"
+    longest = fleet or "d" * 63
+    target = f"image/{longest}" if fleet is not None else f"node/{longest}"
+    assert ImageOrder.model_validate(order | {name: longest})
+    assert len(target) <= NodeImageOrderRow.__table__.c.target.type.length
+    with pytest.raises(ValidationError):
+        ImageOrder.model_validate(order | {name: longest + "b"})
+
+
 @pytest.mark.parametrize(
     "wish",
     [
@@ -258,6 +271,8 @@ def test_an_order_is_taken_back(world: Any) -> None:
         {"fleet": "harbour/street-node"},
         {"repository": "street-node"},
         {"digest": "latest"},
+        {"node": "a" * 64},
+        {"node": None, "fleet": "harbour/" + "a" * 64},
         {"when": "now"},
     ],
     ids=str,

@@ -1,13 +1,18 @@
 """Rows of node images: which one nodes should have, and what has become of it on each."""
 
 from datetime import datetime
+from typing import Final
 
+from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from umec_core.store import Timestamp
 from umec_platform.store import Base, Name
 
 __all__ = ["NodeImageAttemptRow", "NodeImageOrderRow", "NodeImageReportRow"]
+
+Target: Final = String(len("image/") + 63 + len("/") + 63)
+"""`image/TENANT/NAME` with the longest names that an order may have."""
 
 
 class NodeImageOrderRow(Base):
@@ -18,7 +23,7 @@ class NodeImageOrderRow(Base):
 
     __tablename__ = "node_image_orders"
 
-    target: Mapped[str] = mapped_column(Name, primary_key=True)
+    target: Mapped[str] = mapped_column(Target, primary_key=True)
     repository: Mapped[str]
     digest: Mapped[str] = mapped_column(Name)
     image: Mapped[str] = mapped_column(Name)

@@ -12,7 +12,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "node_image_orders",
-        sa.Column("target", sa.String(length=128), nullable=False),
+        sa.Column("target", sa.String(length=133), nullable=False),
         sa.Column("repository", sa.String(), nullable=False),
         sa.Column("digest", sa.String(length=128), nullable=False),
         sa.Column("image", sa.String(length=128), nullable=False),
