@@ -105,7 +105,7 @@ def test_doors_close_when_the_node_loses_its_credentials(scene: Any) -> None:
             await agent.renew()
             _, streams = await made.door()
             assert (await call(scene, streams))[0] == 200
-            agent._doors.last_seconds = 0.5
+            agent._credentials._doors.last_seconds = 0.5
             await agent.renew()  # nothing is due
             await agent.rotate()  # what was bound to the former keys is let go of
             assert not streams[0].at_eof()  # the news of it may still come

@@ -8,14 +8,15 @@ does it hold credentials by the word of a verifier whose log is not what it was 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from umec_attest.agent.again import ASK_AGAIN, LIST_CONTINUES, MOST_PARTS
 from umec_attest.agent.binding import Binding, binding_due, sign_by
-from umec_attest.agent.doors import Door, Doors
+from umec_attest.agent.credentials import Credentials
+from umec_attest.agent.doors import Door
 from umec_attest.agent.download import download
 from umec_attest.agent.errors import LogDistrusted, LogRefused, NotAttested
 from umec_attest.agent.evidence import BOOT_LOG, RUNTIME_LIST, Evidence, collect, save_evidence, save_result
@@ -25,7 +26,7 @@ from umec_attest.agent.platform_client import PlatformClient
 from umec_attest.agent.report import Report
 from umec_attest.agent.requests import Start
 from umec_attest.agent.rotation import rotate, rotation_pending
-from umec_attest.agent.session import AttestationResult, Session, open_session
+from umec_attest.agent.session import open_session
 from umec_attest.agent.start_log import StartLog
 from umec_attest.agent.state import NodeState
 from umec_attest.agent.tpm import Tpm
@@ -44,8 +45,6 @@ FIRST_ROUND_SECONDS: Final = 30.0
 """Until the verifier has said how long a round is."""
 PATIENCE_SECONDS: Final = 8.0
 """A standing feed that is older than ten seconds is no longer believed; news that take longer do not come."""
-SAME_INSTANT: Final = timedelta(seconds=1)
-"""Ends of life that differ by less are the same: one of them was rounded."""
 LOOK_EVERY: Final = 20
 """Rounds without a new result after which the verifier's log is looked at all the same."""
 ROTATION_PERIOD: Final = timedelta(days=30)
@@ -92,18 +91,15 @@ class Agent:
         self._rotate_from = 0.0
         self._turn = asyncio.Lock()
         self._renewing = asyncio.Lock()
-        self._session: Session | None = None
-        self._doors = Doors()
+        self._credentials = Credentials(clock)
         self._starts = StartLog(directory, tpm)
-        self._result: AttestationResult | None = None
         self._round_seconds = FIRST_ROUND_SECONDS
         self._rounds = 0
         self._last: Mapping[str, Any] = {}
 
     async def close(self) -> None:
         """Forget the credentials and close the connections; the TPM stays with its owner."""
-        self._doors.close()
-        await self._let_go()
+        await self._credentials.close()
         await self._platform.close()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -116,7 +112,7 @@ class Agent:
                     if not await unless(stop, self._round()):
                         break
                     due = time.monotonic() + spread(self._round_seconds)
-                if self._result is not None and not await unless(stop, self.renew()):
+                if self._credentials.result is not None and not await unless(stop, self.renew()):
                     break
                 failures = 0
                 wait = due - time.monotonic()
@@ -160,9 +156,9 @@ class Agent:
                         raise
                     evidence, result = await self._exchange_known()
             except (LogRefused, LogDistrusted):
-                await self._let_go()
+                await self._credentials.let_go()
                 raise
-            await self._take(result)
+            await self._credentials.take(result)
             self._report(self._status(result, evidence, time.monotonic() - started))
             return result
 
@@ -180,27 +176,33 @@ class Agent:
         Meanwhile others go on with the present ones. Raises NotAttested, AgentError, RemoteRefused, RemoteUnavailable.
         """
         async with self._renewing:
-            result = self._result
-            if result is None or result.expires <= self._clock():
-                raise NotAttested("the last round gave no attestation result", advice="umec node show tells why")
-            if self._session is None or self._due(self._session, result):
-                session = await self._open(result)
+            result = self._credentials.current()
+            if self._credentials.due(result):
+                session = await open_session(
+                    node=self._state.node,
+                    url=self._state.url,
+                    ca=self._state.ca,
+                    result=result,
+                    sign=self._sign,
+                    clock=self._clock,
+                )
+                await self._credentials.put(session)
                 self._report({**self.line("certificate"), "expires_at": _time(session.credential.expires)})
-            with self._lent() as session:
+            with self._credentials.lent() as session:
                 session.result = result
                 _, expires = await session.token(f"{self._state.url}/platform/v1", HOST_SCOPE)
         self._last = {**self._last, "token_expires_at": _time(expires)}
 
     async def token(self, resource: str, scope: str) -> tuple[str, datetime]:
         """Return a token bound to the node's present certificate, and when it ends."""
-        with self._lent() as session:
+        with self._credentials.lent() as session:
             return await session.token(resource, scope)
 
     async def call(
         self, method: str, url: str, *, resource: str, scope: str, content: bytes | None, headers: Mapping[str, str]
     ) -> Answer:
         """Send one request in the node's name; its answer may be a refusal."""
-        with self._lent() as session:
+        with self._credentials.lent() as session:
             return await session.call(method, url, resource=resource, scope=scope, content=content, headers=headers)
 
     @contextlib.asynccontextmanager
@@ -209,7 +211,7 @@ class Agent:
 
         Raises NotAttested, RemoteRefused, RemoteUnavailable.
         """
-        with self._lent() as session:
+        with self._credentials.lent() as session:
             text, _ = await session.token(resource, scope)
             credential = session.credential
         headers = {"Authorization": f"Bearer {text}"}
@@ -221,15 +223,7 @@ class Agent:
 
         Raises NotAttested, DoorsBusy, RemoteUnavailable.
         """
-        self._doors.check()
-        with self._lent() as session:
-            far = await session.platform.connect(host, port)
-            left = session.credential.expires - self._clock()
-        door = self._doors.open(far, left.total_seconds())
-        if self._session is None:  # a verdict came in between
-            door.close()
-            raise NotAttested("the node's credentials went meanwhile", advice="umec node show tells why")
-        return door
+        return await self._credentials.door(host, port)
 
     async def measure_start(self, start: Start) -> int:
         """Write down that an application is started, extend PCR 15 with it, and return its number in this boot.
@@ -279,7 +273,7 @@ class Agent:
             self._directory, former, self._tpm, self._platform, binding=self._binding, now=self._clock()
         )
         self._tpm.forget(former.ak, former.node_key)
-        await self._let_go()
+        await self._credentials.let_go()
         self._report({**self.line("rotated"), "ak_name": self._state.ak.name.hex()})
 
     async def _exchange_known(self) -> tuple[Evidence, Result]:
@@ -305,7 +299,7 @@ class Agent:
             exchange_keys(self._directory, present, former, self._clock())
             self._state = former
             self._tpm.forget(present.ak, present.node_key)
-            await self._let_go()
+            await self._credentials.let_go()
             self._report({**self.line("keys-restored"), "ak_name": former.ak.name.hex()})
             return done
         raise refused
@@ -337,65 +331,11 @@ class Agent:
 
     async def _look(self, result: Result) -> None:
         """See that the verifier's log goes on from what it was, before a new result counts, and now and then."""
-        known = None if self._result is None else self._result.text
+        known = None if self._credentials.result is None else self._credentials.result.text
         if (result.ear is None or result.ear == known) and self._rounds - self._looked < LOOK_EVERY:
             return
         await self._witness.look(self._platform.checkpoint, self._clock())
         self._looked = self._rounds
-
-    async def _take(self, result: Result) -> None:
-        if result.ear is not None:
-            self._result = AttestationResult.of(result.ear, generation=result.generation, clock=self._clock)
-        elif self._result is not None and self._result.generation != result.generation:
-            self._result = None
-        if self._result is None:
-            await self._replace_session(None)
-
-    async def _open(self, result: AttestationResult) -> Session:
-        opened = await open_session(
-            node=self._state.node,
-            url=self._state.url,
-            ca=self._state.ca,
-            result=result,
-            sign=self._sign,
-            clock=self._clock,
-        )
-        if self._result is None:  # a verdict came in between
-            await opened.close()
-            raise NotAttested("the attestation result fell meanwhile", advice="umec node show tells why")
-        await self._replace_session(opened)
-        return opened
-
-    async def _let_go(self) -> None:
-        """Forget the credentials."""
-        self._result = None
-        await self._replace_session(None)
-
-    async def _replace_session(self, session: Session | None) -> None:
-        """Put another session in the place of the present one, which ends with the last call that is under way."""
-        former, self._session = self._session, session
-        if session is None:
-            self._doors.close_soon()
-        if former is not None:
-            await former.retire()
-
-    @contextlib.contextmanager
-    def _lent(self) -> Iterator[Session]:
-        """Lend the present session for one call. Calls do not wait for each other, nor for a renewal."""
-        if self._session is None or not self._session.credential.usable(self._clock()):
-            raise NotAttested("the node has no certificate now", advice="umec node show tells what the verifier found")
-        with self._session.lent() as session:
-            yield session
-
-    def _due(self, session: Session, result: AttestationResult) -> bool:
-        """Tell whether a new certificate is wanted. One result serves several rounds, and no certificate outlives it.
-
-        So half of a life is a reason only where the result would give a longer one.
-        """
-        credential = session.credential
-        if credential.generation != result.generation:
-            return True
-        return credential.due(self._clock()) and result.expires - credential.expires > SAME_INSTANT
 
     async def _sign(self, digest: bytes) -> bytes:
         """Sign with the node key: 2 ms on a software TPM, 9 with one that is bound; much longer on hardware."""
