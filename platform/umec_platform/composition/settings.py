@@ -69,8 +69,9 @@ class AttestOptions(_Strict):
     device_roots: Path | None = None
     """A folder of CA certificates of device makers. Without it, no IAK and no IDevID is believed."""
     ek_allow_list: frozenset[str] = frozenset()
-    unknown_nodes: Literal["wait", "refuse"] = "wait"
     """`ek_sha256` of TPMs without certificate that may enrol without a ticket."""
+    unknown_nodes: Literal["wait", "refuse"] = "wait"
+    """What becomes of a TPM that enrols without a ticket, and that nobody allowed: it waits for an approval, or not."""
     pcrs: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 14)
     round_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     silent_rounds: Annotated[int, Field(ge=1, le=100)] = 3
