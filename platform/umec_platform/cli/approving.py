@@ -8,6 +8,7 @@ import typer
 from umec_core.errors import Invalid, Refused
 from umec_platform.cli.files import read_file, read_object
 from umec_platform.cli.output import emit, refusals
+from umec_platform.cli.owners import identity_of
 from umec_platform.cli.signing import ELSEWHERE, load_owner_key
 
 __all__ = ["OwnerOther", "approve"]
@@ -47,16 +48,13 @@ def approve(
     """
     import hashlib
 
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     from umec_attest.predict import parse_builds, predict
     from umec_attest.sealed import sign_approval
     from umec_images.nodeimage.approval import place_approval
     from umec_images.nodeimage.papers import PAPERS, parse_papers
 
     papers, signer = parse_papers(read_file(folder / PAPERS)), load_owner_key(key)
-    spki = signer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if read_object(folder / PAPERS).get("owner") != hashlib.sha256(spki).hexdigest():
+    if read_object(folder / PAPERS).get("owner") != identity_of(signer.public_key()):
         raise OwnerOther(f"{folder} was not built with --owner of this key", advice="umec nodeimage build --owner")
     wanted = papers.version if version is None else version
     if wanted > MAX_STEPS:

@@ -10,7 +10,7 @@ from umec_core.errors import Invalid
 if TYPE_CHECKING:
     from umec_attest.sealed import OwnerKey
 
-__all__ = ["check_name", "owner_of"]
+__all__ = ["check_name", "identity_of", "owner_of"]
 
 MANIFEST: Final = "manifest.json"
 IN_ROOT: Final = "etc/umec/owner.pem"
@@ -29,7 +29,7 @@ def owner_of(folder: Path, files: Path | None, given: Path | None) -> "OwnerKey 
     owner = None if path is None else load_owner(read_file(path))
     if (folder / MANIFEST).exists():
         expected = json.loads(read_file(folder / MANIFEST)).get("owner")
-        if expected != (None if owner is None else _identity(owner)):
+        if expected != (None if owner is None else identity_of(owner)):
             of_image = "no owner" if expected is None else f"the owner {expected}"
             raise Invalid(
                 f"the image in {folder} has {of_image}, and its reference set would say otherwise",
@@ -53,7 +53,8 @@ def check_name(folder: Path, name: str) -> None:
         )
 
 
-def _identity(owner: "OwnerKey") -> str:
+def identity_of(owner: "OwnerKey") -> str:
+    """Return how the manifest.json of a built image names its owner: the SHA-256 (hex) of the public key in DER."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return hashlib.sha256(owner.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
