@@ -134,5 +134,13 @@ def test_the_street_node_brings_all_that_netd_and_its_relay_import() -> None:
     assert not needed & servers
 
 
+def test_images_of_applications_have_a_bound_that_the_kernel_keeps_and_the_relay_stays_below_it() -> None:
+    program = guest_program("netd.sh").decode()
+    mount = next(line.split() for line in program.splitlines() if line.startswith("mount") and "umec-images" in line)
+    assert {"nosuid", "nodev", "noexec", "size=25%"} <= set(mount[mount.index("-o") + 1].split(","))
+    assert "eighth=$(awk '/^MemTotal/ { print int($2 / 8192) }' /proc/meminfo)" in program
+    assert '--images-mebibytes "$eighth"' in program
+
+
 def test_netd_lets_the_agent_s_user_in() -> None:
     assert f"--allow-uid {USERS['umec-agent']}".encode() in guest_program("netd.sh")

@@ -19,8 +19,10 @@ done
 mkdir -p -m 0755 /run/umec-netd /run/umec-images
 mkdir -p -m 0700 /run/umec-host
 mount -t tmpfs -o nosuid,nodev,mode=0700,size=60% tmpfs /run/umec-host
+# The relay keeps an eighth of the memory in images; what comes while it makes room, or is larger, ends at a quarter.
+mount -t tmpfs -o nosuid,nodev,noexec,mode=0755,size=25% tmpfs /run/umec-images
 chown umec-agent:umec-agent /run/umec-images
-quarter=$(awk '/^MemTotal/ { print int($2 / 4096) }' /proc/meminfo)
+eighth=$(awk '/^MemTotal/ { print int($2 / 8192) }' /proc/meminfo)
 
 keep() {
   while true; do
@@ -37,7 +39,7 @@ relay() {
   rm -f /run/relay.pid
   start-stop-daemon -S -m -p /run/relay.pid -c umec-agent -x /usr/bin/python3 -- -I -m umec_platform.relay \
     --site "$(cat /etc/umec/site)" --agent /var/lib/umec-agent --netd /run/umec-netd/netd.sock \
-    --images /run/umec-images --images-mebibytes "$quarter"
+    --images /run/umec-images --images-mebibytes "$eighth"
 }
 keep netd &
 keep relay
