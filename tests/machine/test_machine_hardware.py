@@ -35,6 +35,15 @@ def test_it_reaches_others_only_where_that_is_asked() -> None:
     assert "user,id=uplink,restrict=off" not in command_line(BOARD)
 
 
+def test_it_has_a_second_network_only_where_that_is_asked() -> None:
+    asked = Hardware(BOARD.firmware, BOARD.variables, BOARD.disk, BOARD.tpm, access="tap0,script=/bin/sh")
+    added = set(command_line(asked)) - set(command_line(BOARD))
+    assert added == {
+        "tap,id=access,ifname=tap0,,script=/bin/sh,script=no,downscript=no",
+        "virtio-net-pci,netdev=access,romfile=",
+    }
+
+
 def test_a_path_cannot_become_an_option() -> None:
     odd = Hardware(BOARD.firmware, BOARD.variables, Path("/node,readonly=on/disk.img"), BOARD.tpm)
     assert "if=none,id=disk,format=raw,file=/node,,readonly=on/disk.img" in command_line(odd)

@@ -33,6 +33,10 @@ class Hardware:
     processors: int = 2
     network: bool = False
     """Whether it reaches what this machine reaches; otherwise it is alone with its gateway."""
+    access: str | None = None
+    """A tap of this machine that is its second network; its users are there."""
+    plugged_in: Path | None = None
+    """A second disk, from which nothing is booted."""
     handed_in: Sequence[tuple[str, Path]] = ()
     """Files for its programs, by name: nothing measures them."""
 
@@ -49,8 +53,14 @@ def command_line(hardware: Hardware) -> list[str]:
     line += ["-tpmdev", "emulator,id=tpm,chardev=tpm-control", "-device", "tpm-tis,tpmdev=tpm"]
     line += ["-drive", f"if=none,id=disk,format=raw,file={_quoted(hardware.disk)}"]
     line += ["-device", "virtio-blk-pci,drive=disk,bootindex=1"]
+    if hardware.plugged_in is not None:
+        line += ["-drive", f"if=none,id=plugged-in,format=raw,file={_quoted(hardware.plugged_in)}"]
+        line += ["-device", "virtio-blk-pci,drive=plugged-in"]
     line += ["-netdev", f"user,id=uplink,restrict={'off' if hardware.network else 'on'}"]
     line += ["-device", "virtio-net-pci,netdev=uplink,romfile="]
+    if hardware.access is not None:
+        line += ["-netdev", f"tap,id=access,ifname={_quoted(hardware.access)},script=no,downscript=no"]
+        line += ["-device", "virtio-net-pci,netdev=access,romfile="]
     line += ["-device", "virtio-rng-pci"]
     line += ["-serial", "file:/dev/stdout"]
     for name, path in hardware.handed_in:
@@ -58,6 +68,6 @@ def command_line(hardware: Hardware) -> list[str]:
     return line
 
 
-def _quoted(path: Path) -> str:
+def _quoted(value: Path | str) -> str:
     """A comma ends a value of QEMU's options; two of them are one."""
-    return str(path).replace(",", ",,")
+    return str(value).replace(",", ",,")

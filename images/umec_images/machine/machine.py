@@ -48,12 +48,19 @@ class Machine:
     """A context manager: switched on at its begin, off at its end; `lines` is what its console says."""
 
     def __init__(
-        self, folder: Path, firmware: Path, *, network: bool = False, handed_in: Sequence[tuple[str, Path]] = ()
+        self,
+        folder: Path,
+        firmware: Path,
+        *,
+        network: bool = False,
+        access: str | None = None,
+        handed_in: Sequence[tuple[str, Path]] = (),
     ) -> None:
-        """`folder` holds disk.img, vars.fd and tpm/state, a manufactured software TPM."""
+        """`folder` holds disk.img, vars.fd and tpm/state, a manufactured software TPM; the rest as in `Hardware`."""
         self._folder = folder
         parts = (folder / "vars.fd", folder / "disk.img", Path())
-        self._hardware = Hardware(firmware, *parts, network=network, handed_in=tuple(handed_in))
+        given = tuple(handed_in)
+        self._hardware = Hardware(firmware, *parts, network=network, access=access, handed_in=given)
         self._sockets: Path | None = None  # paths of UNIX sockets have at most 107 bytes: never in a named folder
         self._tpm: subprocess.Popen[bytes] | None = None
         self._board: subprocess.Popen[bytes] | None = None

@@ -36,6 +36,9 @@ def boot(
     network: Annotated[
         bool, typer.Option("--network", help="Let it reach what this machine reaches; else it is alone.")
     ] = False,
+    access: Annotated[
+        str | None, typer.Option(help="A tap interface of this machine: its second network, where users are.")
+    ] = None,
     on: Annotated[bool, typer.Option("--on", help="Leave it on, until it ends or SIGTERM.")] = False,
     console: Annotated[bool, typer.Option("--console", help="Show all that its serial console says.")] = False,
     seconds: Annotated[int, typer.Option(min=1, help="How long its boot may take.")] = 300,
@@ -62,7 +65,8 @@ def boot(
         if tamper is not None:
             _tamper(tamper, node, older)
         handed_in = [] if ticket is None else [("ticket", ticket)]
-        machine = closing.enter_context(Machine(node, image.firmware, network=network, handed_in=handed_in))
+        machine = Machine(node, image.firmware, network=network, access=access, handed_in=handed_in)
+        closing.enter_context(machine)
         progress = _watch(machine, seconds, console=console, as_json=as_json)
         found = faults(documented, progress, predict(folder).pcrs)
         _say_outcome(tamper, progress, found, as_json=as_json)

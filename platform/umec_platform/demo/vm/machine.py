@@ -71,9 +71,17 @@ def buy_tpm(run: Run) -> str:
 
 
 def switch_on(
-    run: Run, image: Path, *, ticket: Path | None = None, tamper: str | None = None, older: Path | None = None
+    run: Run,
+    image: Path,
+    *,
+    ticket: Path | None = None,
+    tamper: str | None = None,
+    older: Path | None = None,
+    access: str | None = None,
 ) -> Machine:
     """Put the image on the node, change it if `tamper` says how (with an older one, where it takes that); switch it on.
+
+    `access` names a tap that is its second network.
 
     Raises `Broken` where it cannot be changed so.
     """
@@ -82,6 +90,7 @@ def switch_on(
     line += [] if ticket is None else ["--ticket", str(ticket)]
     line += [] if tamper is None else ["--tamper", tamper]
     line += [] if older is None else ["--older", str(older)]
+    line += [] if access is None else ["--access", access]
     run.processes.start(program, [*line, "--seconds", str(int(BOOT_SECONDS))])
     return Machine(run, program)
 
