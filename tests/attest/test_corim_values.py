@@ -4,16 +4,18 @@ from datetime import timedelta
 
 import pytest
 from cbor2 import CBORTag, dumps, loads
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_attest.corim import CorimRefused, load_cbor, read_corim, write_corim
 from umec_attest.corim.reader import PARSEC
 from umec_attest.ima import parse_runtime_policy
-from umec_attest.reference import FirmwareModel
+from umec_attest.reference import FirmwareModel, Stage, extend_all
 from umec_attest.tpm.algorithms import HashAlgorithm
 
 SHA256, SHA384 = HashAlgorithm.SHA256, HashAlgorithm.SHA384
+OWNER = generate_private_key(SECP256R1()).public_key()
 ONE, TWO = b"\x01" * 32, b"\x02" * 32
 UUID = CBORTag(37, bytes(16))
 CLASS = {0: {0: UUID, 1: "ACME Inc."}}
@@ -297,6 +299,10 @@ def test_ours_is_read_back(kit):
         "crtm-version-invalid is excused for lamp-1.0",
         "what may run after the boot",
     )
+    owned = kit.make_reference({4: ONE}, owner=OWNER)
+    assert write_corim(owned)[1] == ("who its owner is: to whose approvals node keys have to be bound",)
+    staged = kit.make_reference({4: extend_all([TWO])}, stages={4: [Stage("kernel image", TWO)]})
+    assert write_corim(staged)[1] == ("what is measured into each PCR, which findings name",)
     plain, nothing = write_corim(kit.make_reference({4: ONE}))
     assert (read_corim(plain).values, nothing) == ({SHA256: {4: {ONE}}}, ())
     assert loads(loads(plain).value[1][0].value)[1] == {0: "edge", 1: 1}

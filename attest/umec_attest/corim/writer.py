@@ -59,3 +59,7 @@ def _unsaid(reference: ReferenceSet) -> Iterator[str]:
         yield f"PCR {STARTS_PCR} is extended with what is started"
     if reference.grace is not None:
         yield "which older versions count beside it"
+    if reference.owner is not None:
+        yield "who its owner is: to whose approvals node keys have to be bound"
+    if reference.stages:
+        yield "what is measured into each PCR, which findings name"
