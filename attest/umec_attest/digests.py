@@ -7,7 +7,7 @@ from umec_attest.errors import PcrValuesInvalid
 from umec_attest.tpm.algorithms import HashAlgorithm
 from umec_attest.tpm.pcr import PCR_COUNT
 
-__all__ = ["PcrValues", "parse_pcr_values"]
+__all__ = ["PcrValues", "parse_pcr_values", "without_pcr"]
 
 PcrValues = Mapping[HashAlgorithm, Mapping[int, bytes]]
 """Bank -> PCR index -> value."""
@@ -22,6 +22,13 @@ def parse_pcr_values(value: object) -> dict[HashAlgorithm, dict[int, bytes]]:
     if not isinstance(value, dict) or not value:
         raise PcrValuesInvalid("PCR values must be an object with at least one bank")
     return dict(_parse_bank(label, bank) for label, bank in value.items())
+
+
+def without_pcr(values: PcrValues, pcr: int) -> dict[HashAlgorithm, dict[int, bytes]]:
+    """Return the values of all other PCRs, in each bank."""
+    return {
+        algorithm: {index: value for index, value in bank.items() if index != pcr} for algorithm, bank in values.items()
+    }
 
 
 def _parse_bank(label: object, bank: object) -> tuple[HashAlgorithm, dict[int, bytes]]:

@@ -5,7 +5,7 @@ which proves that the pieces belong together, and nothing about whose they are.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing import Any, Final
 from umec_attest.appraisal import Appraisal, allowed_forms, appraise, of_boot, outdated_finding
 from umec_attest.bootlog import ReplayedLog, UserspaceRecord, parse_boot_log, parse_userspace_log, verify_boot_log
 from umec_attest.bootlog.coverage import check_coverage
-from umec_attest.digests import PcrValues, parse_pcr_values
+from umec_attest.digests import PcrValues, parse_pcr_values, without_pcr
 from umec_attest.errors import (
     AttestError,
     BootLogRefused,
@@ -121,7 +121,7 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
     log, events, uncovered, entries, started = None, None, None, None, None
     if pieces.boot_log is not None:
         raw = parse_boot_log(pieces.boot_log)
-        measured = quote if pieces.starts is None else replace(quote, pcrs=_without_starts(quote))
+        measured = quote if pieces.starts is None else replace(quote, pcrs=without_pcr(quote.pcrs, STARTS_PCR))
         log, events = verify_boot_log(raw, measured, _records(pieces.userspace)), len(raw.events)
         if log.findings:  # a quirk may be excused for a model, and here is none
             raise BootLogReplayMismatch("; ".join(finding.detail for finding in log.findings))
@@ -136,13 +136,6 @@ def check_consistency(pieces: EvidencePieces) -> ConsistentEvidence:
         started = count_starts(pieces.starts, quote)
         checked.append("starts")
     return ConsistentEvidence(quote, log, tuple(checked), events, uncovered, entries, started)
-
-
-def _without_starts(quote: UnanchoredQuote) -> Mapping[HashAlgorithm, Mapping[int, bytes]]:
-    return {
-        algorithm: {pcr: value for pcr, value in bank.items() if pcr != STARTS_PCR}
-        for algorithm, bank in quote.pcrs.items()
-    }
 
 
 def _check_list(ima: bytes, quote: UnanchoredQuote) -> int:

@@ -10,9 +10,9 @@ from umec_attest.appraisal import Verdict, appraise
 from umec_attest.bootlog import parse_boot_log, verify_boot_log
 from umec_attest.predict import PredictedPcrs, draft_of
 from umec_attest.predict.builds import builds_for
-from umec_attest.predict.measure import configuration, predict_boot_applications, predict_secure_boot
+from umec_attest.predict.measure import boot_applications, configuration, secure_boot, values_of
 from umec_attest.predict.ovmf import IGNORED, UNTOUCHED
-from umec_attest.predict.stub import UKI_SECTIONS, predict_kernel, predict_sections
+from umec_attest.predict.stub import UKI_SECTIONS, kernel, sections
 from umec_attest.predict.uefi import IMAGE_SECURITY_DATABASE, first_signature, variable_data
 from umec_policies import load_default
 
@@ -31,12 +31,13 @@ def predicted(image):
     variables = {name: bytes.fromhex(value) for name, value in image["variables"].items()}
     digests = {name: bytes.fromhex(image["sections"][name]) for name in UKI_SECTIONS}
     authority = variable_data(IMAGE_SECURITY_DATABASE, "db", first_signature(variables["db"]))
-    pcrs = dict.fromkeys(UNTOUCHED, bytes(32)) | {
-        4: predict_boot_applications([bytes.fromhex(image["authenticode_sha256"])]),
-        7: predict_secure_boot(configuration(variables), [authority]),
-        9: predict_kernel(KERNEL, image["command_line"], digests[".initrd"]),
-        11: predict_sections(digests),
+    stages = {
+        4: boot_applications([bytes.fromhex(image["authenticode_sha256"])]),
+        7: secure_boot(configuration(variables), [authority]),
+        9: kernel(KERNEL, image["command_line"], digests[".initrd"]),
+        11: sections(digests),
     }
+    pcrs = dict.fromkeys(UNTOUCHED, bytes(32)) | values_of(stages)
     return PredictedPcrs(pcrs, "cd" * 32, builds_for(image["code_sha256"], []), IGNORED)
 
 

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from umec_attest.errors import ImageFolderInvalid, ReferenceInvalid
 from umec_attest.predict import builds, parse_builds, predict, predict_started, render_builds
-from umec_attest.predict.measure import extend_all, predict_boot_applications, predict_secure_boot
+from umec_attest.predict.measure import boot_applications, extend_all, values_of
+from umec_attest.predict.measure import secure_boot as measured_secure_boot
 from umec_attest.predict.ovmf import IGNORED
 from umec_attest.predict.pe import parse_pe
 from umec_attest.predict.uefi import first_signature, signatures, variable_data
@@ -109,7 +110,7 @@ def secure_boot(folder, db_entry):
     """PCR 7 with this entry of db as what the image is verified with."""
     variables = [(GLOBAL, name) for name in ("SecureBoot", "PK", "KEK")] + [(SECURITY, "db"), (SECURITY, "dbx")]
     configured = [variable_data(vendor, name, (folder / "efivars" / name).read_bytes()) for vendor, name in variables]
-    return predict_secure_boot(configured, [variable_data(SECURITY, "db", db_entry)])
+    return values_of({7: measured_secure_boot(configured, [variable_data(SECURITY, "db", db_entry)])})[7]
 
 
 def test_what_is_predicted_and_what_is_not(folder, keys):
@@ -119,7 +120,7 @@ def test_what_is_predicted_and_what_is_not(folder, keys):
     assert set(IGNORED) == {1, 5}
     assert dict(predicted.models) == {"ours": {int(pcr): bytes.fromhex(value) for pcr, value in VALUES.items()}}
     image = parse_pe((folder / "uki.efi").read_bytes(), what="uki")
-    assert predicted.pcrs[4] == predict_boot_applications([image.authenticode_sha256()])
+    assert predicted.pcrs[4] == values_of({4: boot_applications([image.authenticode_sha256()])})[4]
     assert predicted.pcrs[7] == secure_boot(folder, entry(keys["signer"]))
     assert {predicted.pcrs[pcr] for pcr in (8, 12, 13, 14, 15)} == {bytes(32)}
     assert predicted.pcrs[9] != predicted.pcrs[11]

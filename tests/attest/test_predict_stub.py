@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_attest.errors import ImageFolderInvalid
-from umec_attest.predict.measure import extend_all
-from umec_attest.predict.stub import UKI_SECTIONS, predict_kernel, predict_sections, read_uki
+from umec_attest.predict.measure import extend_all, values_of
+from umec_attest.predict.stub import UKI_SECTIONS, kernel, read_uki, sections
 from umec_attest.testing.pe import make_pe
 
 STUB = b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####\0"
@@ -109,7 +109,7 @@ def test_any_changed_byte_is_another_image_or_refused(place, change):
 
 def test_what_is_measured_and_in_which_order():
     digests = {name: sha256(name.encode()) for name in UKI_SECTIONS}
-    assert predict_sections(digests) == extend_all(
+    assert values_of({11: sections(digests)})[11] == extend_all(
         sha256(data)
         for data in (
             *(b".linux\0", b".linux", b".osrel\0", b".osrel"),
@@ -117,7 +117,10 @@ def test_what_is_measured_and_in_which_order():
         )
     )
     options, initrd = sha256("ro\0".encode("utf-16-le")), sha256(b"initrd")
-    assert predict_kernel(KERNEL, "ro", initrd) == extend_all([options, initrd])
-    assert predict_kernel(b"Linux initrd\0", "ro", initrd) == extend_all([initrd])
-    assert predict_kernel(b"LOADED_IMAGE::LoadOptions\0", "ro", initrd) == extend_all([options])
-    assert predict_kernel(b"an older kernel", "ro", initrd) == bytes(32)
+    for image, digests_of_it in (
+        (KERNEL, [options, initrd]),
+        (b"Linux initrd\0", [initrd]),
+        (b"LOADED_IMAGE::LoadOptions\0", [options]),
+        (b"an older kernel", []),
+    ):
+        assert [stage.digest for stage in kernel(image, "ro", initrd)] == digests_of_it

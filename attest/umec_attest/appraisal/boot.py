@@ -15,6 +15,7 @@ from umec_attest.bootlog.facts import BootFacts, extract_facts
 from umec_attest.bootlog.findings import Finding
 from umec_attest.bootlog.quirks import EXCUSABLE_IN_FORM
 from umec_attest.bootlog.replay import ReplayedLog
+from umec_attest.digests import without_pcr
 from umec_attest.errors import BootLogRefused, BootLogReplayMismatch
 from umec_attest.ima import IMA_PCR
 from umec_attest.quote import VerifiedQuote
@@ -127,19 +128,13 @@ def of_boot(quote: VerifiedQuote, reference: ReferenceSet) -> VerifiedQuote:
     """Return a quote without the register of starts, where the set says so: they have a log of their own."""
     if not reference.starts:
         return quote
-    return replace(quote, pcrs=_without(quote.pcrs, STARTS_PCR))
+    return replace(quote, pcrs=without_pcr(quote.pcrs, STARTS_PCR))
 
 
 def _judged_values(quote: VerifiedQuote, reference: ReferenceSet) -> _Values:
     """What a boot decides: IMA's PCR grows with every file; its list is judged where the set says what may run."""
     values = of_boot(quote, reference).pcrs
-    return values if reference.runtime is None else _without(values, IMA_PCR)
-
-
-def _without(values: _Values, left_out: int) -> _Values:
-    return {
-        algorithm: {pcr: value for pcr, value in bank.items() if pcr != left_out} for algorithm, bank in values.items()
-    }
+    return values if reference.runtime is None else without_pcr(values, IMA_PCR)
 
 
 def _key(log_sha256: str, values: _Values, reference_sha256: str) -> Hashable:

@@ -18,8 +18,6 @@ __all__ = [
     "boot_applications",
     "configuration",
     "extend_all",
-    "predict_boot_applications",
-    "predict_secure_boot",
     "secure_boot",
     "values_of",
 ]
@@ -69,16 +67,6 @@ def boot_applications(digests: Sequence[bytes]) -> list[Stage]:
     """Return PCR 4: the boot manager's call, the separator, the Authenticode digests of what it started, in order."""
     called = [Stage("boot manager", _sha256(_CALLING)), Stage("separator", _sha256(SEPARATOR))]
     return [*called, *(Stage("kernel image", digest) for digest in digests)]
-
-
-def predict_secure_boot(configured: Sequence[bytes], authorities: Sequence[bytes]) -> bytes:
-    """Return the value of PCR 7 after `secure_boot`."""
-    return extend_all(stage.digest for stage in secure_boot(configured, authorities))
-
-
-def predict_boot_applications(digests: Sequence[bytes]) -> bytes:
-    """Return the value of PCR 4 after `boot_applications`."""
-    return extend_all(stage.digest for stage in boot_applications(digests))
 
 
 def configuration(variables: Mapping[str, bytes]) -> list[bytes]:

@@ -17,11 +17,10 @@ from types import MappingProxyType
 from typing import Final
 
 from umec_attest.errors import ImageFolderInvalid
-from umec_attest.predict.measure import extend_all
 from umec_attest.predict.pe import PeImage, parse_pe
 from umec_attest.reference import Stage
 
-__all__ = ["UKI_SECTIONS", "Uki", "kernel", "predict_kernel", "predict_sections", "read_uki", "sections"]
+__all__ = ["UKI_SECTIONS", "Uki", "kernel", "read_uki", "sections"]
 
 UKI_SECTIONS: Final = (".linux", ".osrel", ".cmdline", ".initrd")
 """In the order in which the stub measures them."""
@@ -91,16 +90,6 @@ def kernel(image: bytes, command_line: str, initrd_sha256: bytes) -> list[Stage]
     if _INITRD_EVENT in image:
         measured.append(Stage(_NAMES[".initrd"], initrd_sha256))
     return measured
-
-
-def predict_sections(digests: Mapping[str, bytes]) -> bytes:
-    """Return the value of PCR 11 after `sections`."""
-    return extend_all(stage.digest for stage in sections(digests))
-
-
-def predict_kernel(image: bytes, command_line: str, initrd_sha256: bytes) -> bytes:
-    """Return the value of PCR 9 after `kernel`."""
-    return extend_all(stage.digest for stage in kernel(image, command_line, initrd_sha256))
 
 
 def _check_version(image: PeImage) -> None:
