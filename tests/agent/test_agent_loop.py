@@ -30,8 +30,7 @@ from umec_attest.agent.pace import Pace
 from umec_attest.agent.requests import Call, Status, Token
 from umec_attest.agent.state import load_state
 from umec_attest.ima import ImaCheckpoint
-from umec_attest.service.errors import BootLogRequired
-from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
+from umec_attest.service.errors import BootLogRequired, RuntimeListContinues
 from umec_attest.testing import firmware
 from umec_core.client import RemoteRefused, RemoteUnavailable
 from umec_core.clock import system_clock

@@ -29,10 +29,10 @@ from umec_attest.service.errors import (
     NonceExpired,
     NonceSuperseded,
     NonceUnknown,
+    RuntimeListContinues,
     SecretStanding,
     SecretSuperseded,
 )
-from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
 from umec_core.client import RemoteRefused
 from umec_core.clock import system_clock
 from umec_core.errors import UmecError

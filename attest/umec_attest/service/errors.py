@@ -6,13 +6,15 @@ AttestError
 ├── EvidenceUnknown      evidence-unknown
 ├── TicketRefused        ticket-*
 ├── ActivationRefused    enrolment-unknown, activation-*
-├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, reference-missing
+├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, runtime-list-continues, reference-missing
 └── SecretRefused        secret-*, secrets-full
 """
 
 import math
 
 from umec_attest.errors import AttestError
+from umec_attest.ima.checkpoint import ImaCheckpoint
+from umec_attest.starts.checkpoint import StartCheckpoint
 from umec_core.errors import Kind
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "ReferenceMissing",
     "ReferencePcrs",
     "ResetNotPending",
+    "RuntimeListContinues",
     "SecretOtherTpm",
     "SecretRefused",
     "SecretStanding",
@@ -313,6 +316,21 @@ class BootLogRequired(EvidenceRefused):
     def __init__(self, detail: str, *, advice: str | None = None, booted: bool = False) -> None:
         super().__init__(detail, advice=advice)
         self.booted = booted
+
+
+class RuntimeListContinues(EvidenceRefused):
+    """A good part of a list, or a log of starts, that is too long for one body: nothing is judged before the rest.
+
+    `checkpoint` says up to where it is judged.
+    """
+
+    code = "runtime-list-continues"
+
+    def __init__(self, checkpoint: ImaCheckpoint | StartCheckpoint) -> None:
+        super().__init__(
+            f"{checkpoint.entries} entries are here", advice="ask for a new challenge, and go on from there"
+        )
+        self.checkpoint = checkpoint
 
 
 class ReferenceMissing(EvidenceRefused):

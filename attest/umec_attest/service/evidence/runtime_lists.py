@@ -10,12 +10,11 @@ from collections.abc import Collection
 from umec_attest.errors import ImaCheckpointOutdated, ImaRefused
 from umec_attest.ima import ImaCheckpoint, RuntimeJudged, RuntimePolicy, SeenByFleet, judge_runtime
 from umec_attest.quote import VerifiedQuote
-from umec_attest.service.errors import BootLogRequired, EvidenceRefused, NonceSuperseded
+from umec_attest.service.errors import BootLogRequired, NonceSuperseded, RuntimeListContinues
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
-from umec_attest.starts.checkpoint import StartCheckpoint
 
-__all__ = ["RuntimeListContinues", "RuntimeLists", "kept_checkpoint"]
+__all__ = ["RuntimeLists", "kept_checkpoint"]
 
 
 class RuntimeLists:
@@ -63,18 +62,6 @@ class RuntimeLists:
         if not judged.whole:
             raise RuntimeListContinues(judged.checkpoint)
         return judged
-
-
-class RuntimeListContinues(EvidenceRefused):
-    """A good part of a list, or a log of starts, that is too long for one body: nothing is judged before the rest."""
-
-    code = "runtime-list-continues"
-
-    def __init__(self, checkpoint: ImaCheckpoint | StartCheckpoint) -> None:
-        super().__init__(
-            f"{checkpoint.entries} entries are here", advice="ask for a new challenge, and go on from there"
-        )
-        self.checkpoint = checkpoint
 
 
 def kept_checkpoint(runtime: RuntimeJudged | ImaRefused | None) -> str | None:

@@ -26,7 +26,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from umec_attest.service.errors import BootLogRequired, NodeRevoked, NodeUnknown
+from umec_attest.service.errors import BootLogRequired, NodeRevoked, NodeUnknown, RuntimeListContinues
 from umec_attest.service.evidence.challenge import Challenge, ChallengeSeal
 from umec_attest.service.evidence.effects import Effect, Effects, shown
 from umec_attest.service.evidence.judging import Judge
@@ -35,7 +35,6 @@ from umec_attest.service.evidence.logs import BootLogs, forget_logs
 from umec_attest.service.evidence.results import Results
 from umec_attest.service.evidence.room import Room
 from umec_attest.service.evidence.rules import RoundRules
-from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.start_logs import begun_anew
 from umec_attest.service.evidence.state import NodeState, Seen, look_at

@@ -9,8 +9,7 @@ from datetime import datetime
 from umec_attest.errors import StartLogMismatch, StartLogOutdated, StartLogRefused
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet
-from umec_attest.service.errors import BootLogRequired, NonceSuperseded
-from umec_attest.service.evidence.runtime_lists import RuntimeListContinues
+from umec_attest.service.errors import BootLogRequired, NonceSuperseded, RuntimeListContinues
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
 from umec_attest.starts.checkpoint import StartCheckpoint

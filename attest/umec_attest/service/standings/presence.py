@@ -66,7 +66,8 @@ class Presence:
         if abs(now - last) > MISSED_BEATS * self.beat:
             await self._make_up(session, last, now)
         for row in rows:
-            if row.id == self._name or abs(now - self._ours(row)) > KEPT:
+            ahead = self._ours(row) - now > MISSED_BEATS * self.beat  # of a time that was set back, and will come again
+            if row.id == self._name or ahead or abs(now - self._ours(row)) > KEPT:
                 await session.delete(row)
         await session.flush()
         session.add(PresenceRow(id=self._name, seen_at=now))
