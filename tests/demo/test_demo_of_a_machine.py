@@ -1,15 +1,19 @@
 """`umec demo-vm`: what the machine's programs say, and the whole of it."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umec_images.machine import DOCUMENTED
+from umec_platform.demo.timeline import Timeline
+from umec_platform.demo.vm import box
 from umec_platform.demo.vm.box import KINDS
 from umec_platform.demo.vm.machine import said
 
@@ -49,6 +53,32 @@ def test_every_kind_of_tampering_can_be_shown_and_no_other() -> None:
     line = [sys.executable, "-m", "umec_platform.cli", "demo-vm", "--json", "--tamper", "weather"]
     done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, "attack-unknown")
+
+
+class Street:
+    """A run whose site says one thing after the other of the node, and in the end the last for ever."""
+
+    def __init__(self, *said: dict[str, Any]) -> None:
+        self.timeline = Timeline(as_json=True)
+        self.said = list(said)
+
+    def operator(self, *_command: str) -> dict[str, Any]:
+        return {"reason": "", **(self.said.pop(0) if len(self.said) > 1 else self.said[0])}
+
+
+@pytest.mark.parametrize("later", [{"standing": "trusted", "rounds": 4}, {"standing": "untrusted", "rounds": 4}])
+def test_a_box_that_was_silent_and_then_is_heard_of_fails_the_run(
+    monkeypatch: pytest.MonkeyPatch, later: dict[str, Any]
+) -> None:
+    """The node has lapsed before: the box that was opened before this one left it silent, too."""
+    monkeypatch.setattr(box, "LOOK_EVERY", 0.0)
+    outcome, silent = {"ended_by": "verity", "said": ""}, {"standing": "lapsed", "rounds": 3}
+    heard = Street(silent, silent, later)
+    box._silent(heard, "root", outcome, silent, until=math.inf)
+    assert heard.timeline.broken == [f"effect pole-1 is {later['standing']}: "]
+    quiet = Street(silent)
+    box._silent(quiet, "root", outcome, silent, until=0.0)
+    assert quiet.timeline.broken == []
 
 
 @pytest.mark.vm

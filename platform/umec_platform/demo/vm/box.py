@@ -1,8 +1,12 @@
 """Somebody opens the box of a node that is believed: the disk or the flash is changed, the TPM is the node's own.
 
 What does not boot leaves the node silent, until it lapses; what boots is judged, and falls. Nothing makes it trusted.
+
+Silent is what is not heard of for as long as the good boot needed for its first round: the second such box is opened when
+the node has lapsed already.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ CLOSED: Final = frozenset({"approval-pcrs", "approval-outdated"})
 """Why data is not opened in a state of which the owner approved another one, or has approved a newer one since."""
 VERDICT_SECONDS: Final = 300.0
 """From the boot to the verdict, or to the end of the verifier's patience with a silent node."""
+LOOK_EVERY: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,12 @@ KINDS: Final[Mapping[str, Opened]] = MappingProxyType(
 """By the kinds of `umec nodeimage boot --tamper`; first what leaves the node silent, then what fells it."""
 
 
-def open_box(run: Run, kind: str, image: Path, older: Path | None) -> None:
-    """Do it, boot, and see what becomes of the node; an attack that is not refused as it should be fails the run."""
-    before = explained(run)
+def open_box(run: Run, kind: str, image: Path, older: Path | None, *, good: float) -> None:
+    """Do it, boot, and see what becomes of the node; an attack that is not refused as it should be fails the run.
+
+    `good` is after how many seconds an untouched box was heard of.
+    """
+    before, began = explained(run), time.monotonic()
     machine = switch_on(run, image, tamper=kind, older=older)
     outcome = machine.wait("the boot", "outcome")
     if not outcome["as_documented"]:
@@ -68,21 +76,25 @@ def open_box(run: Run, kind: str, image: Path, older: Path | None) -> None:
             run.timeline.effect("its data stays closed", ok=closed["code"] in CLOSED, ms=None, detail=closed["detail"])
             _judged(run, kind, int(before["rounds"]))
         else:
-            _silent(run, kind, outcome, before)
+            _silent(run, kind, outcome, before, until=began + good)
     finally:
         machine.switch_off()
 
 
-def _silent(run: Run, kind: str, outcome: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+def _silent(run: Run, kind: str, outcome: Mapping[str, Any], before: Mapping[str, Any], *, until: float) -> None:
     """It does not boot: the console names what stopped it, and the verifier hears of the node no more."""
 
-    def lapsed() -> dict[str, Any] | None:
+    def over() -> dict[str, Any] | None:
+        late = time.monotonic() >= until
         node = explained(run)
-        return node if node["standing"] not in {"trusted", "degraded"} else None
+        heard = node["rounds"] != before["rounds"]
+        return node if heard or (late and node["standing"] not in {"trusted", "degraded"}) else None
 
     run.timeline.attack(kind, expected=KINDS[kind].refused, code=outcome["ended_by"], detail=str(outcome["said"]))
     run.timeline.note(str(outcome["said"]))
-    node, _ = wait_for("the end of the verifier's patience", lapsed, seconds=VERDICT_SECONDS, every=1)
+    what = "the end of the verifier's patience, and the time of a good boot"
+    seconds = VERDICT_SECONDS + max(0.0, until - time.monotonic())
+    node, _ = wait_for(what, over, seconds=seconds, every=LOOK_EVERY)
     ok = node["rounds"] == before["rounds"] and node["standing"] != "pending"
     run.timeline.effect(f"{NODE} is {node['standing']}", ok=ok, ms=None, detail=node["reason"])
 
@@ -96,7 +108,7 @@ def _judged(run: Run, kind: str, rounds: int) -> None:
         return node if node["rounds"] > rounds and node["standing"] == "untrusted" else None
 
     try:
-        node, _ = wait_for("the verdict", fallen, seconds=VERDICT_SECONDS, every=1)
+        node, _ = wait_for("the verdict", fallen, seconds=VERDICT_SECONDS, every=LOOK_EVERY)
     except Broken as broken:
         run.timeline.attack(kind, expected=opened.refused, code=None, detail=broken.detail)
         return

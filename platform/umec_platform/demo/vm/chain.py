@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -40,15 +41,17 @@ def show(run: Run, lock: Path, kinds: Sequence[str]) -> None:
     image = build(run, lock, version)
     publish(run, image, version)
     run.timeline.chapter("It boots, and is believed")
+    began = time.monotonic()
     machine = _boot(run, image, ek)
     _opened(run, machine)
     _enrolled(run, machine)
     _attested(run, machine)
+    good = time.monotonic() - began
     _credentials(run, machine)
     machine.switch_off()
     run.timeline.chapter("Somebody opens its box")
     for kind in kinds:
-        open_box(run, kind, image, older if kind == DOWNGRADE else None)
+        open_box(run, kind, image, older if kind == DOWNGRADE else None, good=good)
 
 
 def _network() -> None:
