@@ -2,8 +2,8 @@
 
 What does not boot leaves the node silent, until it lapses; what boots is judged, and falls. Nothing makes it trusted.
 
-Silent is what is not heard of for as long as the good boot needed for its first round: the second such box is opened when
-the node has lapsed already.
+Silent is what is not heard of for as long as the good boot needed for its first round: the second such box is opened
+when the node has lapsed already.
 """
 
 import time
