@@ -15,7 +15,7 @@ from umec_attest.agent.requests import Start
 from umec_attest.agent.start_log import START_LOG, StartLog
 from umec_attest.ima import parse_runtime_policy
 from umec_attest.predict import predict
-from umec_attest.starts.entry import parse_start
+from umec_attest.starts.entry import MAX_PART, parse_start
 from umec_attest.testing import firmware
 from umec_attest.testing.runtime import RuntimeList
 from umec_attest.testing.runtime import run as measure
@@ -361,6 +361,24 @@ def test_a_long_log_comes_in_parts(run_host):
         said = await rounds(world, host, change=part(2, 4))
         assert (said["standing"], said["findings"]) == ("trusted", [])
         assert (await world.challenge())["starts"] == {"from": 4}
+
+    run_host(body)
+
+
+@pytest.mark.parametrize("line", [b"", b"x"])
+def test_a_part_with_too_many_lines_is_not_looked_at(run_host, line):
+    """Of empty lines a body takes 700,000: whoever runs a node could keep the verifier busy with nothing."""
+
+    async def body(world, host):
+        await ready(world, host)
+        host.starts()
+        many = (line + b"\n") * MAX_PART
+        for data in (many + b"\n", host.data + many):
+            assert (await rounds(world, host, status=422, data=data))["code"] == "start-log-part-too-long"
+            assert (await world.get("nodes/node-1"))["standing"] == "trusted"
+        fitting = host.data + (line + b"\n") * (MAX_PART - 1)  # what is after the quote waits, and is not read
+        said = await rounds(world, host, data=fitting)
+        assert (said["standing"], said["findings"]) == ("trusted", [])
 
     run_host(body)
 

@@ -6,7 +6,8 @@ AttestError
 ├── EvidenceUnknown      evidence-unknown
 ├── TicketRefused        ticket-*
 ├── ActivationRefused    enrolment-unknown, activation-*
-├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, runtime-list-continues, reference-missing
+├── EvidenceRefused      nonce-*, evidence-*, boot-log-*, runtime-list-continues, start-log-part-too-long,
+│                         reference-missing
 └── SecretRefused        secret-*, secrets-full
 """
 
@@ -58,6 +59,7 @@ __all__ = [
     "SecretUnreadable",
     "SecretsFull",
     "StandingConflict",
+    "StartLogPartTooLong",
     "TicketEkMismatch",
     "TicketExpired",
     "TicketNodeMismatch",
@@ -331,6 +333,12 @@ class RuntimeListContinues(EvidenceRefused):
             f"{checkpoint.entries} entries are here", advice="ask for a new challenge, and go on from there"
         )
         self.checkpoint = checkpoint
+
+
+class StartLogPartTooLong(EvidenceRefused):
+    """A part of a log of starts with more lines than any agent sends at once: none of them is looked at."""
+
+    code = "start-log-part-too-long"
 
 
 class ReferenceMissing(EvidenceRefused):

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_ENTRY",
     "MAX_LOG",
     "MAX_OF_TENANT",
+    "MAX_PART",
     "STARTS_PCR",
     "StartEntry",
     "extended",
@@ -41,6 +42,10 @@ MAX_LOG: Final = MAX_ENTRIES * 1024
 """Bytes of the log, which lies where a node keeps its own state."""
 MAX_OF_TENANT: Final = MAX_ENTRIES // 4
 """Starts of one tenant in one boot: no tenant takes the room of the others."""
+
+MAX_PART: Final = 512
+"""Lines of one part of a log: some 80 ms of work. An agent sends 256 KiB at once, and no decided start has less than 600
+bytes."""
 
 MAX_COUNT: Final = 2**32 - 1
 MAX_TIME: Final = 2**40

@@ -9,11 +9,17 @@ from datetime import datetime
 from umec_attest.errors import StartLogMismatch, StartLogOutdated, StartLogRefused
 from umec_attest.quote import VerifiedQuote
 from umec_attest.reference import ReferenceSet
-from umec_attest.service.errors import BootLogRequired, NonceSuperseded, RuntimeListContinues
+from umec_attest.service.errors import (
+    BootLogRequired,
+    NonceSuperseded,
+    RuntimeListContinues,
+    StartLogPartTooLong,
+)
 from umec_attest.service.evidence.schemas import EvidenceRequest
 from umec_attest.service.evidence.state import NodeState
 from umec_attest.starts.checkpoint import StartCheckpoint
 from umec_attest.starts.decisions import DecisionRules
+from umec_attest.starts.entry import MAX_PART
 from umec_attest.starts.judge import StartsJudged, judge_starts, quoted_starts
 
 __all__ = ["begun_anew", "judge_start_log", "kept_starts", "wanted_starts"]
@@ -38,7 +44,7 @@ def judge_start_log(
 
     `asked_at` is when the challenge was made. Raises `NonceSuperseded` where meanwhile another part of the log is
     wanted, `BootLogRequired` after a boot, `RuntimeListContinues` where the part that came is good, and does not reach
-    the quote.
+    the quote, `StartLogPartTooLong` for one that is not looked at.
     """
     if not reference.starts:
         return None
@@ -49,6 +55,10 @@ def judge_start_log(
         data = b""  # nothing was started since; where that is not so, it does not replay
     elif request.starts_from != before.entries:
         raise NonceSuperseded("meanwhile another part of the log of starts is wanted", advice="ask for a new challenge")
+    elif data.count(b"\n") > MAX_PART:
+        raise StartLogPartTooLong(
+            f"a part of the log of starts has at most {MAX_PART} lines", advice="send fewer at once"
+        )
     try:
         judged = judge_starts(
             data,
