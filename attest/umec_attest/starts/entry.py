@@ -44,8 +44,7 @@ MAX_OF_TENANT: Final = MAX_ENTRIES // 4
 """Starts of one tenant in one boot: no tenant takes the room of the others."""
 
 MAX_PART: Final = 512
-"""Lines of one part of a log: some 80 ms of work. An agent sends 256 KiB at once, and no decided start has less than 600
-bytes."""
+"""Lines of one part of a log: some 80 ms of work. An agent sends 256 KiB at once, and a decided start has 600 bytes."""
 
 MAX_COUNT: Final = 2**32 - 1
 MAX_TIME: Final = 2**40
