@@ -199,6 +199,36 @@ def test_a_node_that_is_heard_before_a_clock_is_noticed_that_was_set_back_does_n
     run(body)
 
 
+def test_a_mark_from_before_a_clock_was_set_back_is_no_presence_when_its_time_comes_again(
+    reopen: Any, tpms: Any, clock: Any
+) -> None:
+    """It is of a process that is gone, and lies in the middle of the time by which the clock is set forward."""
+
+    async def body() -> None:
+        with tpms.booted() as booted:
+            async with reopen(clock) as gone:
+                await gone.ready_node(booted)
+                await gone.service.look()
+                clock.advance(3600)  # the signed reference set is older than the clock that is set back
+                await gone.service.look()
+                await gone.round(booted)
+                await gone.pass_time(10)
+            async with reopen(clock) as world:
+                await world.pass_time(10)
+                clock.advance(-600)
+                await world.service.look()
+                await world.round(booted)
+                await world.pass_time(20)
+                clock.advance(1200)
+                await world.service.look()
+                assert await standings_of(world) == ["pending", "trusted"]
+                assert [each["seconds"] for each in await absences(world)] == [3600, -590, 1200]
+                await world.pass_time(70)
+                assert await standings_of(world) == ["pending", "trusted", "lapsed"]
+
+    asyncio.run(body())
+
+
 def test_one_replica_that_was_away_forgives_nothing_while_another_was_there(reopen: Any, tpms: Any, clock: Any) -> None:
     async def body() -> None:
         with tpms.booted() as booted:
