@@ -64,7 +64,7 @@ class Run:
             for number in range(given.nodes)
         ]
         self.trust = ssl.create_default_context(cafile=str(certificate(folder).ca))
-        self.fleet = Fleet(self.nodes, self.verifier.port, self.trust, period=given.period)
+        self.fleet = Fleet(self.nodes, self.verifier.port, period=given.period)
         self.under_way = 0
         """Rounds that had a challenge and no verdict when the verifier was killed."""
         self.growth = 0.0
