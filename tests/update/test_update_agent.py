@@ -15,7 +15,7 @@ from umec_attest.agent.keeper import read_status
 from umec_attest.agent.transport import Answer
 from umec_attest.agent.updates import Updates, updating
 from umec_core.errors import UmecError
-from umec_core.remote import RemoteUnavailable
+from umec_core.remote import RemoteRefused, RemoteUnavailable
 from umec_images.nodeimage.authenticode import sign_image
 from umec_images.nodeimage.keys import load_certificates, load_signer, make_keys
 from umec_images.nodeimage.variables import measured_variables
@@ -49,6 +49,10 @@ class Site:
         self.sent = 0
         """Bytes of them that were taken."""
         self.open_box = True
+        self.said: dict[str, tuple[int, bytes]] = {}
+        """What is answered at a path instead: a status, and a body."""
+        self.image: str | None = "street-node"
+        """What the node says that it has."""
 
     def offer(self, made, *, attempt=1) -> None:
         contents = {path.name: path.read_bytes() for path in made.folder.iterdir()}
@@ -76,6 +80,9 @@ class Site:
         assert (method == "POST") is (headers.get("Content-Type") == "application/json")
         parts, said = urlsplit(url), None
         path = parts.path
+        if path in self.said:
+            status, content = self.said[path]
+            return Answer(path, status, {}, content)
         assert resource == (f"{REGISTRY}/" if url.startswith(REGISTRY) else f"{SITE}/{path.split('/')[1]}/v1")
         assert scope == ("images:pull" if url.startswith(REGISTRY) else "node:host")
         if path == "/images/v1/admission":
@@ -91,7 +98,7 @@ class Site:
             self.reports.append(json.loads(content))
             return Answer(path, 204, {}, b"")
         elif path == "/platform/v1/node-image":
-            assert parse_qs(parts.query) == {"image": ["street-node"]}
+            assert parse_qs(parts.query) == ({} if self.image is None else {"image": [self.image]})
             said = {"order": self.order}
         elif "/manifests/" in path or "/blobs/" in path:
             return Answer(path, 200, {}, self.blobs[path.rpartition("/")[2]])
@@ -316,7 +323,8 @@ def test_a_part_of_another_size_than_the_manifest_says_is_not_fetched(world, str
 
 
 @pytest.mark.parametrize(
-    "said", [b'{"ok": true, "want": "uki.efi"}', b'{"ok": true, "want": 3, "size": 1}', b"[" * 50_000, b"{}", b""]
+    "said",
+    [b'{"ok": true, "want": "uki.efi"}', b'{"ok": true, "want": 3, "size": 1}', b"[" * 50_000, b"{}", b"[]", b""],
 )
 def test_a_keeper_that_says_what_nobody_knows_ends_no_agent(world, street, said):
     world.site.offer(street[2])
@@ -334,9 +342,70 @@ def test_a_keeper_that_says_what_nobody_knows_ends_no_agent(world, street, said)
         with pytest.raises(UmecError) as caught:
             asyncio.run(world.updates.look())
         answering.join()
-    assert caught.value.code == {b'{"ok': "answer-invalid", b"{}": "None"}.get(said[:4], "remote-unavailable")
+    codes = {b'{"ok': "answer-invalid", b"{}": "None", b"[]": "None"}
+    assert caught.value.code == codes.get(said[:4], "remote-unavailable")
     world.look()
     assert world.restarts == 1
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "uki.efi"])
+def test_an_image_in_the_registry_that_lacks_a_part_is_refused(world, street, name):
+    world.site.offer(street[2])
+    manifest = json.loads(world.site.blobs[world.site.order["digest"]])
+    title = "org.opencontainers.image.title"
+    manifest["layers"] = [each for each in manifest["layers"] if each["annotations"][title] != name]
+    changed = json.dumps(manifest).encode()
+    world.site.blobs[sha256(changed)] = changed
+    world.site.order |= {"digest": sha256(changed)}
+    assert world.refused() == "answer-invalid"
+    assert (world.site.fetched, world.restarts) == ([], 0)
+    world.site.offer(street[2])
+    world.look()
+    assert world.restarts == 1
+
+
+@pytest.mark.parametrize("status", [199, 300, 503])
+def test_what_is_answered_with_a_refusal_is_no_order(world, street, status):
+    world.site.offer(street[2])
+    path, body = "/platform/v1/node-image", json.dumps({"order": world.site.order}).encode()
+    world.site.said[path] = (status, body)
+    with pytest.raises(RemoteRefused) as caught:
+        world.look()
+    assert (caught.value.status, world.restarts) == (status, 0)
+    world.site.said[path] = (299, body)
+    world.look()
+    assert world.restarts == 1
+
+
+def test_an_admission_that_is_no_object_admits_nothing(world, street):
+    world.site.offer(street[2])
+    for body in (b"[]", b"null", b"[" * 100_000, b"admitted"):
+        world.site.said["/images/v1/admission"] = (200, body)
+        assert world.refused() == "answer-invalid"
+    world.site.said.clear()
+    world.look()
+    assert world.restarts == 1
+
+
+def test_a_node_whose_disk_is_none_is_told_and_fetches_nothing(world, street):
+    world.disk.write_bytes(bytes(4096))
+    world.start(street[1].root_hash)
+    world.site.image = None
+    world.site.offer(street[2])
+    world.look()
+    assert (world.site.reports[-1]["code"], world.site.reports[-1]["running"]) == ("update-disk-unfit", None)
+    assert world.site.fetched == []
+
+
+def test_another_image_is_tried_after_one_that_fell_back(world, street):
+    world.site.offer(street[2])
+    world.look()
+    world.start(street[1].root_hash)
+    world.look()
+    assert world.restarts == 1
+    world.site.offer(street[3])
+    world.look()
+    assert world.restarts == 2
 
 
 class Failing(Updates):

@@ -62,7 +62,7 @@ def read_database(value: bytes) -> Database:
             raise VariablesUnusable("the firmware's db ends in the middle of a list")
         kind, size, header, each = _LIST.unpack_from(value, place)
         start, end = place + _LIST.size + header, place + size
-        if not place + _LIST.size <= start <= end <= len(value) or each <= _OWNER or (end - start) % each:
+        if not start <= end <= len(value) or each <= _OWNER or (end - start) % each:
             raise VariablesUnusable("the firmware's db has a list of another size than it says")
         if kind == _CERT_X509.bytes_le:
             found += [_certificate(value[at + _OWNER : at + each]) for at in range(start, end, each)]
