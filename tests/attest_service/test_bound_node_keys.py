@@ -147,6 +147,43 @@ def test_an_operator_approves_no_key_that_the_owner_would_not_have(
     run(body, reference_signers=(tmp_path / "second.pem",))
 
 
+@pytest.mark.parametrize("decision", ["approve", "activate", "rotate"])
+def test_an_owner_who_is_published_first_counts_first(
+    run: Run, tpms: Any, signer: Any, tmp_path: Any, hand_in: Any, decision: str
+) -> None:
+    """Whatever takes a node key, takes it after the set that was handed in before, though both end together."""
+
+    async def prepare(world: Any, booted: Any) -> tuple[str, Any]:
+        if decision == "approve":
+            await world.enrol(booted.node)
+            return f"nodes/{NODE}/approve", {"tenant": "acme", "image": IMAGE}
+        if decision == "activate":
+            request = booted.node.enrolment(ticket=await world.ticket(booted.node))
+            begun = await world.post("enrolments", request, status=201)
+            return f"enrolments/{begun['enrolment']}/activation", await asyncio.to_thread(booted.node.activation, begun)
+        await world.enrol(booted.node, ticket=await world.ticket(booted.node))
+        assert (await world.round(booted))["standing"] == "trusted"
+        rotation = Rotation(world, booted.node, b"")
+        permit = await rotation.ask()
+        return "rotations/proof", await asyncio.to_thread(rotation._proof, permit)
+
+    async def body(world: Any) -> None:
+        await publish(world, signer, 1, None)
+        store = world.service._store
+        with tpms.booted() as booted:
+            path, proof = await prepare(world, booted)
+            async with world.writer_held():
+                publishing = asyncio.create_task(publish(world, signer, 2, OWNER))
+                await hand_in(store, publishing)
+                options = {"headers": world.admin} if decision == "approve" else {}
+                deciding = asyncio.create_task(world.post(path, proof, status=422, **options))
+                await hand_in(store, deciding)
+            await publishing
+            assert (await deciding)["code"] == "node-key-unbound"
+
+    run(body, reference_signers=(tmp_path / "second.pem",))
+
+
 @pytest.mark.parametrize("change", ["the word", "the image"])
 def test_an_enrolment_ends_by_what_holds_at_its_end(
     run: Run, tpms: Any, signer: Any, tmp_path: Any, change: str

@@ -212,7 +212,7 @@ class EnrolmentService:
             ticket = await session.get_one(TicketRow, row.ticket, with_for_update=True)
             check_ticket(ticket, node=row.node, ek_sha256=row.ek_sha256, now=now)
             # once more: since the enrolment began, the TPM may be allowed for another image, or its image have an owner
-            await self._owners.check(ticket.image, parse_public(row.node_key_public))
+            await self._owners.check(ticket.image, parse_public(row.node_key_public), session)
             ticket.used_at = now
         known = await check_identity(session, row.node, Identity.of(row), ticket)
         node = _new_node(row, now) if known is None else known

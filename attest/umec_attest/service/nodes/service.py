@@ -108,7 +108,7 @@ class NodeService:
             node.tenant, node.image = approval.tenant or node.tenant, approval.image or node.image
             if node.tenant is None or node.image is None:
                 raise AssignmentMissing("an approval names the tenant and the image of a node that had no ticket")
-            await self._owners.check(node.image, parse_public(node.node_key_public))
+            await self._owners.check(node.image, parse_public(node.node_key_public), session)
             node.approved, node.node_class = True, approval.node_class.value
             facts = {"tenant": node.tenant, "image": node.image, "class": node.node_class}
             await self._decisions.write_down(session, "node.approve", node, now, actor=actor, facts=facts)

@@ -4,13 +4,14 @@ The newest version of an image is what counts, and beside it those that it, and 
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from umec_attest.errors import AttestError, ReferenceInvalid
@@ -20,6 +21,8 @@ from umec_attest.service.tables import ReferenceRow
 from umec_core.store import Store
 
 __all__ = ["OLDER", "FiledReference", "FiledReferences", "FiledVersions", "Identity"]
+
+T = TypeVar("T")
 
 OLDER: Final = 3
 """Older versions of an image that are looked at; one that so many newer ones followed does not count any more."""
@@ -96,12 +99,12 @@ class FiledReferences:
         rows = connection.execute(_NEWEST, {"images": sorted(images)})
         return {image: Identity(version, sha256, shortened) for image, version, sha256, shortened in rows}
 
-    async def filed(self, image: str, identity: Identity) -> FiledReference:
-        """Return a set that is filed, by its identity, for `verified`."""
+    async def filed(self, image: str, identity: Identity, session: AsyncSession | None = None) -> FiledReference:
+        """Return a set that is filed, by its identity, for `verified`; read in the transaction of a `session`."""
         content: _Known | bytes | None = self._known_as(image, identity)
         if content is None:
             asked = {"image": image, "version": identity.version}  # no set is ever replaced or deleted
-            content = await self._store.read_plain(lambda connection: connection.scalars(_ENVELOPE, asked).one())
+            content = await self._ask(lambda connection: connection.scalars(_ENVELOPE, asked).one(), session)
         return FiledReference(image, identity, content)
 
     def verified(self, filed: FiledReference, now: datetime) -> ReferenceSet:
@@ -116,14 +119,14 @@ class FiledReferences:
             self._known[filed.image] = replace(known, begun=True)
         return found
 
-    async def newest(self, image: str) -> ReferenceSet | None:
+    async def newest(self, image: str, session: AsyncSession | None = None) -> ReferenceSet | None:
         """Return the newest set of an image, also where its time is over; None if there is none.
 
-        Raises `ReferenceInvalid`, `ReferenceSignature`.
+        It is read in the transaction of a `session`. Raises `ReferenceInvalid`, `ReferenceSignature`.
         """
-        identities = await self._store.read_plain(lambda connection: self.identities(connection, [image]))
+        identities = await self._ask(lambda connection: self.identities(connection, [image]), session)
         identity = identities.get(image)
-        return None if identity is None else self._read_once(await self.filed(image, identity))[1]
+        return None if identity is None else self._read_once(await self.filed(image, identity, session))[1]
 
     async def versions(self, image: str, filed: FiledReference | None, now: datetime) -> FiledVersions:
         """Return the versions of an image that may count beside a filed one, which is the newest (None: there is none).
@@ -174,6 +177,11 @@ class FiledReferences:
                 break  # what it says of those before it is not known, so they do not count
             found.append(FiledSet(each.found, row.shortened))
         return found
+
+    async def _ask(self, query: Callable[[Connection], T], session: AsyncSession | None) -> T:
+        if session is None:
+            return await self._store.read_plain(query)
+        return await (await session.connection()).run_sync(query)
 
     def _read_once(self, filed: FiledReference) -> tuple[_Known, ReferenceSet]:
         known = filed.content

@@ -166,6 +166,8 @@ class RotationService:
         node = await session.get_one(NodeRow, permit.node, with_for_update=True)  # no node is ever deleted
         if node.generation != permit.generation:  # other keys are another generation, too
             raise RotationSuperseded("the node is in another generation now", advice="ask for a new permit")
+        if node.image is not None:  # 1, once more: a newer set may name an owner
+            await self._owners.check(node.image, keys.node_key, session)
         previous = None if node.clock_state is None else ClockState(**json.loads(node.clock_state))
         base_line = next_base_line(keys.quote, previous)
         former = (_name(node.ak_public), _name(node.node_key_public))
