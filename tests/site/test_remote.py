@@ -1,33 +1,14 @@
 """A host on another machine than the platform, with real processes and TCP between them: what holds, and what ends."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
-
-from umec_platform.demo.sandbox import INSIDE
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def seen():
+def seen(in_sandbox):
     """What was seen on one street, by the name of its story."""
-    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid() != 0:
-        unshare += ["--user", "--map-root-user"]
-    line = [*unshare, "--", sys.executable, str(Path(__file__).with_name("remote.py"))]
-    with tempfile.TemporaryDirectory(prefix="umec-remote-") as folder:
-        environment = {**os.environ, INSIDE: folder, "TMPDIR": folder, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False, env=environment)
-    assert done.stdout, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 0, told
-    return told
+    return in_sandbox("remote.py")[-1]
 
 
 def test_an_application_starts_with_its_rule_and_its_name_from_an_image_that_the_node_fetched(seen):
