@@ -66,7 +66,7 @@ def test_a_key_opens_in_each_boot_of_the_approved_state(device: SoftwareTpm, tpm
     measure(tpm, b"image 1")
     approval = approve(tpm)
     key, token = seal_key(tpm, OWNER, approval)
-    assert len(key) == 32
+    assert len(key) == disk.KEY_SIZE == 64
     device.power_cycle()
     measure(tpm, b"image 1")
     assert open_key(tpm, OWNER, approval, token) == key
@@ -126,12 +126,12 @@ def test_what_was_sealed_under_another_system_is_not_opened(device: SoftwareTpm,
     """Who has disk and box in hand can seal a key of theirs under the owner's policy: the TPM noted in which state."""
     approval = approve(tpm)
     measure(tpm, b"a system of the thief's")
-    theirs = tpm.do(lambda esys: create_sealed(esys, b"t" * 32, OWNER.policy, PCRS))
+    theirs = tpm.do(lambda esys: create_sealed(esys, b"t" * 64, OWNER.policy, PCRS))
     device.power_cycle()
     token = render_token(theirs, approval)
     assert "not approved" in refused("sealed-elsewhere", lambda: open_key(tpm, OWNER, approval, token))
-    good = tpm.do(lambda esys: create_sealed(esys, b"g" * 32, OWNER.policy, PCRS))
-    assert open_key(tpm, OWNER, approval, render_token(good, approval)) == b"g" * 32
+    good = tpm.do(lambda esys: create_sealed(esys, b"g" * 64, OWNER.policy, PCRS))
+    assert open_key(tpm, OWNER, approval, render_token(good, approval)) == b"g" * 64
     # What the TPM says of one object does not count for another, nor does what it never said.
     lent = dataclasses.replace(theirs, creation=good.creation, ticket=good.ticket)
     refused("sealed-elsewhere", lambda: open_key(tpm, OWNER, approval, render_token(lent, approval)))
@@ -141,17 +141,24 @@ def test_what_was_sealed_under_another_system_is_not_opened(device: SoftwareTpm,
 
 def test_the_state_in_which_it_was_sealed_has_to_be_approved_by_the_owner(tpm: Tpm) -> None:
     approval, thief = approve(tpm), ec.generate_private_key(ec.SECP256R1())
-    created = tpm.do(lambda esys: create_sealed(esys, b"k" * 32, OWNER.policy, PCRS))
+    created = tpm.do(lambda esys: create_sealed(esys, b"k" * 64, OWNER.policy, PCRS))
     for then in (approve(tpm, key=thief), approve(tpm, image="other")):
         token = render_token(created, then)
         refused("approval-signature", lambda token=token: open_key(tpm, OWNER, approval, token))
-    assert open_key(tpm, OWNER, approval, render_token(created, approval)) == b"k" * 32
+    assert open_key(tpm, OWNER, approval, render_token(created, approval)) == b"k" * 64
 
 
 def test_what_another_owner_s_policy_opens_is_not_opened(tpm: Tpm) -> None:
     other = dataclasses.replace(OWNER, image="other")
-    created = tpm.do(lambda esys: create_sealed(esys, b"k" * 32, other.policy, PCRS))
+    created = tpm.do(lambda esys: create_sealed(esys, b"k" * 64, other.policy, PCRS))
     refused("tpm-refused", lambda: open_key(tpm, OWNER, approve(tpm), render_token(created, approve(tpm))))
+
+
+def test_what_is_no_key_of_this_volume_is_not_given_to_the_kernel(tpm: Tpm) -> None:
+    approval = approve(tpm)
+    for size in (32, 63, 65):
+        short = tpm.do(lambda esys, size=size: create_sealed(esys, b"k" * size, OWNER.policy, PCRS))
+        refused("data-token-invalid", lambda short=short: open_key(tpm, OWNER, approval, render_token(short, approval)))
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
@@ -161,7 +168,8 @@ def test_what_another_owner_s_policy_opens_is_not_opened(tpm: Tpm) -> None:
     "change",
     [
         {"type": "luks2-keyring"},
-        {"umec_format": 2},
+        {"format": 2},
+        {"format": True},
         {"sealed": {}},
         {"sealed": None},
         {"creation": "no hex"},
@@ -169,7 +177,7 @@ def test_what_another_owner_s_policy_opens_is_not_opened(tpm: Tpm) -> None:
         {"ticket": 7},
         {"approval": ["{}"]},
         {"approval": "é"},
-        {"more": 1},
+        {"cipher": "cipher_null-ecb"},
     ],
     ids=str,
 )
@@ -183,6 +191,13 @@ def test_a_token_has_a_bounded_size(tpm: Tpm) -> None:
     _, token = seal_key(tpm, OWNER, approve(tpm))
     parse_token(token + b" " * (disk.MAX_TOKEN - len(token)))
     refused("data-token-invalid", lambda: parse_token(token + b" " * (disk.MAX_TOKEN - len(token) + 1)))
+
+
+def test_a_token_that_would_not_fit_is_not_made(tpm: Tpm) -> None:
+    created, _ = parse_token(seal_key(tpm, OWNER, approve(tpm))[1])
+    rest = disk.MAX_TOKEN - len(render_token(created, b""))
+    assert len(render_token(created, b"a" * rest)) == disk.MAX_TOKEN
+    refused("data-token-invalid", lambda: render_token(created, b"a" * (rest + 1)))
 
 
 @given(
@@ -213,14 +228,23 @@ def program(device: SoftwareTpm, places: dict[str, Path], *words: str, token: by
     return done.returncode, done.stdout, done.stderr.decode()
 
 
-def test_the_program_says_the_key_and_nothing_else(
-    device: SoftwareTpm, places: dict[str, Path], tmp_path: Path
+def test_the_program_says_the_key_and_nothing_else(device: SoftwareTpm, places: dict[str, Path]) -> None:
+    status, made, said = program(device, places, "seal")
+    key, token = made.splitlines(keepends=True)
+    assert (status, len(bytes.fromhex(key.decode())), said) == (0, 64, "")
+    assert json.loads(token)["type"] == "umec-data"
+    assert program(device, places, "open", token=token) == (0, key, "")
+    assert program(device, places, "open", token=token.ljust(disk.MAX_TOKEN, b"\0")) == (0, key, "")
+
+
+@pytest.mark.parametrize("fault", [b"x", b"\0x"], ids=["text", "text behind zeros"])
+def test_the_program_takes_zeros_behind_a_token_alone(
+    device: SoftwareTpm, places: dict[str, Path], fault: bytes
 ) -> None:
-    file = tmp_path / "token"
-    status, key, said = program(device, places, "seal", "--token", str(file))
-    assert (status, len(key), said) == (0, 32, "")
-    assert json.loads(file.read_bytes())["type"] == "umec-tpm"
-    assert program(device, places, "open", token=file.read_bytes()) == (0, key, "")
+    token = program(device, places, "seal")[1].splitlines()[1]
+    status, key, _ = program(device, places, "open", token=token + fault)
+    assert (status, key) == (1, b"")
+    assert program(device, places, "open", token=token)[0] == 0
 
 
 def test_the_program_says_why_a_partition_stays_closed(device: SoftwareTpm, places: dict[str, Path]) -> None:

@@ -1,22 +1,34 @@
 """Real boots: two images as they were predicted, and every way to tamper with one. A minute each."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from umec_images.machine import DOCUMENTED
-from umec_images.machine.partitions import read_span, spans
+from umec_images.machine import DOCUMENTED, Machine, open_folder
+from umec_images.machine.partitions import Span, read_span, spans, write_span
+from umec_images.nodeimage.disk import MEBIBYTE
 from umec_images.nodeimage.keys import load_certificates
 
 pytestmark = pytest.mark.vm
 
 RECIPE = Path(__file__).parents[2] / "images" / "recipes" / "minimal.toml"
 WORK_SECONDS = 1800
+TOKEN, DATA = Span(64 * 1024, 32 * 1024), Span(MEBIBYTE, 16 * MEBIBYTE)
+EXT4 = b"\x53\xef"
+NULL_CIPHER = (
+    b"LUKS\xba\xbe\0\2".ljust(4096, b"\0")
+    + b"""{"keyslots": {}, "digests": {}, "config": {}, "tokens": {},
+ "segments": {"0": {"type": "crypt", "offset": "1048576", "size": "dynamic", "iv_tweak": "0", "sector_size": 512,
+ "encryption": "cipher_null-ecb"}}}"""
+)
 PREDICTED = ("4", "7", "9", "11", "12")
 
 
@@ -94,34 +106,58 @@ def test_a_node_keeps_its_tpm_over_its_boots_and_opens_its_data_in_the_approved_
 ) -> None:
     node = tmp_path / "node"
     assert data_of(built[2], node) == {"event": "data-opened"}
-    made, data = (node / "tpm" / "ek-root.pem").read_bytes(), luks_of(node)
-    assert data.startswith(b"LUKS\xba\xbe\0\2")
+    made, token = (node / "tpm" / "ek-root.pem").read_bytes(), data_area(node, TOKEN)
+    assert json.loads(token.rstrip(b"\0"))["type"] == "umec-data"
+    data = data_area(node, DATA)
+    assert EXT4 not in {data[at : at + 2] for at in range(1080, len(data) - 4096, 1024)}
+    assert bytes(1024) not in {data[at : at + 1024] for at in range(0, 65536, 1024)}  # ciphertext, of zeros as well
     assert data_of(built[2], node, "--tamper", "keys") == {"event": "data-closed", "code": "approval-pcrs"}
-    assert luks_of(node) == data
-    assert data_of(built[2], node) == {"event": "data-opened"}
-    assert luks_of(node) == data  # and is the same that the first boot made
+    assert (data_area(node, TOKEN), data_area(node, DATA)) == (token, data)
+
+    other = tmp_path / "other.img"  # which has everything that this disk has, under the same names
+    shutil.copyfile(node / "disk.img", other)
+    write_span(other, spans(other)["data"], 0, bytes(4 * MEBIBYTE))
+    before = hashlib.sha256(other.read_bytes()).digest()
+    assert data_of(built[2], node, plugged_in=other) == {"event": "data-opened"}
+    assert hashlib.sha256(other.read_bytes()).digest() == before
+    assert data_area(node, TOKEN) == token  # and is the same that the first boot made
     assert (node / "tpm" / "ek-root.pem").read_bytes() == made
     assert "umec-node: root" in (node / "console.log").read_text(errors="replace")
 
+    disk = node / "disk.img"  # to somebody who wants it written in clear, what the disk says is all that there is
+    write_span(disk, spans(disk)["data"], TOKEN.start, bytes(TOKEN.size))
+    write_span(disk, spans(disk)["data"], DATA.start, NULL_CIPHER)
+    before = data_area(node, Span(0, 8 * MEBIBYTE))
+    assert data_of(built[2], node) == {"event": "data-closed", "code": "data-not-blank"}
+    assert data_area(node, Span(0, 8 * MEBIBYTE)) == before
 
-def data_of(image: Path, node: Path, *tampering: str) -> dict[str, Any]:
+
+def data_of(image: Path, node: Path, *tampering: str, plugged_in: Path | None = None) -> dict[str, Any]:
     """Boot, and return what the node says of its data partition: opened, or closed and why."""
+    if plugged_in is not None:
+        with Machine(node, open_folder(image).firmware, plugged_in=plugged_in) as machine:
+            return data_told(line.text for line in machine.lines(seconds=WORK_SECONDS))
     words = ["nodeimage", "boot", str(image), "--keep", str(node), "--on", *tampering, "--json"]
     line = [sys.executable, "-m", "umec_platform.cli", *words]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as machine:
         try:
             assert machine.stdout is not None
-            for text in machine.stdout:
-                said = str(json.loads(text).get("text", "")).partition("umec-node: ")[2]
-                if said.startswith('{"event": "data-'):
-                    told = json.loads(said)
-                    return {name: told[name] for name in ("event", "code") if name in told}
+            return data_told(str(json.loads(text).get("text", "")) for text in machine.stdout)
         finally:
             machine.terminate()
+
+
+def data_told(lines: Iterable[str]) -> dict[str, Any]:
+    """What a console says of the data partition."""
+    for line in lines:
+        said = line.partition("umec-node: ")[2]
+        if said.startswith('{"event": "data-'):
+            told = json.loads(said)
+            return {name: told[name] for name in ("event", "code") if name in told}
     raise AssertionError("it said nothing of its data partition")
 
 
-def luks_of(node: Path) -> bytes:
-    """The first header of LUKS2, without its checksum and the number of its changes (there are none)."""
+def data_area(node: Path, area: Span) -> bytes:
+    """What is written in a part of the data partition."""
     disk = node / "disk.img"
-    return read_span(disk, spans(disk)["data"])[1024 * 1024 :][: 16 * 1024]
+    return read_span(disk, spans(disk)["data"])[area.start : area.start + area.size]

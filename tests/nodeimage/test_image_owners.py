@@ -64,7 +64,7 @@ def test_an_image_without_an_owner_has_none_of_it(owner: Path, tmp_path: Path) -
     assert not (tmp_path / "root/etc/umec/owner.pem").exists()
     assert owner_identity(plain, tmp_path) is None
     assert (set(wanted_packages(plain)), set(wanted_modules(plain))) == ({"python3"}, {"virtio_net"})
-    assert {"cryptsetup-bin", "python3"} <= set(wanted_packages(owned(owner)))
+    assert {"dmsetup", "python3"} <= set(wanted_packages(owned(owner)))
     assert {"dm_crypt", "xts", "virtio_net"} <= set(wanted_modules(owned(owner)))
 
 

@@ -4,7 +4,7 @@ AgentError
 ├── TpmUnavailable      tpm-unavailable       the TPM does not answer, or restarted in the middle: try again
 ├── TpmRefused          tpm-refused           the TPM answered, and said no
 ├── SealedElsewhere     sealed-elsewhere      another TPM sealed it, or this one in a state that nobody approved
-├── DataTokenInvalid    data-token-invalid    the header of the data partition is not one that this node wrote
+├── DataTokenInvalid    data-token-invalid    what opens the data partition is nothing that this node wrote
 ├── AgentStateInvalid   agent-state-invalid   the state directory is missing, incomplete or readable by others
 ├── StateOfAnotherSite  state-of-another-site the state names another platform, CA or TPM than the node's image
 ├── ClockBehind         clock-behind          the clock shows a time before the node's image was made
@@ -79,7 +79,7 @@ class SealedElsewhere(AgentError, Refused):
 
 
 class DataTokenInvalid(AgentError, Invalid):
-    """The header of the data partition does not hold what this node seals."""
+    """The data partition does not hold what this node seals."""
 
     code = "data-token-invalid"
 

@@ -54,13 +54,16 @@ class Machine:
         *,
         network: bool = False,
         access: str | None = None,
+        plugged_in: Path | None = None,
         handed_in: Sequence[tuple[str, Path]] = (),
     ) -> None:
         """`folder` holds disk.img, vars.fd and tpm/state, a manufactured software TPM; the rest as in `Hardware`."""
         self._folder = folder
         parts = (folder / "vars.fd", folder / "disk.img", Path())
         given = tuple(handed_in)
-        self._hardware = Hardware(firmware, *parts, network=network, access=access, handed_in=given)
+        self._hardware = Hardware(
+            firmware, *parts, network=network, access=access, plugged_in=plugged_in, handed_in=given
+        )
         self._sockets: Path | None = None  # paths of UNIX sockets have at most 107 bytes: never in a named folder
         self._tpm: subprocess.Popen[bytes] | None = None
         self._board: subprocess.Popen[bytes] | None = None

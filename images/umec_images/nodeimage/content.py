@@ -42,11 +42,11 @@ GROUPS: Final[Mapping[str, tuple[int, str]]] = {
 BUSYBOX: Final = "usr/bin/busybox"
 OWNER: Final = "/etc/umec/owner.pem"
 """Whose approvals open what nodes of the image sealed; where it is, the data partition is encrypted."""
-OWNER_PACKAGES: Final = ("cryptsetup-bin", "e2fsprogs")
-OWNER_MODULES: Final = ("dm_crypt", "ecb", "xts", "algif_skcipher", "aesni_intel")
-"""AES-XTS for the volume, and for cryptsetup, which opens a key slot by the kernel's ciphers."""
-PROGRAMS: Final = ("approval", "data", "dhcp", "init", "measure", "netd", "unlock", "update")
-"""`guest/NAME.sh`, which lie in /usr/lib/umec."""
+OWNER_PACKAGES: Final = ("dmsetup", "e2fsprogs")
+OWNER_MODULES: Final = ("dm_crypt", "ecb", "xts", "aesni_intel")
+"""AES-XTS for the volume; where the processor has none of it, the kernel makes it of ECB."""
+PROGRAMS: Final = ("approval", "data", "dhcp", "init", "making", "measure", "netd", "unlock", "update")
+"""`guest/NAME.sh`, which lie in /usr/lib/umec; `making` is read by others."""
 SUBJECT: Final = PublicFormat.SubjectPublicKeyInfo
 
 
