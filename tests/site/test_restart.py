@@ -7,14 +7,10 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 import pytest
-
-from umec_platform.demo.sandbox import INSIDE
 
 pytestmark = pytest.mark.system
 
@@ -107,19 +103,9 @@ def test_a_site_without_settings_makes_what_it_needs_and_finds_it_again(tmp_path
 
 
 @pytest.fixture(scope="module")
-def street():
+def street(in_sandbox):
     """What was seen on one street, with one application, through a restart and through a kill."""
-    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid() != 0:
-        unshare += ["--user", "--map-root-user"]
-    line = [*unshare, "--", sys.executable, str(Path(__file__).with_name("street.py"))]
-    with tempfile.TemporaryDirectory(prefix="umec-street-") as folder:
-        environment = {**os.environ, INSIDE: folder, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.stdout, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 0, seen
-    return seen
+    return in_sandbox("street.py", seconds=300)[-1]
 
 
 def test_after_a_restart_everything_comes_back_by_itself(street):
