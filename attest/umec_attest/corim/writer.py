@@ -61,5 +61,3 @@ def _unsaid(reference: ReferenceSet) -> Iterator[str]:
         yield "which older versions count beside it"
     if reference.owner is not None:
         yield "who its owner is: to whose approvals node keys have to be bound"
-    if reference.stages:
-        yield "what is measured into each PCR, which findings name"
