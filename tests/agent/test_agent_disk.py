@@ -113,6 +113,9 @@ def test_an_image_that_was_shut_out_opens_nothing(device: SoftwareTpm, tpm: Tpm)
     device.power_cycle()
     measure(tpm, b"image 1")
     refused("approval-outdated", lambda: open_key(tpm, OWNER, old, token))
+    device.power_cycle()
+    measure(tpm, b"image 2")
+    assert open_key(tpm, OWNER, new, token) == key  # though the image that sealed it is shut out
 
 
 def test_another_tpm_opens_nothing(tpm: Tpm) -> None:
