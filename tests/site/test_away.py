@@ -1,15 +1,6 @@
 """Something was away: an operator's trust in a node, its power, the verifier, the feed. It comes back by itself."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
-
-from umec_platform.demo.sandbox import INSIDE
 
 pytestmark = pytest.mark.system
 
@@ -24,19 +15,9 @@ ALARMS = {
 
 
 @pytest.fixture(scope="module")
-def effects():
+def effects(in_sandbox):
     """What was seen, by its name."""
-    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid() != 0:
-        unshare += ["--user", "--map-root-user"]
-    line = [*unshare, "--", sys.executable, str(Path(__file__).with_name("away.py"))]
-    with tempfile.TemporaryDirectory(prefix="umec-away-") as folder:
-        environment = {**os.environ, INSIDE: folder, "TMPDIR": folder, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False, env=environment)
-    assert done.stdout, done.stderr
-    lines = [json.loads(each) for each in done.stdout.splitlines()]
-    assert done.returncode == 0, (lines[-1], done.stderr)
-    return {each["effect"]: each for each in lines if "effect" in each}
+    return {each["effect"]: each for each in in_sandbox("away.py") if "effect" in each}
 
 
 def test_every_effect_arrives(effects):
