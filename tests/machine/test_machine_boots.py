@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from umec_images.machine import DOCUMENTED, Machine, open_folder
+from umec_images.machine import DOCUMENTED, Machine, install, open_folder
 from umec_images.machine.partitions import Span, read_span, spans, write_span
 from umec_images.nodeimage.disk import MEBIBYTE
 from umec_images.nodeimage.keys import load_certificates
@@ -135,6 +135,7 @@ def test_a_node_keeps_its_tpm_over_its_boots_and_opens_its_data_in_the_approved_
 def data_of(image: Path, node: Path, *tampering: str, plugged_in: Path | None = None) -> dict[str, Any]:
     """Boot, and return what the node says of its data partition: opened, or closed and why."""
     if plugged_in is not None:
+        install(open_folder(image), node)
         with Machine(node, open_folder(image).firmware, plugged_in=plugged_in) as machine:
             return data_told(line.text for line in machine.lines(seconds=WORK_SECONDS))
     words = ["nodeimage", "boot", str(image), "--keep", str(node), "--on", *tampering, "--json"]

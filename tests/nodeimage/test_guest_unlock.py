@@ -265,6 +265,8 @@ def test_an_image_without_an_owner_makes_a_file_system_of_its_own(node: Node) ->
     assert node.mounted == str(node.partition)
     before = node.partition.read_bytes()
     assert (before[: len(TICKET)], before[1080:1082], before[MARK:]) == (TICKET, b"\x53\xef", bytes(4096))
+    blocks, log = (int.from_bytes(before[1024 + at :][:4], "little") for at in (4, 24))
+    assert blocks * 1024 << log <= MARK  # what holds the mark belongs to nobody
     subprocess.run(["/usr/sbin/e2fsck", "-fn", str(node.partition)], check=True, capture_output=True)
     assert node.start().status == 0
     assert node.partition.read_bytes() == before
