@@ -236,6 +236,31 @@ def test_a_new_generation_means_a_new_certificate(scene: Any) -> None:
     scene.play(changing)
 
 
+def test_a_round_tells_whether_its_verdict_has_a_certificate(scene: Any) -> None:
+    scene.standin.ear_seconds, scene.standin.certificate_seconds = 9000.0, 3000.0
+    offset = timedelta(0)
+
+    def told() -> tuple[str, object, object]:
+        line = scene.lines[-1]
+        return line["event"], line.get("generation"), line.get("certificate")
+
+    async def changing(agent: Agent) -> None:
+        nonlocal offset
+        for generation in (1, 2):
+            scene.standin.generation = generation
+            await agent.attest()
+            assert told() == ("round", generation, False)
+            await agent.renew()
+            assert told() == ("certificate", generation, None)
+            await agent.attest()
+            assert told() == ("round", generation, True)
+        offset = timedelta(seconds=3001)
+        await agent.attest()
+        assert told() == ("round", 2, False)
+
+    scene.play(changing, clock=lambda: system_clock() + offset)
+
+
 def test_certificates_are_renewed_at_half_of_their_life(scene: Any) -> None:
     scene.standin.certificate_seconds = 4.0
 

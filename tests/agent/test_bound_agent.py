@@ -21,6 +21,7 @@ from umec_attest.agent.loop import Agent
 from umec_attest.agent.rotation import load_next_keys, rotation_pending
 from umec_attest.agent.state import load_state
 from umec_attest.agent.tpm import Tpm, sealing
+from umec_attest.agent.verdict_file import VerdictFile
 from umec_attest.errors import AttestError, NodeKeyPolicy, NodeKeyUnbound
 from umec_attest.node_binding import owner_policy
 from umec_attest.sealed import sign_approval
@@ -28,6 +29,7 @@ from umec_attest.testing import firmware
 from umec_attest.testing.image import Tamper, make_image
 from umec_core.errors import Unavailable
 from umec_core.remote import RemoteRefused
+from umec_images.update.trial import Said, read_said
 
 OWNER = ec.generate_private_key(ec.SECP256R1())
 IMAGE, NODE = "kerb-node", "kerb-7"
@@ -129,6 +131,24 @@ def test_a_bad_boot_tells_its_state_and_gets_nothing(scene: Any, papers: Papers)
     papers.approval.unlink()
     papers.play(refused("approval-missing"))
     assert [scene.standin.asked.count(name) for name in ("evidence", "certificates")] == [4, 1]
+
+
+def test_a_node_that_is_trusted_and_cannot_sign_tells_the_keeper_of_no_certificate(scene: Any, papers: Papers) -> None:
+    standing = papers.folder / "standing"
+
+    def said_after(work: Callable[[Agent], Any]) -> Said | None:
+        verdicts, before = VerdictFile(standing), len(scene.lines)
+        papers.play(work)
+        for line in scene.lines[before:]:
+            verdicts.heard(line)
+        return read_said(standing)
+
+    assert said_after(credentials) == Said("trusted", certificate=True)
+    signed = papers.approval.read_bytes()
+    papers.approval.unlink()
+    assert said_after(refused("approval-missing")) == Said("trusted", certificate=False)
+    papers.approval.write_bytes(signed)
+    assert said_after(credentials) == Said("trusted", certificate=True)
 
 
 def test_no_node_enrols_in_a_state_that_nobody_approved(scene: Any, papers: Papers) -> None:

@@ -205,7 +205,7 @@ def test_what_is_ordered_is_fetched_announced_and_tried(world, street):
     world.start(street[2].root_hash)
     world.look()  # on trial: nothing is done but told
     assert (world.site.reports[-1]["phase"], world.site.reports[-1]["running"], world.restarts) == ("trial", 2, 1)
-    (world.folder / "standing").write_text('{"standing": "trusted"}')
+    (world.folder / "standing").write_text('{"standing": "trusted", "certificate": true}')
     world.keeper.watch()
     world.look()
     assert (world.site.reports[-1]["phase"], world.site.reports[-1]["confirmed"]) == ("none", 2)
@@ -218,7 +218,7 @@ def test_an_older_image_is_refused_before_it_is_fetched_and_that_is_told(world, 
     world.site.offer(street[2])
     world.look()
     world.start(street[2].root_hash)
-    (world.folder / "standing").write_text('{"standing": "trusted"}')
+    (world.folder / "standing").write_text('{"standing": "trusted", "certificate": true}')
     world.keeper.watch()
     world.site.offer(street[1])
     world.site.fetched.clear()

@@ -27,6 +27,7 @@ from umec_images.update.node import Node
 
 NEXT = "BootNext-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 DB = "db-d719b2cb-3d3a-4596-a3bc-dad00e67656f"
+TRUSTED = '{"standing": "trusted", "certificate": true}'
 
 
 class Machine:
@@ -162,7 +163,7 @@ def test_an_image_is_taken_tried_and_confirmed(machine, street):
     assert (machine.status["running"]["version"], machine.status["confirmed"]["version"]) == (2, 1)
     machine.keeper.watch()
     assert machine.seen.confirmed.version == 1
-    machine.standing.write_text('{"standing": "trusted"}')
+    machine.standing.write_text(TRUSTED)
     machine.keeper.watch()
     assert machine.seen.confirmed.version == 2
     assert (machine.status["phase"], machine.status["code"]) == ("none", None)
@@ -184,10 +185,17 @@ def on_trial(machine, street) -> None:
     [
         (None, "update-agent-silent"),
         ('{"standing": "untrusted"}', "update-not-trusted"),
-        ('{"standing": "degraded"}', "update-not-trusted"),
-        ('{"standing": ["trusted"]}', "update-agent-silent"),
+        ('{"standing": "degraded", "certificate": true}', "update-not-trusted"),
+        ('{"standing": ["trusted"], "certificate": true}', "update-agent-silent"),
+        ('{"certificate": true}', "update-agent-silent"),
+        ('["trusted"]', "update-agent-silent"),
         ("[" * 4000, "update-agent-silent"),
-        ('{"standing": "trusted"}' + " " * 4096, "update-agent-silent"),
+        (TRUSTED + " " * 4096, "update-agent-silent"),
+        ('{"standing": "trusted"}', "update-no-certificate"),
+        ('{"standing": "trusted", "certificate": false}', "update-no-certificate"),
+        ('{"standing": "trusted", "certificate": null}', "update-no-certificate"),
+        ('{"standing": "trusted", "certificate": 1}', "update-no-certificate"),
+        ('{"standing": "trusted", "certificate": "true"}', "update-no-certificate"),
     ],
 )
 def test_a_trial_that_is_not_trusted_in_time_is_left_and_told(machine, street, standing, code):
@@ -208,10 +216,21 @@ def test_a_trial_that_is_not_trusted_in_time_is_left_and_told(machine, street, s
     assert take(machine, street[2], attempt=2)["ok"]
 
 
+def test_a_certificate_that_comes_after_the_verdict_and_in_time_is_enough(machine, street):
+    on_trial(machine, street)
+    machine.standing.write_text('{"standing": "trusted", "certificate": false}')
+    machine.now = 99
+    machine.keeper.watch()
+    assert (machine.restarts, machine.seen.confirmed.version) == (0, 1)
+    machine.standing.write_text(TRUSTED)
+    machine.keeper.watch()
+    assert (machine.restarts, machine.seen.confirmed.version) == (0, 2)
+
+
 def test_what_the_agent_puts_in_the_place_of_its_file_is_not_followed(machine, street):
     on_trial(machine, street)
     other = machine.folder / "other"
-    other.write_text('{"standing": "trusted"}')
+    other.write_text(TRUSTED)
     machine.standing.symlink_to(other)
     machine.keeper.watch()
     machine.standing.unlink()
@@ -236,7 +255,7 @@ def test_a_trial_whose_copy_on_disk_is_damaged_is_not_confirmed_but_left(machine
     on_trial(machine, street)
     with open_disk(machine.disk, writing=True) as device:
         survey(device).target.write(4096, bytes(512))
-    machine.standing.write_text('{"standing": "trusted"}')
+    machine.standing.write_text(TRUSTED)
     machine.keeper.watch()
     assert (machine.seen.confirmed.version, machine.restarts) == (1, 0)
     assert any("update-slot-damaged" in line for line in machine.said)
@@ -249,7 +268,7 @@ def test_a_trial_whose_copy_on_disk_is_damaged_is_not_confirmed_but_left(machine
 
 def test_a_disk_that_fails_is_told_and_ends_nothing(machine, street):
     on_trial(machine, street)
-    machine.standing.write_text('{"standing": "trusted"}')
+    machine.standing.write_text(TRUSTED)
     away = machine.disk.rename(machine.folder / "away")
     machine.disk.mkdir()
     machine.keeper.watch()
@@ -266,9 +285,47 @@ def test_a_disk_that_fails_is_told_and_ends_nothing(machine, street):
     assert take(machine, street[3])["phase"] == "staged"
 
 
+def test_a_disk_that_fails_when_a_trial_starts_is_read_again_while_the_trial_lasts(machine, street):
+    take(machine, street[2])
+    attempted(machine, street[2])
+    machine.restarts = 0
+    away = machine.disk.rename(machine.folder / "away")
+    machine.started(street[2].root_hash)
+    machine.standing.write_text(TRUSTED)
+    machine.now = 99
+    machine.keeper.watch()
+    machine.keeper.watch()
+    assert (machine.status["code"], machine.keeper.on_trial) == ("update-disk-unfit", False)
+    assert ["update-disk-unfit" in line for line in machine.said].count(True) == 1
+    away.rename(machine.disk)
+    machine.now = 100
+    machine.keeper.watch()
+    assert (machine.restarts, machine.seen.confirmed.version) == (0, 1)  # whoever started this restarts it now
+    machine.now = 99
+    machine.keeper.watch()
+    assert (machine.status["phase"], machine.status["code"], machine.seen.confirmed.version) == ("none", None, 2)
+    assert (machine.folder / "confirmed").exists()
+
+
+def test_a_disk_that_fails_when_a_trial_starts_keeps_no_trial_from_being_left(machine, street):
+    take(machine, street[2])
+    attempted(machine, street[2])
+    machine.restarts = 0
+    away = machine.disk.rename(machine.folder / "away")
+    machine.started(street[2].root_hash)
+    away.rename(machine.disk)
+    machine.keeper.watch()
+    assert (machine.status["phase"], machine.restarts) == ("trial", 0)
+    machine.now = 100
+    machine.keeper.watch()
+    assert machine.restarts == 1
+    machine.started(street[1].root_hash)
+    assert (machine.status["phase"], machine.status["code"]) == ("failed", "update-agent-silent")
+
+
 def test_older_and_equal_images_and_others_are_refused_before_they_are_sent(machine, street, signed, tmp_path):
     on_trial(machine, street)
-    machine.standing.write_text('{"standing": "trusted"}')
+    machine.standing.write_text(TRUSTED)
     machine.keeper.watch()
     before = machine.disk.read_bytes()
     other, same = signed(tmp_path / "lamp", 9, name="lamp"), signed(tmp_path / "two", 2, blocks=41)

@@ -1,8 +1,10 @@
 """What the keeper learns of its own machine: its disk, its firmware's variables, and whose signature counts there."""
 
+import json
 import os
 import struct
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -17,7 +19,15 @@ from umec_images.update.errors import DiskUnfit, UpdateError, VariablesUnusable,
 from umec_images.update.firmware import SECURITY_DATABASE
 from umec_images.update.node import find_disk, this_node
 from umec_images.update.secureboot import Database, read_database
-from umec_images.update.trial import read_standing
+from umec_images.update.trial import Said, read_said
+
+JSON = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(["trusted", "true"])
+    | st.lists(st.booleans(), max_size=1)
+)
 
 
 @pytest.fixture
@@ -153,11 +163,40 @@ def test_a_disk_that_cannot_be_read_or_written_is_told_by_a_code(tmp_path):
         assert device.read(0, 512) == b"x" * 512
 
 
-def test_the_agent_writes_down_each_verdict_as_the_keeper_reads_it(tmp_path):
-    verdicts = VerdictFile(tmp_path / "standing")
-    verdicts.heard({"event": "certificate", "standing": "trusted"})
-    assert read_standing(tmp_path / "standing") is None
+def test_the_agent_writes_down_each_verdict_and_its_certificate_as_the_keeper_reads_them(tmp_path):
+    verdicts, path = VerdictFile(tmp_path / "standing"), tmp_path / "standing"
+    certificate = {"event": "certificate", "standing": "trusted", "generation": 3}
+    verdicts.heard(certificate)
+    assert read_said(path) is None
     for standing in ("untrusted", "trusted"):
         verdicts.heard({"event": "round", "standing": standing, "generation": 3, "version": 2, "at": "now"})
-        assert read_standing(tmp_path / "standing") == standing
-    assert '"version": 2' in (tmp_path / "standing").read_text()
+        assert read_said(path) == Said(standing, certificate=False)
+    verdicts.heard(certificate | {"generation": 2})  # it came for an older verdict
+    verdicts.heard({"event": "refused", "generation": 3, "certificate": True})
+    assert read_said(path) == Said("trusted", certificate=False)
+    verdicts.heard(certificate)
+    assert read_said(path) == Said("trusted", certificate=True)
+    assert json.loads(path.read_text()) == {
+        "standing": "trusted",
+        "generation": 3,
+        "version": 2,
+        "at": "now",
+        "certificate": True,
+    }
+    for said in (True, False, None, 1):
+        verdicts.heard({"event": "round", "standing": "trusted", "generation": 3, "certificate": said})
+        assert read_said(path) == Said("trusted", certificate=said is True)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.fixed_dictionaries({}, optional={"standing": JSON, "certificate": JSON}).map(
+        lambda said: json.dumps(said).encode()
+    )
+)
+def test_any_bytes_are_what_the_agent_says_or_nothing(written):
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(written)
+        said = read_said(Path(file.name))
+    if said is not None:
+        assert said == Said(json.loads(written)["standing"], json.loads(written).get("certificate") is True)

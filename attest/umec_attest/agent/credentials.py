@@ -67,6 +67,13 @@ class Credentials:
             return True
         return credential.due(self._clock()) and result.expires - credential.expires > SAME_INSTANT
 
+    def certified(self, generation: int) -> bool:
+        """Tell whether there is a certificate for this generation of the node, and it can be used."""
+        if self._session is None:
+            return False
+        credential = self._session.credential
+        return credential.generation == generation and credential.usable(self._clock())
+
     async def put(self, opened: Session) -> None:
         """Put a new session in the place of the present one. Raises NotAttested."""
         if self.result is None:  # a verdict came in between

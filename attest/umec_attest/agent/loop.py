@@ -187,7 +187,9 @@ class Agent:
                     clock=self._clock,
                 )
                 await self._credentials.put(session)
-                self._report({**self.line("certificate"), "expires_at": _time(session.credential.expires)})
+                got = session.credential
+                told = {"generation": got.generation, "expires_at": _time(got.expires)}
+                self._report({**self.line("certificate"), **told})
             with self._credentials.lent() as session:
                 session.result = result
                 _, expires = await session.token(f"{self._state.url}/platform/v1", HOST_SCOPE)
@@ -352,6 +354,7 @@ class Agent:
             "standing": result.standing,
             "generation": result.generation,
             "version": judged_by(result.ear),
+            "certificate": self._credentials.certified(result.generation),
             "findings": [finding.to_json() for finding in result.findings],
             "boot_log_bytes": len(evidence.boot_log),
             "ms": round(seconds * 1000, 1),

@@ -20,7 +20,7 @@ root = 128
 data = 64
 
 [update]
-trial-seconds = 900                    in which the verifier has to trust a node with a new image, from its start on
+trial-seconds = 900                    from the start on, in which a new image has to be trusted and get its certificate
 
 [site]                                 where the node belongs; the options of `umec nodeimage build` win
 url = "https://site.example:8443"

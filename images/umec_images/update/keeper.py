@@ -9,8 +9,9 @@ The agent fetches; this believes nothing of what it hands in but what it checks 
 3. the root file system goes into the other slot as it comes. It counts when it has the digest of the manifest and the
    hash tree of the signed command line; until then nothing refers to it.
 
-It cannot check whether the site admits the image, nor that the verifier trusts the node: the agent asks for the one
-before and after it fetches, and tells the other. A trial that is not trusted in time is left by a restart.
+It cannot check whether the site admits the image, nor that the verifier trusts the node and it has a certificate by
+that: the agent asks for the one before and after it fetches, and tells the others. A trial in which it does not tell
+both in time is left by a restart.
 """
 
 import argparse
@@ -48,13 +49,15 @@ from umec_images.update.phases import Outcome
 from umec_images.update.request import Line, Take, Try
 from umec_images.update.state import Phase
 from umec_images.update.status import describe, describe_trouble, write_status
-from umec_images.update.trial import AGENT_SILENT, NOT_CONFIRMED, NOT_TRUSTED, Decision, decide, read_standing
+from umec_images.update.trial import NOT_CONFIRMED, Decision, decide, read_said, why_left
 from umec_images.update.updater import check_room, confirm, leave, plan, settled, stage, try_staged
 
 __all__ = ["Keeper", "main"]
 
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks at what the agent says, while an image is on trial."""
+SETTLE_EVERY: Final = 10.0
+"""Seconds between two tries to read a disk that failed when the machine started: each reads the kernel images."""
 STATUS: Final = "update.json"
 SOCKET: Final = "update.sock"
 CONFIRMED: Final = "confirmed"
@@ -87,27 +90,38 @@ class Keeper:
         self._limit = trial_seconds
         self._say = say
         self._elapsed = elapsed
+        self._settled = False
+        self._trouble = ""
         self.on_trial = False
 
     def settle(self) -> None:
-        """Note and tell what the update has come to. It is called once, when the machine has started."""
+        """Note and tell what the update has come to, when the machine has started.
+
+        Where the disk fails, `watch` tries it again: a trial of which nobody knows would run out.
+        """
         try:
             with open_disk(self._node.disk, writing=True) as device:
                 seen, outcome = settled(device, self._node.running)
         except UmecError as error:
             write_status(self._folder / STATUS, describe_trouble(error))
-            self._say(f"update: {error.code}: {error.detail}")
+            trouble = f"update: {error.code}: {error.detail}"
+            if trouble != self._trouble:
+                self._say(trouble)
+            self._trouble = trouble
             return
+        self._settled = True
         self.on_trial = outcome is Outcome.ON_TRIAL
         self._say(f"update: {outcome.value}, version {seen.confirmed.version} is confirmed")
         self._tell(seen)
 
     def watch(self) -> None:
         """Look whether the trial is over, and do what then is to be done."""
+        if self._settles():
+            self.settle()
         if not self.on_trial:
             return
-        standing = read_standing(self._standing)
-        decision, why = decide(standing, self._elapsed(), self._limit), NOT_TRUSTED
+        said = read_said(self._standing)
+        decision, why = decide(said, self._elapsed(), self._limit), why_left(said)
         try:
             if decision is Decision.CONFIRM:
                 self._confirm()
@@ -115,13 +129,14 @@ class Keeper:
             self._say(f"update: {error.code}: {error.detail}")
             decision, why = decide(None, self._elapsed(), self._limit), NOT_CONFIRMED
         if decision is Decision.LEAVE:
-            self._leave(AGENT_SILENT if standing is None else why)
+            self._leave(why)
 
     def serve(self, door: socket.socket, users: Sequence[int]) -> None:
         """Answer one agent after the other, and watch the trial."""
         while True:
             self.watch()
-            if not select.select([door], [], [], LOOK_EVERY if self.on_trial else None)[0]:
+            wait = LOOK_EVERY if self.on_trial else SETTLE_EVERY if self._settles() else None
+            if not select.select([door], [], [], wait)[0]:
                 continue
             connection, _ = door.accept()
             with connection:
@@ -182,6 +197,10 @@ class Keeper:
             self._tell(survey(device))
         return phase
 
+    def _settles(self) -> bool:
+        """Tell whether this start may still turn out to be a trial's: the disk was not read, and time is left."""
+        return not self._settled and self._elapsed() < self._limit
+
     def _check_order(self, seen: Survey, request: Take, name: str, version: int, kernel: str) -> None:
         """Refuse by the manifest alone what `plan` refuses later anyway: nothing is fetched for that."""
         confirmed, record = seen.confirmed, seen.record
@@ -226,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Keep this machine's disk until it restarts; returns 1 where it has none of a node."""
     parser = argparse.ArgumentParser(prog="umec-update-keeper", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where it tells and listens")
-    parser.add_argument("--standing", type=Path, required=True, help="what the agent says of the last verdict")
+    parser.add_argument("--standing", type=Path, required=True, help="what the agent says of verdict and certificate")
     parser.add_argument("--user", required=True, help="as whom the agent runs")
     parser.add_argument("--trial-seconds", type=float, required=True)
     given = parser.parse_args(arguments)
