@@ -1,5 +1,5 @@
 # Every target sets the machine up first; that takes no time when it is.
-.PHONY: bootstrap demo demo-vm sabotage test mutants fuzz fleet nightly system vm vectors check fmt bench lock
+.PHONY: bootstrap demo demo-vm sabotage test mutants fuzz fleet nightly system vm vm-host vectors check fmt bench lock
 
 bootstrap:
 	@scripts/bootstrap
@@ -36,12 +36,13 @@ fleet: bootstrap  ## simulated nodes against a real verifier: no missed round, n
 FUZZ_SECONDS = 3600
 FLEET_EVENTS = 1000
 
-nightly: bootstrap  ## the long runs: fleets, a thousand events and tamperings, an hour of fuzzing, every check removed
+nightly: bootstrap  ## the long runs: fleets, a thousand events and tamperings, an hour of fuzzing, a host that boots, every check removed
 	@failed=; \
 	  echo "== fleet"; $(MAKE) --no-print-directory fleet || failed="$$failed fleet"; \
 	  echo "== simulation"; UMEC_FLEET_EVENTS=$(FLEET_EVENTS) .venv/bin/pytest -q --show-capture=no \
 	    tests/attest_service/test_fleet_simulation.py || failed="$$failed simulation"; \
 	  echo "== fuzz"; $(MAKE) --no-print-directory fuzz SECONDS=$(FUZZ_SECONDS) || failed="$$failed fuzz"; \
+	  echo "== vm-host"; $(MAKE) --no-print-directory vm-host || failed="$$failed vm-host"; \
 	  echo "== mutants"; $(MAKE) --no-print-directory mutants || failed="$$failed mutants"; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
@@ -50,7 +51,11 @@ system: bootstrap  ## a whole street of real processes: the demo line by line, r
 
 vm:  ## node images: built twice, booted, tampered with (about 40 s a boot without hardware virtualisation)
 	@scripts/bootstrap --vm
-	@.venv/bin/pytest -m vm
+	@.venv/bin/pytest -m vm --ignore tests/site/test_boot_host.py
+
+vm-host:  ## a node image that boots and runs an application (five minutes beside others)
+	@scripts/bootstrap --vm
+	@.venv/bin/pytest -m vm tests/site/test_boot_host.py
 
 vectors: bootstrap  ## the extra target: logs, quotes and bundles written by others
 	@.venv/bin/pytest -m vectors tests/vectors
