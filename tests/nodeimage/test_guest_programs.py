@@ -47,3 +47,13 @@ def test_a_process_with_the_name_of_the_agent_s_program_keeps_it_from_nothing(tm
 def test_a_ticket_of_the_host_is_handed_on_as_far_as_one_is_long() -> None:
     [line] = [line for line in GUEST.joinpath("init.sh").read_text().splitlines() if "$ticket >" in line]
     assert "head -c 8193 $ticket" in line
+
+
+def test_root_writes_nothing_for_the_agent_where_the_agent_s_user_could_have_put_a_link() -> None:
+    """Before the agent runs, its user already reads what whoever holds the disk wrote (`unlock`)."""
+    lines = GUEST.joinpath("init.sh").read_text().splitlines()
+    [handed] = [number for number, line in enumerate(lines) if "chown" in line and " /run/umec-agent " in line]
+    written = [number for number, line in enumerate(lines) if "> /run/umec-agent/" in line]
+    opened = [number for number, line in enumerate(lines) if "/usr/lib/umec/data " in line]
+    assert len(written) == 2
+    assert max(written + opened) < handed

@@ -31,8 +31,7 @@ mkdir -p /run/umec
 [ ! -e /etc/umec/owner.pem ] || /usr/lib/umec/approval /run/umec/approval
 if [ -e /etc/umec/node.json ]; then
   umask 077
-  mkdir -p /run/umec-agent /var/lib/umec-agent
-  chown umec-agent:umec-agent /run/umec-agent
+  mkdir -p /run/umec-agent /var/lib/umec-agent  # root's as long as root writes there: what opens data is the agent's user
   chgrp tss /dev/tpmrm0 && chmod 0660 /dev/tpmrm0
   /usr/lib/umec/data /var/lib/umec-agent /run/umec-agent/ticket
   ticket=/sys/firmware/qemu_fw_cfg/by_name/opt/umec/ticket/raw
@@ -40,7 +39,7 @@ if [ -e /etc/umec/node.json ]; then
   # Only root may read what the firmware measured. The agent never is root: it gets a copy, and the list by its group.
   cat /sys/kernel/security/tpm0/binary_bios_measurements > /run/umec-agent/bootlog
   chmod 0400 /run/umec-agent/*
-  chown umec-agent:umec-agent /run/umec-agent/* /var/lib/umec-agent
+  chown umec-agent:umec-agent /run/umec-agent/* /run/umec-agent /var/lib/umec-agent
   chgrp umec-agent /sys/kernel/security/ima/binary_runtime_measurements
 fi
 [ ! -e /etc/umec/host.json ] || /usr/lib/umec/netd &
