@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from umec_attest.agent.control import ask, serve_control
-from umec_attest.agent.doors import MOST_DOORS
+from umec_attest.agent.doors import MOST_DOORS, Doors
 from umec_attest.agent.loop import Agent
 from umec_attest.agent.requests import OpenDoor, Token, checked
 from umec_core.errors import Invalid
@@ -111,6 +111,47 @@ def test_doors_close_when_the_node_loses_its_credentials(scene: Any) -> None:
             assert not streams[0].at_eof()  # the news of it may still come
             assert await streams[0].read() == b""
             assert (await made.door())[0]["code"] == "node-not-attested"
+
+    scene.play(going)
+
+
+def test_a_door_that_opens_while_the_credentials_go_is_closed(scene: Any) -> None:
+    asked, released = asyncio.Event(), asyncio.Event()
+    leading: list[Any] = []
+
+    async def held(*near: Any) -> None:
+        """Lead to the site, as slowly as a bad network."""
+        leading.append(asyncio.current_task())
+        asked.set()
+        await released.wait()
+        parts = urlsplit(scene.standin.url)
+        await Doors().open(await asyncio.open_connection(parts.hostname, parts.port), 60.0).join(near)
+        near[1].close()
+
+    async def going(agent: Agent) -> None:
+        slow = await asyncio.start_server(held, urlsplit(scene.standin.url).hostname, 0)
+        port = slow.sockets[0].getsockname()[1]
+        async with hall(agent, scene) as made, slow:
+            await agent.attest()
+            await agent.renew()
+            opening = asyncio.create_task(made.door(port=port))
+            await asked.wait()
+            scene.standin.verdict, scene.standin.generation = "contraindicated", 2
+            falling = asyncio.create_task(agent.attest())
+            async with asyncio.timeout(60):
+                while agent._credentials._session is not None:  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(0.01)
+            released.set()
+            said, streams = await opening
+            assert said["code"] == "node-not-attested"
+            assert await streams[0].read() == b""
+            await falling
+            assert not agent._credentials._doors._open
+            scene.standin.verdict, scene.standin.generation = "affirming", 3
+            await agent.attest()
+            await agent.renew()
+            assert (await made.door(port=port))[0] == {"ok": True}
+        await asyncio.wait(leading)
 
     scene.play(going)
 

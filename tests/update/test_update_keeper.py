@@ -219,9 +219,9 @@ def test_a_trial_that_is_not_trusted_in_time_is_left_and_told(machine, street, s
 def test_a_certificate_that_comes_after_the_verdict_and_in_time_is_enough(machine, street):
     on_trial(machine, street)
     machine.standing.write_text('{"standing": "trusted", "certificate": false}')
-    machine.now = 99
+    machine.now, told = 99, len(machine.said)
     machine.keeper.watch()
-    assert (machine.restarts, machine.seen.confirmed.version) == (0, 1)
+    assert (machine.restarts, machine.seen.confirmed.version, len(machine.said)) == (0, 1, told)
     machine.standing.write_text(TRUSTED)
     machine.keeper.watch()
     assert (machine.restarts, machine.seen.confirmed.version) == (0, 2)
