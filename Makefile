@@ -36,12 +36,13 @@ fleet: bootstrap  ## simulated nodes against a real verifier: no missed round, n
 FUZZ_SECONDS = 3600
 FLEET_EVENTS = 1000
 
-nightly: bootstrap  ## the long runs: fleets, a thousand events and tamperings, an hour of fuzzing, a host that boots, every check removed
+nightly: bootstrap  ## the long runs: fleets, a thousand events and tamperings, an hour of fuzzing, every way to open a box, a host that boots, every check removed
 	@failed=; \
 	  echo "== fleet"; $(MAKE) --no-print-directory fleet || failed="$$failed fleet"; \
 	  echo "== simulation"; UMEC_FLEET_EVENTS=$(FLEET_EVENTS) .venv/bin/pytest -q --show-capture=no \
 	    tests/attest_service/test_fleet_simulation.py || failed="$$failed simulation"; \
 	  echo "== fuzz"; $(MAKE) --no-print-directory fuzz SECONDS=$(FUZZ_SECONDS) || failed="$$failed fuzz"; \
+	  echo "== demo-vm"; $(MAKE) --no-print-directory demo-vm TAMPER=all || failed="$$failed demo-vm"; \
 	  echo "== vm-host"; $(MAKE) --no-print-directory vm-host || failed="$$failed vm-host"; \
 	  echo "== mutants"; $(MAKE) --no-print-directory mutants || failed="$$failed mutants"; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
