@@ -52,7 +52,7 @@ system: bootstrap  ## a whole street of real processes: the demo line by line, r
 
 vm:  ## node images: built twice, booted, tampered with (about 40 s a boot without hardware virtualisation)
 	@scripts/bootstrap --vm
-	@.venv/bin/pytest -m vm --ignore tests/site/test_boot_host.py
+	@.venv/bin/pytest -n 2 --dist loadfile -m vm --ignore tests/site/test_boot_host.py
 
 vm-host:  ## a node image that boots and runs an application (five minutes beside others)
 	@scripts/bootstrap --vm

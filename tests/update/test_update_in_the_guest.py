@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,13 @@ STORY = Path(__file__).with_name("guest_story.py")
 SECONDS = 3600
 
 
-def test_a_node_updates_itself_and_does_not_go_back(tmp_path):
+def test_a_node_updates_itself_and_does_not_go_back():
     lock = fetch()
-    environment = os.environ | {
-        INSIDE: str(tmp_path),
-        "TMPDIR": str(tmp_path),
-        "PATH": f"{os.environ['PATH']}:/usr/sbin",
-    }
     line = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     line += [sys.executable, str(STORY), str(lock)]
-    done = subprocess.run(line, check=False, capture_output=True, text=True, env=environment, timeout=SECONDS)
+    with tempfile.TemporaryDirectory(prefix="umec-") as folder:  # the path of a socket has at most 107 bytes
+        environment = os.environ | {INSIDE: folder, "TMPDIR": folder, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        done = subprocess.run(line, check=False, capture_output=True, text=True, env=environment, timeout=SECONDS)
     told = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     said = {each["event"]: each for each in told if "event" in each}
