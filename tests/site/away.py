@@ -7,16 +7,14 @@ away for as long as nobody wants to wait in a demo, with the rounds and the leas
 """
 
 import argparse
-import contextlib
 import sys
 import traceback
 
 from umec_platform.demo import applications, chain, images, nodes, recovery, recovery_site
 from umec_platform.demo.alarms import Alarms
 from umec_platform.demo.attacks.credentials import Holders
-from umec_platform.demo.command import Processes
 from umec_platform.demo.recovery import Scene
-from umec_platform.demo.run import Run
+from umec_platform.demo.run import Run, begun
 from umec_platform.demo.sandbox import prepare
 from umec_platform.demo.timeline import Broken, Timeline
 from umec_platform.demo.topology import NODES, build_street
@@ -56,14 +54,8 @@ def main() -> None:
         "feed": recovery_site.feed_cut,
         "killed": lambda scene: recovery_site.site_killed(scene, chosen.seconds),
     }
-    folder = prepare()
-    logs = folder / "logs"
-    logs.mkdir()
     timeline = Timeline(as_json=True)
-    with contextlib.ExitStack() as clean_up:
-        processes = Processes(logs)
-        clean_up.callback(processes.stop_all)
-        run = Run(folder, timeline, None, processes, clean_up)
+    with begun(prepare(), timeline) as run:
         try:
             scene = build(run, chosen.round_seconds)
             for story in chosen.stories.split(","):

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from umec_platform.demo import applications, chain, images
-from umec_platform.demo.command import Processes, umec, wait_for
+from umec_platform.demo.command import umec, wait_for
 from umec_platform.demo.probe import ask_dns, ask_http
-from umec_platform.demo.run import MANAGEMENT, Run
+from umec_platform.demo.run import MANAGEMENT, Run, begun
 from umec_platform.demo.sandbox import prepare
 from umec_platform.demo.timeline import Broken, Timeline
 from umec_platform.demo.topology import NODES, SITE_ADDRESS
@@ -163,20 +163,15 @@ def show(run: Run, seen: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    folder = prepare()
-    (folder / "logs").mkdir()
     seen: dict[str, Any] = {}
-    with contextlib.ExitStack() as clean_up:
-        processes = Processes(folder / "logs")
-        clean_up.callback(processes.stop_all)
-        run = Run(folder, Timeline(as_json=True), None, processes, clean_up)
+    with begun(prepare(), Timeline(as_json=True)) as run:
         try:
             show(run, seen)
         except Exception as error:  # noqa: BLE001 - the test shows it, with what was seen until then
             seen["broken"] = (
                 traceback.format_exc() if not isinstance(error, Broken) else f"{error.code}: {error.detail}"
             )
-            for name, file in (("console", folder / "node" / "console.log"), ("site", processes.log("site"))):
+            for name, file in (("console", run.folder / "node" / "console.log"), ("site", run.processes.log("site"))):
                 seen[name] = file.read_text(errors="replace").splitlines()[-LINES:] if file.exists() else None
     tell(seen)
     sys.exit("broken" in seen)

@@ -4,19 +4,17 @@ Prints one JSON object: what was seen. The netd and the relay have a mount names
 folder is empty; the platform is told no socket.
 """
 
-import contextlib
 import json
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from umec_platform.demo import applications, chain, images, nodes
-from umec_platform.demo.command import Processes, umec_line, wait_for
+from umec_platform.demo.command import umec_line, wait_for
 from umec_platform.demo.recovery_site import start_again
-from umec_platform.demo.run import MANAGEMENT, MP1, Run
+from umec_platform.demo.run import MANAGEMENT, MP1, Run, begun
 from umec_platform.demo.sandbox import prepare
 from umec_platform.demo.timeline import Broken, Timeline
 from umec_platform.demo.topology import ACCESS_INTERFACE, NODES, SITE_ADDRESS, build_street, inside
@@ -211,16 +209,11 @@ def relay_log(run: Run) -> str:
 
 
 def main() -> None:
-    folder = prepare()
-    (folder / "logs").mkdir()
     seen: dict[str, Any] = {}
-    with contextlib.ExitStack() as clean_up:
-        processes = Processes(folder / "logs")
-        clean_up.callback(processes.stop_all)
-        run = Run(folder, Timeline(as_json=True), None, processes, clean_up)
+    with begun(prepare(), Timeline(as_json=True)) as run:
         try:
             running = build(run)
-            kept = folder / "node-images" / "sha256"
+            kept = run.folder / "node-images" / "sha256"
             seen["built"] = {"status": status(run), "images": len(list(kept.iterdir())), "mp1": MP1}
             for story in (cut, restarted, relay_again, fall):
                 began = time.monotonic()
@@ -231,7 +224,7 @@ def main() -> None:
         except Broken as broken:
             seen["broken"] = f"{broken.code}: {broken.detail}"
             for name in ("site", "netd", "relay"):
-                log = Path(processes.log(name))
+                log = run.processes.log(name)
                 seen[name] = log.read_text()[-3000:] if log.exists() else None
     print(json.dumps(seen))  # noqa: T201 - this is what the tests read
     sys.exit("broken" in seen)

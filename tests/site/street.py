@@ -20,10 +20,10 @@ from requests_oauth2client.exceptions import OAuth2Error
 from umec_core.errors import UmecError
 from umec_platform.demo import applications, chain, images, nodes
 from umec_platform.demo.attacks.credentials import Holders
-from umec_platform.demo.command import Processes, wait_for
+from umec_platform.demo.command import wait_for
 from umec_platform.demo.fall import SERVICES
 from umec_platform.demo.recovery_site import start_again
-from umec_platform.demo.run import Run
+from umec_platform.demo.run import Run, begun
 from umec_platform.demo.sandbox import prepare
 from umec_platform.demo.sight import Sight
 from umec_platform.demo.timeline import Broken, Timeline
@@ -83,7 +83,7 @@ def restart_while_all_is_well(run: Run, running: applications.Running) -> dict[s
     packet = running.packets.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
     name = running.names.first(lambda one: one.answer is not None, after=stopped, seconds=PATIENCE)
     after = shown(run, running.instance)
-    wait_for("its second beginning", lambda: begun(run, running, 2), seconds=PATIENCE)
+    wait_for("its second beginning", lambda: announced(run, running, 2), seconds=PATIENCE)
     wrote = run.operator("app", "log", running.instance, "--lines", "1000")["text"]
     rules = run.operator("service", "rules")["rules"]
     return {
@@ -117,13 +117,13 @@ def netd_killed(run: Run, running: applications.Running) -> dict[str, Any]:
         return None
 
     wait_for("another netd", anew, seconds=PATIENCE)
-    wait_for("its third beginning", lambda: begun(run, running, 3), seconds=PATIENCE)
+    wait_for("its third beginning", lambda: announced(run, running, 3), seconds=PATIENCE)
     packet = running.packets.first(lambda one: one.answer is not None, after=time.monotonic())
     name = running.names.first(lambda one: one.answer is not None, after=time.monotonic())
     return {"back_seconds": max(packet.at, name.at) - began, "services": states(run)}
 
 
-def begun(run: Run, running: applications.Running, times: int) -> bool | None:
+def announced(run: Run, running: applications.Running, times: int) -> bool | None:
     """Whether the program has announced itself so many times, by the whole log that netd keeps."""
     kept = run.state / "netd" / NODE.name / "logs" / f"{running.instance}.log"
     return True if kept.exists() and kept.read_text().count("answering on") == times else None
@@ -205,14 +205,8 @@ def rows(database: Path, query: str) -> list[Any]:
 
 
 def main() -> None:
-    folder = prepare()
-    logs = folder / "logs"
-    logs.mkdir()
     seen: dict[str, Any] = {}
-    with contextlib.ExitStack() as clean_up:
-        processes = Processes(logs)
-        clean_up.callback(processes.stop_all)
-        run = Run(folder, Timeline(as_json=True), None, processes, clean_up)
+    with begun(prepare(), Timeline(as_json=True)) as run:
         try:
             began = time.monotonic()
             running, probes = build(run)
@@ -228,7 +222,7 @@ def main() -> None:
             seen["kill_seconds"] = time.monotonic() - began
         except Broken as broken:
             seen["broken"] = f"{broken.code}: {broken.detail}"
-            seen["log"] = processes.log("site").read_text()[-4000:]
+            seen["log"] = run.processes.log("site").read_text()[-4000:]
     print(json.dumps(seen))  # noqa: T201 - this is what the tests read
     sys.exit("broken" in seen)
 

@@ -3,7 +3,7 @@
 import contextlib
 import ssl
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from umec_platform.demo.command import Processes, umec
 from umec_platform.demo.timeline import Broken, Timeline
 from umec_platform.demo.topology import SITE_ADDRESS
 
-__all__ = ["MANAGEMENT", "MP1", "REGISTRY", "Run", "carry_out", "code_of"]
+__all__ = ["MANAGEMENT", "MP1", "REGISTRY", "Run", "begun", "carry_out", "code_of"]
 
 MANAGEMENT: Final = f"https://{SITE_ADDRESS}:8443"
 MP1: Final = f"https://{SITE_ADDRESS}:8444"
@@ -74,6 +74,17 @@ class Run:
         return httpx.Client(verify=ssl.create_default_context(cafile=self.ca), timeout=10.0, trust_env=False)
 
 
+@contextlib.contextmanager
+def begun(folder: Path, timeline: Timeline, *, sabotage: int | None = None, only: str | None = None) -> Iterator[Run]:
+    """Begin a run in a folder that is ready; all that it started ends with the block."""
+    logs = folder / "logs"
+    logs.mkdir()
+    with contextlib.ExitStack() as clean_up:
+        processes = Processes(logs)
+        clean_up.callback(processes.stop_all)
+        yield Run(folder, timeline, sabotage, processes, clean_up, only)
+
+
 def carry_out(
     folder: Path,
     timeline: Timeline,
@@ -83,18 +94,14 @@ def carry_out(
     only: str | None = None,
 ) -> int:
     """Have `show` show a run in a folder that is ready, end all that it started, and return the exit status."""
-    logs = folder / "logs"
-    logs.mkdir()
-    with contextlib.ExitStack() as clean_up:
-        processes = Processes(logs)
-        clean_up.callback(processes.stop_all)
+    with begun(folder, timeline, sabotage=sabotage, only=only) as run:
         try:
-            show(Run(folder, timeline, sabotage, processes, clean_up, only))
+            show(run)
         except Broken as broken:
             if not timeline.broken:
                 timeline.broken.append(f"{broken.code or 'failed'}: {broken.detail}")
         except Exception as error:  # noqa: BLE001 - a run that stumbles has not shown the chain
-            (logs / "demo.log").write_text(traceback.format_exc())
+            (folder / "logs" / "demo.log").write_text(traceback.format_exc())
             timeline.broken.append(f"the run itself failed: {type(error).__name__}: {error}")
     return timeline.finish()
 
